@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Errors on the control path: one domain, errno as code, clean texts.
+ */
+#include <blockgraph/error.h>
+
+#include <errno.h>
+
+GQuark block_error_quark(void)
+{
+    return g_quark_from_static_string("blockgraph-error");
+}
+
+/*
+ * Names from images and clients reach terminals and logs through error
+ * texts: a control character there could forge lines or drive a terminal.
+ */
+static char *escape_controls(const char *text)
+{
+    GString *out = g_string_new(NULL);
+
+    for (const char *p = text; *p; p++) {
+        unsigned char c = *p;
+
+        if (c < 0x20 || c == 0x7f) {
+            g_string_append_printf(out, "\\x%02x", c);
+        } else {
+            g_string_append_c(out, c);
+        }
+    }
+    return g_string_free(out, FALSE);
+}
+
+static G_GNUC_PRINTF(4, 0) void set_error(GError **errp, int err, bool with_errno,
+                                          const char *fmt, va_list ap)
+{
+    g_autofree char *message = NULL;
+    g_autofree char *clean = NULL;
+
+    g_assert(err > 0);
+    if (!errp) {
+        return;
+    }
+    message = g_strdup_vprintf(fmt, ap);
+    clean = escape_controls(message);
+    if (with_errno) {
+        g_set_error(errp, BLOCK_ERROR, err, "%s: %s", clean, g_strerror(err));
+    } else {
+        g_set_error_literal(errp, BLOCK_ERROR, err, clean);
+    }
+}
+
+int block_error_errno(GError **errp, int err, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    set_error(errp, err, true, fmt, ap);
+    va_end(ap);
+    return -err;
+}
+
+int block_error(GError **errp, int err, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    set_error(errp, err, false, fmt, ap);
+    va_end(ap);
+    return -err;
+}
+
+int block_error_code(const GError *error)
+{
+    if (error->domain != BLOCK_ERROR || error->code <= 0) {
+        return EIO;
+    }
+    return error->code;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Short locks: never held over a yield, never held while waking user code.
+ *
+ * All locking between threads goes through this file, so that sanitizers, the
+ * lock order check and a simulated scheduler see every lock.  A lock is one
+ * word: 0 free, 1 held, 2 held and somebody may sleep on it (a futex).
+ */
+#ifndef UTIL_LOCK_H
+#define UTIL_LOCK_H
+
+#include <glib.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/**
+ * The one lock order: take a lock only when its rank is above the rank of
+ * every lock the thread holds.  Debug builds assert it.
+ */
+typedef enum LockRank {
+    LOCK_RANK_DRIVER = 1,   /* short locks inside a driver's state */
+    LOCK_RANK_ROOT_GATE,    /* BlockRoot: requests that wait at the gate */
+    LOCK_RANK_NODE_TRACKED, /* a node's tree of serialising requests */
+    LOCK_RANK_NODE_SHARD,   /* a node's list of plain requests, per thread */
+    LOCK_RANK_ACCOUNTING,   /* statistics */
+    LOCK_RANK_UTIL,         /* short locks of util/ above the loop */
+    LOCK_RANK_CO_LOCK,      /* the queues inside CoMutex, CoRwlock, CoSleep */
+    LOCK_RANK_AIO_WORK,     /* work pools */
+    LOCK_RANK_AIO_CONTEXT,  /* queues into an AioContext */
+    LOCK_RANK_LEAF,         /* nothing is ever taken below */
+} LockRank;
+
+typedef struct Lock {
+    _Atomic uint32_t word;
+#ifdef BLOCK_DEBUG
+    uint32_t rank;
+#endif
+} Lock;
+
+#ifdef BLOCK_DEBUG
+#define LOCK_INITIALIZER(rank_) { .word = 0, .rank = (rank_) }
+void lock_rank_push(uint32_t rank);
+void lock_rank_pop(uint32_t rank);
+#else
+#define LOCK_INITIALIZER(rank_) { .word = 0 }
+static inline void lock_rank_push(uint32_t rank) { (void)rank; }
+static inline void lock_rank_pop(uint32_t rank) { (void)rank; }
+#endif
+
+void lock_acquire_slow(Lock *lock);
+void lock_release_slow(Lock *lock);
+
+static inline void lock_init(Lock *lock, LockRank rank)
+{
+    atomic_init(&lock->word, 0);
+#ifdef BLOCK_DEBUG
+    lock->rank = rank;
+#else
+    (void)rank;
+#endif
+}
+
+#ifdef BLOCK_DEBUG
+#define LOCK_RANK_OF(lock_) ((lock_)->rank)
+#else
+#define LOCK_RANK_OF(lock_) 0
+#endif
+
+static inline void lock_acquire(Lock *lock)
+{
+    uint32_t expected = 0;
+
+    lock_rank_push(LOCK_RANK_OF(lock));
+    if (!atomic_compare_exchange_strong_explicit(&lock->word, &expected, 1,
+                                                 memory_order_acquire,
+                                                 memory_order_relaxed)) {
+        lock_acquire_slow(lock);
+    }
+}
+
+static inline void lock_release(Lock *lock)
+{
+    lock_rank_pop(LOCK_RANK_OF(lock));
+    if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) != 1) {
+        lock_release_slow(lock);
+    }
+}
+
+static inline bool lock_is_held(Lock *lock)
+{
+    return atomic_load_explicit(&lock->word, memory_order_relaxed) != 0;
+}
+
+static inline Lock *lock_guard_take(Lock *lock)
+{
+    lock_acquire(lock);
+    return lock;
+}
+
+static inline void lock_guard_drop(Lock **lock)
+{
+    if (*lock) {
+        lock_release(*lock);
+    }
+}
+
+#define LOCK_GLUE_(a, b) a##b
+#define LOCK_GLUE(a, b) LOCK_GLUE_(a, b)
+
+/** Hold @lock_ until the end of the enclosing block. */
+#define LOCK_GUARD(lock_)                                                     \
+    __attribute__((cleanup(lock_guard_drop), unused)) Lock *LOCK_GLUE(        \
+        guard_, __LINE__) = lock_guard_take(lock_)
+
+/** Hold @lock_ in the block that follows; return and break release it. */
+#define WITH_LOCK(lock_)                                                      \
+    for (__attribute__((cleanup(lock_guard_drop))) Lock *with_ =              \
+             lock_guard_take(lock_), *once_ = with_;                          \
+         once_; once_ = NULL)
+
+#endif /* UTIL_LOCK_H */
