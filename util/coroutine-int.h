@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The inside of a coroutine, shared by the coroutine core, the locks that wait
+ * in coroutines, and the event loop that wakes them.
+ */
+#ifndef UTIL_COROUTINE_INT_H
+#define UTIL_COROUTINE_INT_H
+
+#include <blockgraph/coroutine.h>
+#include <stdatomic.h>
+
+struct Coroutine {
+    /* Set by coroutine_create(), never changed while the coroutine lives. */
+    CoroutineEntry *entry;
+    void *opaque;
+
+    /* Touched only by the thread that runs the coroutine. */
+    Coroutine *caller;         /* who entered us; NULL while not running */
+    Coroutine *wakeups_head;   /* woken by us, entered when we yield */
+    Coroutine *wakeups_tail;
+
+    /*
+     * Where the coroutine ran last.  Written by coroutine_enter() in the
+     * thread that enters, and by aio_co_reschedule_self() before it yields;
+     * read by wakers in any thread.
+     */
+    _Atomic(AioContext *) ctx;
+
+    /*
+     * Owned by whoever has the one pending wake-up: the list @wakeups_head of
+     * the waker, or the queue of scheduled coroutines of an AioContext.
+     */
+    Coroutine *wake_next;
+
+    /* Guarded by the lock of the CoMutex, CoQueue or CoRwlock waited for. */
+    Coroutine *wait_next;
+    int wait_ticket;           /* for the waiter's own use (rwlock: mode) */
+};
+
+/**
+ * Enter @co when the running coroutine yields or ends, after those that were
+ * queued before.  Inside a coroutine only.
+ */
+void coroutine_enter_after_yield(Coroutine *co);
+
+#endif /* UTIL_COROUTINE_INT_H */
