@@ -57,15 +57,23 @@ typedef struct BlockIOVecSlice {
  * Make @slice describe @bytes bytes of @src from @offset on.  The range must
  * lie inside @src.  Free with block_iov_slice_clear(); @slice must not be
  * copied.  Returns &@slice->vec.  Thread: any.
+ *
+ * Empty pieces of @src are left out, so a slice of 0 bytes has 0 pieces.  A
+ * slice may have more than IOV_MAX (1024) pieces if @src has: who hands it to
+ * the kernel must send it in parts or copy it to one buffer.
  */
 BLOCK_API BlockIOVec *block_iov_slice(BlockIOVecSlice *slice,
                                       const BlockIOVec *src, size_t offset,
                                       size_t bytes);
 
 /**
- * Make @slice describe @head (may be NULL) of @head_bytes bytes, then
- * @bytes of @src from @offset on, then @tail of @tail_bytes: what a padded
- * request needs.  As block_iov_slice() otherwise.
+ * Make @slice describe the piece @head, then @bytes bytes of @src from @offset
+ * on, then the piece @tail: what a padded request needs.
+ *
+ * @head, @tail  may be NULL or empty; copied, the memory they name is not
+ *
+ * Up to two pieces more than block_iov_slice() would give, and as that
+ * otherwise: a padded vector may pass IOV_MAX where the original did not.
  */
 BLOCK_API BlockIOVec *block_iov_slice_padded(BlockIOVecSlice *slice,
                                              const struct iovec *head,
