@@ -67,7 +67,7 @@ void block_iov_init_external(BlockIOVec *v, struct iovec *iov, int niov)
     }
 }
 
-/* --- slices ---------------------------------------------------------------- */
+/* --- slices --------------------------------------------------------------- */
 
 static void slice_append(BlockIOVecSlice *slice, const struct iovec *piece)
 {
@@ -125,7 +125,7 @@ void block_iov_slice_clear(BlockIOVecSlice *slice)
     slice->vec.size = 0;
 }
 
-/* --- bytes ----------------------------------------------------------------- */
+/* --- bytes ---------------------------------------------------------------- */
 
 void block_iov_to_buf(const BlockIOVec *v, size_t offset, void *buf,
                       size_t bytes)
@@ -188,7 +188,7 @@ bool block_iov_is_aligned(const BlockIOVec *v, size_t alignment)
     return (bits & (alignment - 1)) == 0;
 }
 
-/* --- is it zero? ----------------------------------------------------------- */
+/* --- is it zero? ---------------------------------------------------------- */
 
 /* Sixteen bytes: the vector register that every supported CPU has. */
 typedef uint64_t Lane __attribute__((vector_size(16)));
@@ -262,7 +262,7 @@ bool block_buffer_is_zero(const void *buf, size_t bytes)
     return block_of_lanes_is_zero(last);    /* may overlap the one before */
 }
 
-/* --- aligned memory -------------------------------------------------------- */
+/* --- aligned memory ------------------------------------------------------- */
 
 void *block_aligned_try_alloc(size_t alignment, size_t bytes)
 {
