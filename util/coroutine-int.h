@@ -6,10 +6,29 @@
 #ifndef UTIL_COROUTINE_INT_H
 #define UTIL_COROUTINE_INT_H
 
+#include "util/coroutine-sanitizer.h"
+
 #include <blockgraph/coroutine.h>
 #include <stdatomic.h>
 
+/*
+ * It lies at the top of the mapping whose lower part is its stack, so that the
+ * struct and the first frames share cache lines' neighbours and a page.
+ */
 struct Coroutine {
+    /* Set by coroutine_stack_get(), never changed while the memory lives. */
+    void *map;                 /* start of the mapping: the guard page */
+    char *stack_low;           /* lowest usable byte of the stack */
+    size_t stack_bytes;
+
+    /*
+     * Touched only by the thread that runs, enters or recycles the coroutine.
+     * @sp stays valid from one life of the memory to the next, because the
+     * body of a coroutine is a loop (coroutine_main()).
+     */
+    void *sp;                  /* for co_switch(); NULL: never ran */
+    CoSanitizer sanitizer;
+
     /* Set by coroutine_create(), never changed while the coroutine lives. */
     CoroutineEntry *entry;
     void *opaque;

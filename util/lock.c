@@ -4,6 +4,7 @@
  */
 #include "util/lock.h"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,11 +18,18 @@ static void cpu_relax(void)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
+void lock_assert_none_held(void)
+{
+    g_assert(nr_held == 0);
+}
+
 #endif
 }
 
 void lock_acquire_slow(Lock *lock)
 {
+    int saved_errno = errno;
+
     for (int i = 0; i < LOCK_SPINS; i++) {
         uint32_t expected = 0;
 
@@ -40,11 +48,15 @@ void lock_acquire_slow(Lock *lock)
     while (atomic_exchange_explicit(&lock->word, 2, memory_order_acquire)) {
         syscall(SYS_futex, &lock->word, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
     }
+    errno = saved_errno;
 }
 
 void lock_release_slow(Lock *lock)
 {
+    int saved_errno = errno;
+
     syscall(SYS_futex, &lock->word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    errno = saved_errno;
 }
 
 #ifdef BLOCK_DEBUG
@@ -59,7 +71,8 @@ void lock_rank_push(uint32_t rank)
     g_assert(nr_held < LOCKS_HELD_MAX);
     g_assert(nr_held == 0 || held_ranks[nr_held - 1] < rank ||
              /* the shards of one node are taken in order of their index */
-             rank == LOCK_RANK_NODE_SHARD);
+             (rank == LOCK_RANK_NODE_SHARD &&
+              held_ranks[nr_held - 1] == rank));
     held_ranks[nr_held++] = rank;
 }
 
@@ -75,6 +88,11 @@ void lock_rank_pop(uint32_t rank)
     for (nr_held--; i < nr_held; i++) {
         held_ranks[i] = held_ranks[i + 1];
     }
+}
+
+void lock_assert_none_held(void)
+{
+    g_assert(nr_held == 0);
 }
 
 #endif

@@ -31,26 +31,50 @@ typedef enum LockRank {
     LOCK_RANK_LEAF,         /* nothing is ever taken below */
 } LockRank;
 
-typedef struct Lock {
+/*
+ * For clang's -Wthread-safety: who takes, releases or needs which lock.  The
+ * analysis does not follow the cleanup attribute, so the guards below merely
+ * assert that the lock is held from there on.
+ */
+#ifdef __clang__
+#define LOCK_ANNOTATE(attribute) __attribute__((attribute))
+#else
+#define LOCK_ANNOTATE(attribute)
+#endif
+#define LOCK_ACQUIRES(...) LOCK_ANNOTATE(acquire_capability(__VA_ARGS__))
+#define LOCK_RELEASES(...) LOCK_ANNOTATE(release_capability(__VA_ARGS__))
+#define LOCK_REQUIRES(...) LOCK_ANNOTATE(requires_capability(__VA_ARGS__))
+#define LOCK_ASSERTS(...) LOCK_ANNOTATE(assert_capability(__VA_ARGS__))
+#define LOCK_UNCHECKED LOCK_ANNOTATE(no_thread_safety_analysis)
+
+typedef struct LOCK_ANNOTATE(capability("lock")) Lock {
     _Atomic uint32_t word;
 #ifdef BLOCK_DEBUG
     uint32_t rank;
 #endif
 } Lock;
 
+/*
+ * Debug builds: the bookkeeping of the lock order, and the check that this
+ * thread holds no lock, made wherever it leaves a stack for another.
+ */
 #ifdef BLOCK_DEBUG
 #define LOCK_INITIALIZER(rank_) { .word = 0, .rank = (rank_) }
 void lock_rank_push(uint32_t rank);
 void lock_rank_pop(uint32_t rank);
+void lock_assert_none_held(void);
 #else
 #define LOCK_INITIALIZER(rank_) { .word = 0 }
 static inline void lock_rank_push(uint32_t rank) { (void)rank; }
 static inline void lock_rank_pop(uint32_t rank) { (void)rank; }
+static inline void lock_assert_none_held(void) { }
 #endif
 
+/* The contended halves of the two functions below; errno is kept. */
 void lock_acquire_slow(Lock *lock);
 void lock_release_slow(Lock *lock);
 
+/** Make @lock free, with its place in the lock order. */
 static inline void lock_init(Lock *lock, LockRank rank)
 {
     atomic_init(&lock->word, 0);
@@ -67,7 +91,10 @@ static inline void lock_init(Lock *lock, LockRank rank)
 #define LOCK_RANK_OF(lock_) 0
 #endif
 
-static inline void lock_acquire(Lock *lock)
+/** Take @lock; sleeps while another thread holds it.  Not recursive. */
+static inline void lock_acquire(Lock *lock) LOCK_ACQUIRES(lock);
+
+static inline LOCK_UNCHECKED void lock_acquire(Lock *lock)
 {
     uint32_t expected = 0;
 
@@ -79,7 +106,13 @@ static inline void lock_acquire(Lock *lock)
     }
 }
 
-static inline void lock_release(Lock *lock)
+/**
+ * Release @lock.  The word is not read after the exchange, so whoever takes
+ * the lock next may free it; a late futex call then finds nobody to wake.
+ */
+static inline void lock_release(Lock *lock) LOCK_RELEASES(lock);
+
+static inline LOCK_UNCHECKED void lock_release(Lock *lock)
 {
     lock_rank_pop(LOCK_RANK_OF(lock));
     if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) != 1) {
@@ -87,18 +120,22 @@ static inline void lock_release(Lock *lock)
     }
 }
 
+/** Whether anybody holds @lock; for assertions. */
 static inline bool lock_is_held(Lock *lock)
 {
     return atomic_load_explicit(&lock->word, memory_order_relaxed) != 0;
 }
 
-static inline Lock *lock_guard_take(Lock *lock)
+/* The two ends of a guard. */
+static inline Lock *lock_guard_take(Lock *lock) LOCK_ASSERTS(lock);
+
+static inline LOCK_UNCHECKED Lock *lock_guard_take(Lock *lock)
 {
     lock_acquire(lock);
     return lock;
 }
 
-static inline void lock_guard_drop(Lock **lock)
+static inline LOCK_UNCHECKED void lock_guard_drop(Lock **lock)
 {
     if (*lock) {
         lock_release(*lock);
@@ -113,10 +150,15 @@ static inline void lock_guard_drop(Lock **lock)
     __attribute__((cleanup(lock_guard_drop), unused)) Lock *LOCK_GLUE(        \
         guard_, __LINE__) = lock_guard_take(lock_)
 
-/** Hold @lock_ in the block that follows; return and break release it. */
+/**
+ * Hold @lock_ in the block that follows; return and break release it.  The
+ * attribute stands behind the first variable, as it is for that one alone.
+ */
 #define WITH_LOCK(lock_)                                                      \
-    for (__attribute__((cleanup(lock_guard_drop))) Lock *with_ =              \
-             lock_guard_take(lock_), *once_ = with_;                          \
-         once_; once_ = NULL)
+    for (Lock *LOCK_GLUE(with_, __LINE__)                                     \
+             __attribute__((cleanup(lock_guard_drop))) =                      \
+                 lock_guard_take(lock_),                                      \
+             *LOCK_GLUE(once_, __LINE__) = LOCK_GLUE(with_, __LINE__);        \
+         LOCK_GLUE(once_, __LINE__); LOCK_GLUE(once_, __LINE__) = NULL)
 
 #endif /* UTIL_LOCK_H */
