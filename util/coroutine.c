@@ -196,7 +196,7 @@ void coroutine_enter_after_yield(Coroutine *co)
     self->wakeups_tail = co;
 }
 
-/* --- who runs --------------------------------------------------------------- */
+/* --- who runs -------------------------------------------------------------- */
 
 /* The empty statements keep the compiler from folding two calls into one. */
 __attribute__((noinline)) Coroutine *coroutine_self(void)
