@@ -70,7 +70,7 @@ typedef struct BdrvReopenState {
 
 /**
  * A driver.  One const table per driver, registered with bdrv_register() or
- * listed in block/graph/driver-list.c.
+ * listed in block/drivers.h.
  *
  * A method that a filter leaves out passes to its FILTERED child; one that a
  * format or protocol leaves out is not supported.  A filter with

@@ -92,6 +92,17 @@ BLOCK_API const char *block_options_peek_str(const BlockOptions *options,
 /** Remove @key (may be dotted).  Returns whether it was there. */
 BLOCK_API bool block_options_remove(BlockOptions *options, const char *key);
 
+/**
+ * Add to @options what @other has and @options has not; nested objects are
+ * merged the same way.
+ */
+BLOCK_API void block_options_merge(BlockOptions *options,
+                                   const BlockOptions *other);
+
+/** Whether @key is absent in both trees, or has equal values. */
+BLOCK_API bool block_options_same(const BlockOptions *a, const BlockOptions *b,
+                                  const char *key);
+
 /** How many keys stand at the top level. */
 BLOCK_API size_t block_options_count(const BlockOptions *options);
 

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The drivers that come with the library: one line each in the list below.
+ */
+#ifndef BLOCK_DRIVERS_H
+#define BLOCK_DRIVERS_H
+
+#include <blockgraph/driver.h>
+
+/** Calls @X with the C name of each driver's table, block_driver_NAME. */
+#define BLOCK_DRIVERS(X)                                                      \
+    X(null_co)
+
+#define BLOCK_DRIVER_DECLARE(name) extern const BlockDriver block_driver_##name;
+BLOCK_DRIVERS(BLOCK_DRIVER_DECLARE)
+
+#endif /* BLOCK_DRIVERS_H */

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Changes of the graph's shape.
+ *
+ * Each operation: hold the control lock, drain, then check and change in one
+ * transaction that does not yield, then let requests go on.  What was found
+ * before the drain is looked at again after it.
+ */
+#include "block/graph/graph-int.h"
+
+#include <errno.h>
+
+#include "block/graph/transaction.h"
+
+/*
+ * Which edges to @from are to lead to @to: all but those from @to itself and
+ * from what is below @to, which would close a cycle.
+ */
+static int edges_to_move(BlockDriverState *from, BlockDriverState *to,
+                         GPtrArray *edges, GError **errp)
+{
+    LIST_FOREACH(link, &from->parents) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
+
+        if (child->parent && graph_reaches(to, child->parent)) {
+            continue;
+        }
+        if (edge_check_thawed(child, errp) < 0) {
+            return -EBUSY;
+        }
+        g_ptr_array_add(edges, child);
+    }
+    return 0;
+}
+
+/* @from and @to are drained. */
+static int replace_node_drained(BlockDriverState *from, BlockDriverState *to,
+                                GError **errp)
+{
+    g_autoptr(GPtrArray) edges = g_ptr_array_new();
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    Transaction *txn;
+    int ret;
+
+    ret = edges_to_move(from, to, edges, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    txn = transaction_new();
+    for (guint i = 0; i < edges->len; i++) {
+        edge_replace(g_ptr_array_index(edges, i), to, txn);
+    }
+    g_ptr_array_add(nodes, to);
+    g_ptr_array_add(nodes, from);
+    ret = transaction_end(txn, perm_refresh(nodes, txn, errp));
+    if (ret == 0) {
+        bdrv_refresh_limits_above(to);
+    }
+    return ret;
+}
+
+static void coroutine_fn drain_both(BlockDriverState *a, BlockDriverState *b)
+{
+    bdrv_co_drained_begin(a);
+    bdrv_co_drained_begin(b);
+}
+
+static void end_both(BlockDriverState *a, BlockDriverState *b)
+{
+    bdrv_drained_end(b);
+    bdrv_drained_end(a);
+}
+
+/* A node that takes others' place must show at least what they showed. */
+static int check_length(BlockDriverState *from, BlockDriverState *to,
+                        GError **errp)
+{
+    if (bdrv_length(to) >= bdrv_length(from)) {
+        return 0;
+    }
+    return block_error(errp, EINVAL, "Node '%s' is shorter (%" G_GINT64_FORMAT
+                       " bytes) than node '%s' (%" G_GINT64_FORMAT " bytes), "
+                       "which it would replace", to->node_name,
+                       bdrv_length(to), from->node_name, bdrv_length(from));
+}
+
+int coroutine_fn bdrv_co_replace_node(BlockDriverState *from,
+                                      BlockDriverState *to, GError **errp)
+{
+    int ret;
+
+    bdrv_ref(from);
+    bdrv_ref(to);
+    co_mutex_lock(&from->graph->control_lock);
+    drain_both(from, to);
+    ret = check_length(from, to, errp);
+    if (ret == 0) {
+        ret = replace_node_drained(from, to, errp);
+    }
+    end_both(from, to);
+    co_mutex_unlock(&from->graph->control_lock);
+    bdrv_co_unref(to);
+    bdrv_co_unref(from);
+    return ret;
+}
+
+static bool has_child_to(BlockDriverState *bs, BlockDriverState *below)
+{
+    LIST_FOREACH(link, &bs->children) {
+        if (LIST_ENTRY(link, BdrvChild, parent_link)->bs == below) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int coroutine_fn bdrv_co_insert_node(BlockDriverState *bs,
+                                     BlockOptions *options,
+                                     BlockDriverState **ret_bs, GError **errp)
+{
+    BlockGraph *graph = bs->graph;
+    BlockDriverState *node;
+    GError *error = NULL;
+    int ret = 0;
+
+    if (!block_options_has(options, "file") &&
+        !block_options_has(options, "backing")) {
+        block_options_set_str(options, "file", bs->node_name);
+    }
+    bdrv_ref(bs);
+    co_mutex_lock(&graph->control_lock);
+    node = bdrv_co_open(graph, options, &error);
+    if (!node) {
+        ret = -block_error_code(error);
+        g_propagate_error(errp, error);
+    } else if (!has_child_to(node, bs)) {
+        ret = block_error(errp, EINVAL, "Node '%s' does not have node '%s' as "
+                          "a child, so it cannot be inserted above it",
+                          node->node_name, bs->node_name);
+    } else {
+        drain_both(bs, node);
+        ret = check_length(bs, node, errp);
+        if (ret == 0) {
+            ret = replace_node_drained(bs, node, errp);
+        }
+        end_both(bs, node);
+    }
+    co_mutex_unlock(&graph->control_lock);
+    if (ret < 0) {
+        bdrv_co_unref(node);
+    } else {
+        *ret_bs = node;
+    }
+    bdrv_co_unref(bs);
+    return ret;
+}
+
+/* The filter's parents move to what it filters, and it lets go of that. */
+static int drop_filter_drained(BlockDriverState *bs, BlockDriverState *below,
+                               GError **errp)
+{
+    g_autoptr(GPtrArray) edges = g_ptr_array_new();
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    Transaction *txn;
+    int ret;
+
+    if (edge_check_thawed(bs->filtered, errp) < 0) {
+        return -EBUSY;
+    }
+    LIST_FOREACH(link, &bs->parents) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
+
+        if (edge_check_thawed(child, errp) < 0) {
+            return -EBUSY;
+        }
+        g_ptr_array_add(edges, child);
+    }
+    txn = transaction_new();
+    edge_detach(bs->filtered, txn);
+    for (guint i = 0; i < edges->len; i++) {
+        edge_replace(g_ptr_array_index(edges, i), below, txn);
+    }
+    g_ptr_array_add(nodes, below);
+    g_ptr_array_add(nodes, bs);
+    ret = transaction_end(txn, perm_refresh(nodes, txn, errp));
+    if (ret == 0) {
+        bdrv_refresh_limits_above(below);
+    }
+    return ret;
+}
+
+int coroutine_fn bdrv_co_drop_filter(BlockDriverState *bs, GError **errp)
+{
+    BlockDriverState *below;
+    int ret;
+
+    bdrv_ref(bs);
+    co_mutex_lock(&bs->graph->control_lock);
+    if (!bs->filtered) {
+        ret = block_error(errp, EINVAL, "Node '%s' (driver '%s') is no filter",
+                          bs->node_name, bs->drv->name);
+        goto out;
+    }
+    below = bdrv_ref(bs->filtered->bs);
+    drain_both(below, bs);
+    ret = drop_filter_drained(bs, below, errp);
+    end_both(below, bs);
+    bdrv_co_unref(below);
+out:
+    co_mutex_unlock(&bs->graph->control_lock);
+    bdrv_co_unref(bs);
+    return ret;
+}
+
+static int replace_child_drained(BdrvChild *child, BlockDriverState *bs,
+                                 GError **errp)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    BlockDriverState *old = child->bs;
+    Transaction *txn;
+    int ret;
+
+    if (edge_check_thawed(child, errp) < 0) {
+        return -EBUSY;
+    }
+    if (child->parent && graph_reaches(bs, child->parent)) {
+        return block_error(errp, ELOOP, "Making node '%s' a child of node "
+                           "'%s' would create a cycle", bs->node_name,
+                           child->parent->node_name);
+    }
+    txn = transaction_new();
+    edge_replace(child, bs, txn);
+    g_ptr_array_add(nodes, child->parent ? child->parent : bs);
+    g_ptr_array_add(nodes, bs);
+    g_ptr_array_add(nodes, old);
+    ret = transaction_end(txn, perm_refresh(nodes, txn, errp));
+    if (ret == 0) {
+        bdrv_refresh_limits_above(bs);
+    }
+    return ret;
+}
+
+int coroutine_fn bdrv_co_replace_child(BdrvChild *child, BlockDriverState *bs,
+                                       GError **errp)
+{
+    BlockDriverState *old = bdrv_ref(child->bs);
+    int ret;
+
+    bdrv_ref(bs);
+    co_mutex_lock(&bs->graph->control_lock);
+    drain_both(old, bs);
+    ret = replace_child_drained(child, bs, errp);
+    end_both(old, bs);
+    co_mutex_unlock(&bs->graph->control_lock);
+    bdrv_co_unref(bs);
+    bdrv_co_unref(old);
+    return ret;
+}
+
+/* Attach or detach; a backing node that is exchanged is replaced. */
+static int set_backing_drained(BlockDriverState *bs, BlockDriverState *backing,
+                               GError **errp)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    Transaction *txn;
+    int ret;
+
+    if (bs->cow && backing) {
+        return replace_child_drained(bs->cow, backing, errp);
+    }
+    if (bs->cow && edge_check_thawed(bs->cow, errp) < 0) {
+        return -EBUSY;
+    }
+    if (backing && graph_reaches(backing, bs)) {
+        return block_error(errp, ELOOP, "Making node '%s' a child of node "
+                           "'%s' would create a cycle", backing->node_name,
+                           bs->node_name);
+    }
+    txn = transaction_new();
+    g_ptr_array_add(nodes, bs);
+    if (bs->cow) {
+        g_ptr_array_add(nodes, bs->cow->bs);
+        edge_detach(bs->cow, txn);
+    }
+    if (backing) {
+        edge_attach(bs, NULL, backing, "backing", BDRV_CHILD_COW, txn);
+    }
+    ret = transaction_end(txn, perm_refresh(nodes, txn, errp));
+    if (ret == 0) {
+        bdrv_refresh_limits_above(bs);
+    }
+    return ret;
+}
+
+int coroutine_fn bdrv_co_set_backing(BlockDriverState *bs,
+                                     BlockDriverState *backing, GError **errp)
+{
+    BlockDriverState *old;
+    int ret;
+
+    if (bs->drv->kind != BLOCK_DRIVER_FORMAT) {
+        return block_error(errp, ENOTSUP, "Node '%s' (driver '%s') cannot have "
+                           "a backing file", bs->node_name, bs->drv->name);
+    }
+    bdrv_ref(bs);
+    if (backing) {
+        bdrv_ref(backing);
+    }
+    co_mutex_lock(&bs->graph->control_lock);
+    bdrv_co_drained_begin(bs);
+    old = bs->cow ? bdrv_ref(bs->cow->bs) : NULL;
+    ret = set_backing_drained(bs, backing, errp);
+    bdrv_drained_end(bs);
+    co_mutex_unlock(&bs->graph->control_lock);
+    bdrv_co_unref(old);
+    bdrv_co_unref(backing);
+    bdrv_co_unref(bs);
+    return ret;
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Drain: the write lock of the graph.
+ *
+ * A section covers all roots from which its node can be reached.  It closes
+ * their gates (root.c), asks the drivers that their requests may pass to let
+ * go of what they hold, and waits until the counts are zero.
+ *
+ * D1  The sections' covers fit the present edges: after each change of an edge
+ *     they are computed again, so a root that comes above a drained node is
+ *     closed at once, and one that goes is opened.
+ * D2  A root that a change of edges brings under a section has nothing in
+ *     flight: whoever changes an edge has drained what is above it.
+ * D3  Covers are exchanged by adding the new one before the old one is
+ *     dropped, so what is in both never opens in between.
+ */
+#include "block/graph/graph-int.h"
+
+typedef struct DrainSection {
+    ListHead link;         /* in graph->sections */
+    BlockDriverState *bs;  /* NULL: all nodes; held by the caller */
+    GPtrArray *roots;      /* BlockRoot *: what is closed */
+    GPtrArray *nodes;      /* BlockDriverState *: whose drivers were told */
+} DrainSection;
+
+/* --- covers ------------------------------------------------------------------- */
+
+static void cover_all(DrainSection *section, BlockGraph *graph)
+{
+    LIST_FOREACH(link, &graph->roots) {
+        g_ptr_array_add(section->roots,
+                        LIST_ENTRY(link, BlockRoot, graph_link));
+    }
+    LIST_FOREACH(link, &graph->nodes) {
+        g_ptr_array_add(section->nodes,
+                        LIST_ENTRY(link, BlockDriverState, graph_link));
+    }
+}
+
+static void add_roots_of(DrainSection *section, BlockDriverState *bs)
+{
+    LIST_FOREACH(link, &bs->parents) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
+
+        if (child->root) {
+            g_ptr_array_add(section->roots, child->root);
+        }
+    }
+    LIST_FOREACH(link, &bs->works) {
+        g_ptr_array_add(section->roots,
+                        LIST_ENTRY(link, BlockRoot, work_link));
+    }
+}
+
+/*
+ * Requests of a root above the node may be anywhere below that root, so the
+ * drivers of all those nodes are told.
+ */
+static void cover_node(DrainSection *section)
+{
+    g_autoptr(GPtrArray) start = g_ptr_array_new();
+    g_autoptr(GPtrArray) above = NULL;
+
+    g_ptr_array_add(start, section->bs);
+    above = graph_above(start);
+    for (guint i = 0; i < above->len; i++) {
+        add_roots_of(section, g_ptr_array_index(above, i));
+    }
+    g_ptr_array_unref(section->nodes);
+    section->nodes = graph_below(above);
+}
+
+static void section_compute(DrainSection *section, BlockGraph *graph)
+{
+    section->roots = g_ptr_array_new();
+    section->nodes = g_ptr_array_new();
+    if (section->bs) {
+        cover_node(section);
+    } else {
+        cover_all(section, graph);
+    }
+}
+
+static void node_drain_begin(BlockDriverState *bs)
+{
+    /* A driver is told only between its open and its close. */
+    if (atomic_fetch_add(&bs->drain_count, 1) == 0 &&
+        bs->state != BDRV_STATE_OPENING && bs->drv->drain_begin) {
+        bs->drv->drain_begin(bs);
+    }
+}
+
+static void node_drain_end(BlockDriverState *bs)
+{
+    if (atomic_fetch_sub(&bs->drain_count, 1) == 1 &&
+        bs->state == BDRV_STATE_OPEN && bs->drv->drain_end) {
+        bs->drv->drain_end(bs);
+    }
+}
+
+static void section_apply(DrainSection *section)
+{
+    for (guint i = 0; i < section->roots->len; i++) {
+        root_close(g_ptr_array_index(section->roots, i));
+    }
+    for (guint i = 0; i < section->nodes->len; i++) {
+        node_drain_begin(g_ptr_array_index(section->nodes, i));
+    }
+}
+
+static void cover_release(GPtrArray *roots, GPtrArray *nodes)
+{
+    for (guint i = 0; i < nodes->len; i++) {
+        node_drain_end(g_ptr_array_index(nodes, i));
+    }
+    for (guint i = 0; i < roots->len; i++) {
+        root_open(g_ptr_array_index(roots, i));
+    }
+    g_ptr_array_unref(roots);
+    g_ptr_array_unref(nodes);
+}
+
+void drain_graph_changed(BlockGraph *graph)
+{
+    LIST_FOREACH(link, &graph->sections) {
+        DrainSection *section = LIST_ENTRY(link, DrainSection, link);
+        GPtrArray *old_roots = section->roots;
+        GPtrArray *old_nodes = section->nodes;
+
+        section_compute(section, graph);                        /* D1 */
+        section_apply(section);                                 /* D3 */
+        cover_release(old_roots, old_nodes);
+    }
+}
+
+/* --- sections ------------------------------------------------------------------- */
+
+static int64_t section_in_flight(DrainSection *section)
+{
+    int64_t count = 0;
+
+    for (guint i = 0; i < section->roots->len; i++) {
+        count += root_in_flight(g_ptr_array_index(section->roots, i));
+    }
+    return count;
+}
+
+void drain_kick(BlockGraph *graph)
+{
+    co_queue_restart_all(&graph->drain_waiters);
+}
+
+static void coroutine_fn section_begin(BlockGraph *graph,
+                                       BlockDriverState *bs)
+{
+    DrainSection *section = g_new0(DrainSection, 1);
+
+    g_assert(aio_context_in_home(graph->ctx));
+    section->bs = bs;
+    section_compute(section, graph);
+    section_apply(section);
+    list_append(&graph->sections, &section->link);
+    while (section_in_flight(section) > 0) {
+        /* The cover may have changed over the yield; it is read again. */
+        co_queue_wait(&graph->drain_waiters, NULL);
+    }
+}
+
+static void section_end(BlockGraph *graph, BlockDriverState *bs)
+{
+    g_assert(aio_context_in_home(graph->ctx));
+    for (ListHead *link = graph->sections.prev; link != &graph->sections;
+         link = link->prev) {
+        DrainSection *section = LIST_ENTRY(link, DrainSection, link);
+
+        if (section->bs == bs) {
+            list_remove(&section->link);
+            cover_release(section->roots, section->nodes);
+            g_free(section);
+            return;
+        }
+    }
+    g_assert_not_reached();
+}
+
+void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
+{
+    section_begin(bs->graph, bs);
+}
+
+void bdrv_drained_end(BlockDriverState *bs)
+{
+    section_end(bs->graph, bs);
+}
+
+void coroutine_fn bdrv_co_drain_all_begin(BlockGraph *graph)
+{
+    section_begin(graph, NULL);
+}
+
+void bdrv_drain_all_end(BlockGraph *graph)
+{
+    section_end(graph, NULL);
+}
+
+bool bdrv_is_drained(const BlockDriverState *bs)
+{
+    return atomic_load(&bs->drain_count) > 0;
+}
+
+/* --- background work of drivers ----------------------------------------------------- */
+
+struct BdrvWork {
+    BlockRoot root;
+    char *what;
+};
+
+BdrvWork *bdrv_work_new(BlockDriverState *bs)
+{
+    BdrvWork *work = block_aligned_alloc(_Alignof(BdrvWork), sizeof(*work));
+
+    work->what = g_strdup_printf("background work of node '%s'",
+                                 bs->node_name);
+    root_init(&work->root, bs->graph, work->what);
+    work->root.work_of = bs;
+    list_append(&bs->works, &work->root.work_link);
+    drain_graph_changed(bs->graph);
+    return work;
+}
+
+unsigned coroutine_fn bdrv_co_work_begin(BdrvWork *work)
+{
+    return root_enter(&work->root);
+}
+
+void bdrv_work_end(BdrvWork *work, unsigned ticket)
+{
+    root_leave(&work->root, ticket);
+}
+
+void bdrv_work_free(BdrvWork *work)
+{
+    if (!work) {
+        return;
+    }
+    root_destroy(&work->root);
+    g_free(work->what);
+    block_aligned_free(work);
+}

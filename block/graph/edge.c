@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Edges: made, removed and redirected as steps of a transaction.
+ *
+ * A step takes effect at once, so that permissions can be computed on the new
+ * shape; abort restores the old one.  References move with the edges: each
+ * edge counts one on its node, and a node that loses its last reference this
+ * way is kept by the reference that the caller of the transaction holds.
+ */
+#include "block/graph/graph-int.h"
+
+#include <errno.h>
+
+#include "block/graph/transaction.h"
+
+/* --- linking ---------------------------------------------------------------- */
+
+/* The quick pointers by role of a node. */
+static void set_role_pointers(BdrvChild *child, bool present)
+{
+    BlockDriverState *bs = child->parent;
+
+    if (!bs) {
+        child->root->child = present ? child : NULL;
+        return;
+    }
+    if (child->role & BDRV_CHILD_PRIMARY) {
+        g_assert(!present || !bs->primary);
+        bs->primary = present ? child : NULL;
+    }
+    if (child->role & BDRV_CHILD_FILTERED) {
+        g_assert(!present || !bs->filtered);
+        bs->filtered = present ? child : NULL;
+    }
+    if (child->role & BDRV_CHILD_COW) {
+        g_assert(!present || !bs->cow);
+        bs->cow = present ? child : NULL;
+    }
+}
+
+static void edge_link(BdrvChild *child)
+{
+    list_append(&child->bs->parents, &child->node_link);
+    if (child->parent) {
+        list_append(&child->parent->children, &child->parent_link);
+    }
+    set_role_pointers(child, true);
+}
+
+static void edge_unlink(BdrvChild *child)
+{
+    set_role_pointers(child, false);
+    list_remove(&child->node_link);
+    list_remove(&child->parent_link);
+}
+
+static void edge_free(BdrvChild *child)
+{
+    g_assert(child->frozen == 0);
+    g_free(child->name);
+    g_free(child);
+}
+
+/*
+ * An edge gives its reference back without closing the node: closing yields,
+ * a transaction must not.  Somebody holds another reference; see the callers.
+ */
+static void drop_edge_ref(BlockDriverState *bs)
+{
+    g_assert(bs->refs > 1);
+    bs->refs--;
+}
+
+/* --- attach ------------------------------------------------------------------ */
+
+typedef struct AttachStep {
+    BdrvChild *child;
+} AttachStep;
+
+static void attach_abort(void *opaque)
+{
+    BdrvChild *child = ((AttachStep *)opaque)->child;
+
+    edge_unlink(child);
+    drop_edge_ref(child->bs);
+    drain_graph_changed(child->bs->graph);
+    edge_free(child);
+}
+
+static const TransactionStep attach_step = { .abort = attach_abort };
+
+BdrvChild *edge_attach(BlockDriverState *parent, BlockRoot *root,
+                       BlockDriverState *bs, const char *name,
+                       BdrvChildRole role, Transaction *txn)
+{
+    BdrvChild *child = g_new0(BdrvChild, 1);
+    AttachStep *step = g_new(AttachStep, 1);
+
+    g_assert(!parent != !root);
+    g_assert(!parent || !graph_reaches(bs, parent));
+    child->name = g_strdup(name);
+    child->role = role;
+    child->parent = parent;
+    child->root = root;
+    child->bs = bdrv_ref(bs);
+    child->perm.shared = BLK_PERM_ALL;
+    list_init(&child->parent_link);
+    list_init(&child->node_link);
+    edge_link(child);
+    drain_graph_changed(bs->graph);
+    step->child = child;
+    transaction_add(txn, &attach_step, step);
+    return child;
+}
+
+/* --- detach ------------------------------------------------------------------ */
+
+static void detach_commit(void *opaque)
+{
+    BdrvChild *child = ((AttachStep *)opaque)->child;
+
+    drop_edge_ref(child->bs);
+    edge_free(child);
+}
+
+static void detach_abort(void *opaque)
+{
+    BdrvChild *child = ((AttachStep *)opaque)->child;
+
+    edge_link(child);
+    drain_graph_changed(child->bs->graph);
+}
+
+static const TransactionStep detach_step = {
+    .commit = detach_commit,
+    .abort = detach_abort,
+};
+
+void edge_detach(BdrvChild *child, Transaction *txn)
+{
+    AttachStep *step = g_new(AttachStep, 1);
+
+    g_assert(child->frozen == 0);
+    edge_unlink(child);
+    drain_graph_changed(child->bs->graph);
+    step->child = child;
+    transaction_add(txn, &detach_step, step);
+}
+
+/* --- replace ------------------------------------------------------------------ */
+
+typedef struct ReplaceStep {
+    BdrvChild *child;
+    BlockDriverState *old_bs;
+} ReplaceStep;
+
+static void edge_redirect(BdrvChild *child, BlockDriverState *bs)
+{
+    list_remove(&child->node_link);
+    child->bs = bs;
+    list_append(&bs->parents, &child->node_link);
+    drain_graph_changed(bs->graph);
+}
+
+static void replace_commit(void *opaque)
+{
+    drop_edge_ref(((ReplaceStep *)opaque)->old_bs);
+}
+
+static void replace_abort(void *opaque)
+{
+    ReplaceStep *step = opaque;
+    BlockDriverState *new_bs = step->child->bs;
+
+    edge_redirect(step->child, step->old_bs);
+    drop_edge_ref(new_bs);
+}
+
+static const TransactionStep replace_step = {
+    .commit = replace_commit,
+    .abort = replace_abort,
+};
+
+void edge_replace(BdrvChild *child, BlockDriverState *bs, Transaction *txn)
+{
+    ReplaceStep *step = g_new(ReplaceStep, 1);
+
+    g_assert(child->frozen == 0);
+    g_assert(!child->parent || !graph_reaches(bs, child->parent));
+    step->child = child;
+    step->old_bs = child->bs;
+    edge_redirect(child, bdrv_ref(bs));
+    transaction_add(txn, &replace_step, step);
+}
+
+/* --- freezing ------------------------------------------------------------------- */
+
+int edge_check_thawed(const BdrvChild *child, GError **errp)
+{
+    g_autofree char *user = NULL;
+
+    if (child->frozen == 0) {
+        return 0;
+    }
+    user = bdrv_child_user(child);
+    return block_error(errp, EBUSY, "Cannot change the link from %s to node "
+                       "'%s': it is frozen by a running job",
+                       user, child->bs->node_name);
+}
+
+void bdrv_freeze_child(BdrvChild *child)
+{
+    child->frozen++;
+}
+
+void bdrv_unfreeze_child(BdrvChild *child)
+{
+    g_assert(child->frozen > 0);
+    child->frozen--;
+}
+
+/* The edge by which a chain goes on below @bs. */
+static BdrvChild *chain_child(BlockDriverState *bs)
+{
+    return bs->filtered ? bs->filtered : bs->cow;
+}
+
+int bdrv_freeze_chain(BlockDriverState *bs, BlockDriverState *base,
+                      GError **errp)
+{
+    BlockDriverState *p;
+
+    for (p = bs; p && p != base && chain_child(p); p = chain_child(p)->bs) {
+        if (edge_check_thawed(chain_child(p), errp) < 0) {
+            return -EBUSY;
+        }
+    }
+    if (base && p != base) {
+        return block_error(errp, EINVAL, "Node '%s' is not in the chain below "
+                           "node '%s'", base->node_name, bs->node_name);
+    }
+    for (p = bs; p && p != base && chain_child(p); p = chain_child(p)->bs) {
+        bdrv_freeze_child(chain_child(p));
+    }
+    return 0;
+}
+
+void bdrv_unfreeze_chain(BlockDriverState *bs, BlockDriverState *base)
+{
+    BlockDriverState *p;
+
+    for (p = bs; p && p != base && chain_child(p); p = chain_child(p)->bs) {
+        bdrv_unfreeze_child(chain_child(p));
+    }
+}

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The inside of the graph: nodes, edges, sections.
+ *
+ * Threads: everything here belongs to the main context of the graph unless a
+ * field says otherwise.  Requests, in any thread, follow edges and read limits
+ * under the reader rule: they are counted at a root, and the main context
+ * changes what they read only while all roots above are drained.
+ */
+#ifndef BLOCK_GRAPH_INT_H
+#define BLOCK_GRAPH_INT_H
+
+#include <blockgraph/driver.h>
+#include <stdatomic.h>
+
+#include "block/graph/root.h"
+#include "block/io/tracked.h"
+#include "util/list.h"
+
+/** Life of a node; see open.c. */
+typedef enum BdrvState {
+    BDRV_STATE_OPENING, /* has its name, cannot be found by it */
+    BDRV_STATE_OPEN,
+    BDRV_STATE_CLOSING, /* last reference gone; keeps its name to the end */
+} BdrvState;
+
+/** What the option detect-zeroes says. */
+typedef enum BdrvDetectZeroes {
+    BDRV_DETECT_ZEROES_OFF,
+    BDRV_DETECT_ZEROES_ON,
+    BDRV_DETECT_ZEROES_UNMAP,
+} BdrvDetectZeroes;
+
+struct BlockGraph {
+    /* Set by block_graph_new(). */
+    AioContext *ctx;
+    DrainNotifier *notifier;
+
+    /* Main context. */
+    GHashTable *by_name;   /* node name -> node; for look-up, never iterated */
+    ListHead nodes;        /* BlockDriverState.graph_link, in order of opening */
+    size_t nr_nodes;
+    ListHead roots;        /* BlockRoot.graph_link */
+    ListHead sections;     /* DrainSection.link */
+    CoQueue drain_waiters; /* coroutines that wait for counts to fall */
+    CoMutex control_lock;  /* held over yields by reopen and graph changes */
+    uint64_t next_auto_name;
+    uint64_t visit_mark;   /* the mark of the walk that runs now */
+    unsigned retired_sections;
+};
+
+struct BlockDriverState {
+    /* Set when the node is made. */
+    BlockGraph *graph;
+    const BlockDriver *drv;
+    char *node_name;
+    void *opaque;
+
+    /* Changed by the main context under drain; read under the reader rule. */
+    BdrvChild *primary;  /* role PRIMARY */
+    BdrvChild *filtered; /* role FILTERED */
+    BdrvChild *cow;      /* role COW */
+    BlockLimits limits;
+    unsigned open_flags; /* BDRV_O_* */
+    BdrvDetectZeroes detect_zeroes;
+
+    /* Any thread. */
+    _Atomic int64_t length;
+    TrackedRequests tracked;
+    _Atomic unsigned drain_count; /* sections that cover the node */
+
+    /* Guarded by @flush_lock. */
+    CoMutex flush_lock;
+    uint64_t flushed_writes; /* tracked_writes() at the last good flush */
+
+    /* Main context only. */
+    char *filename;
+    BlockOptions *options; /* as given, children and defaults left out */
+    BdrvState state;
+    unsigned refs;
+    bool user_owned;       /* opened under a name: bdrv_delete() may end it */
+    ListHead children;     /* BdrvChild.parent_link */
+    ListHead parents;      /* BdrvChild.node_link */
+    ListHead works;        /* background work: BlockRoot.work_link */
+    BlockPerm perm;        /* over all parents */
+    ListHead graph_link;
+    uint64_t visit_mark;
+};
+
+struct BdrvChild {
+    /* Set when the edge is made. */
+    char *name;
+    BdrvChildRole role;
+    BlockDriverState *parent; /* NULL: the edge of a root */
+    BlockRoot *root;          /* NULL: the edge of a node */
+    bool nested;              /* opened from options nested in the parent's */
+
+    /* Changed under drain; read under the reader rule. */
+    BlockDriverState *bs;     /* counted */
+
+    /* Main context only. */
+    BlockPerm perm;
+    unsigned frozen;
+    ListHead parent_link;     /* in parent->children; unused for roots */
+    ListHead node_link;       /* in bs->parents */
+};
+
+/* --- graph.c --- */
+
+/** Reserve the name of @bs (make one if it has none).  Negative errno. */
+int graph_add_node(BlockDriverState *bs, GError **errp);
+
+/** Release the name of @bs and take it off the list. */
+void graph_remove_node(BlockDriverState *bs);
+
+/** "node 'x'" or "block backend 'y'": who stands above @child.  g_free(). */
+char *bdrv_child_user(const BdrvChild *child);
+
+/* --- walk.c --- */
+
+/**
+ * @nodes and all below them, each once, parents before children.  Free with
+ * g_ptr_array_unref().
+ */
+GPtrArray *graph_below(GPtrArray *nodes);
+
+/** @nodes and all above them, each once, in no particular order. */
+GPtrArray *graph_above(GPtrArray *nodes);
+
+/** Whether @below can be reached from @bs (a node reaches itself). */
+bool graph_reaches(BlockDriverState *bs, BlockDriverState *below);
+
+/* --- edge.c --- */
+
+typedef struct Transaction Transaction;
+
+/** Make an edge to @bs, as part of @txn; no permissions are computed. */
+BdrvChild *edge_attach(BlockDriverState *parent, BlockRoot *root,
+                       BlockDriverState *bs, const char *name,
+                       BdrvChildRole role, Transaction *txn);
+
+/** Remove @child, as part of @txn; it is freed on commit. */
+void edge_detach(BdrvChild *child, Transaction *txn);
+
+/** Make @child lead to @bs, as part of @txn. */
+void edge_replace(BdrvChild *child, BlockDriverState *bs, Transaction *txn);
+
+/** -EBUSY with @errp if @child is frozen. */
+int edge_check_thawed(const BdrvChild *child, GError **errp);
+
+/* --- perm.c --- */
+
+/**
+ * Compute the permissions of @nodes (BlockDriverState *) and of all below,
+ * check and prepare them, as part of @txn.  Does not yield.
+ */
+int perm_refresh(GPtrArray *nodes, Transaction *txn, GError **errp);
+
+/** perm_refresh() of one node. */
+int perm_refresh_one(BlockDriverState *bs, Transaction *txn, GError **errp);
+
+/* --- open.c --- */
+
+/** Options that every node has, parsed. */
+typedef struct BdrvCommonOptions {
+    char *driver;
+    char *node_name;
+    bool read_only;
+    bool auto_read_only;
+    bool cache_direct;
+    bool cache_no_flush;
+    int discard;       /* 0 ignore, 1 unmap */
+    int detect_zeroes; /* BdrvDetectZeroes */
+    bool force_share;
+} BdrvCommonOptions;
+
+/** The BDRV_O_* flags that @common stands for; @what as for absorb. */
+int bdrv_flags_from_common(const BdrvCommonOptions *common, const char *what,
+                           unsigned *ret_flags, GError **errp);
+
+/** Fill in what @options leaves open from a parent open with @flags. */
+void bdrv_inherit_options(BlockOptions *options, BdrvChildRole role,
+                          const BlockDriver *parent_drv, unsigned flags);
+
+/** Ask the driver for the length and keep it.  Negative errno. */
+int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs);
+
+/* --- reopen.c --- */
+
+/** The graph whose nodes @queue reopens. */
+BlockGraph *bdrv_reopen_queue_graph(const BdrvReopenQueue *queue);
+
+/* --- limits.c --- */
+
+/** Compute the limits of @bs from its children and its driver. */
+int bdrv_refresh_limits(BlockDriverState *bs, GError **errp);
+
+/** bdrv_refresh_limits() for @bs and all above it, from below. */
+void bdrv_refresh_limits_above(BlockDriverState *bs);
+
+/* --- drain.c --- */
+
+/** Recompute what the drained sections cover; after any change of edges. */
+void drain_graph_changed(BlockGraph *graph);
+
+/** Wake coroutines that wait for counts; in the main context. */
+void drain_kick(BlockGraph *graph);
+
+#endif /* BLOCK_GRAPH_INT_H */

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Opening and closing of nodes.
+ *
+ *              bdrv_co_open              last reference dropped
+ *   (none) ---------------> OPENING ---> OPEN ------> CLOSING ---> (freed)
+ *                              |                                      ^
+ *                              +-------- open failed -----------------+
+ *
+ * A node holds its name in all three states, but is found by it only in OPEN:
+ * opening and closing yield, and nobody may meet a node that is half there.
+ */
+#include "block/graph/graph-int.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "block/graph/transaction.h"
+
+/* A chain deeper than this is refused: every walk stays bounded. */
+#define BDRV_DEPTH_MAX 256
+
+static const char *const discard_names[] = { "ignore", "unmap", NULL };
+static const char *const detect_zeroes_names[] = { "off", "on", "unmap",
+                                                   NULL };
+
+#define COMMON(field) offsetof(BdrvCommonOptions, field)
+
+const BlockOption bdrv_common_options[] = {
+    { .name = "driver", .type = BLOCK_OPTION_STRING, .offset = COMMON(driver),
+      .required = true, .help = "driver of the node" },
+    { .name = "node-name", .type = BLOCK_OPTION_STRING,
+      .offset = COMMON(node_name), .help = "name of the node" },
+    { .name = "read-only", .type = BLOCK_OPTION_BOOL, .def = "off",
+      .offset = COMMON(read_only), .help = "refuse writes" },
+    { .name = "auto-read-only", .type = BLOCK_OPTION_BOOL, .def = "off",
+      .offset = COMMON(auto_read_only),
+      .help = "become read-only where writing is not possible" },
+    { .name = "cache.direct", .type = BLOCK_OPTION_BOOL, .def = "off",
+      .offset = COMMON(cache_direct),
+      .help = "bypass the page cache (O_DIRECT)" },
+    { .name = "cache.no-flush", .type = BLOCK_OPTION_BOOL, .def = "off",
+      .offset = COMMON(cache_no_flush), .help = "ignore flushes" },
+    { .name = "discard", .type = BLOCK_OPTION_ENUM, .def = "ignore",
+      .values = discard_names, .offset = COMMON(discard),
+      .help = "what a discard does" },
+    { .name = "detect-zeroes", .type = BLOCK_OPTION_ENUM, .def = "off",
+      .values = detect_zeroes_names, .offset = COMMON(detect_zeroes),
+      .help = "turn writes of zeroes into zero writes" },
+    { .name = "force-share", .type = BLOCK_OPTION_BOOL, .def = "off",
+      .offset = COMMON(force_share),
+      .help = "read even while others write (needs read-only)" },
+    { .type = BLOCK_OPTION_END },
+};
+
+int bdrv_flags_from_common(const BdrvCommonOptions *common, const char *what,
+                           unsigned *ret_flags, GError **errp)
+{
+    if (common->force_share && !common->read_only) {
+        return block_error(errp, EINVAL, "%s: force-share=on can only be used "
+                           "with read-only=on", what);
+    }
+    if (common->detect_zeroes == BDRV_DETECT_ZEROES_UNMAP &&
+        !common->discard) {
+        return block_error(errp, EINVAL, "%s: detect-zeroes=unmap can only be "
+                           "used with discard=unmap", what);
+    }
+    *ret_flags = (common->read_only ? 0 : BDRV_O_RDWR) |
+                 (common->auto_read_only ? BDRV_O_AUTO_RDONLY : 0) |
+                 (common->cache_direct ? BDRV_O_NOCACHE : 0) |
+                 (common->cache_no_flush ? BDRV_O_NO_FLUSH : 0) |
+                 (common->discard ? BDRV_O_UNMAP : 0) |
+                 (common->force_share ? BDRV_O_FORCE_SHARE : 0);
+    return 0;
+}
+
+static void inherit_bool(BlockOptions *options, const char *key, bool value)
+{
+    if (!block_options_has(options, key)) {
+        block_options_set_bool(options, key, value);
+    }
+}
+
+void bdrv_inherit_options(BlockOptions *options, BdrvChildRole role,
+                          const BlockDriver *parent_drv, unsigned flags)
+{
+    bool unmap = flags & BDRV_O_UNMAP;
+
+    inherit_bool(options, "cache.direct", flags & BDRV_O_NOCACHE);
+    inherit_bool(options, "cache.no-flush", flags & BDRV_O_NO_FLUSH);
+    inherit_bool(options, "force-share", flags & BDRV_O_FORCE_SHARE);
+    if (role & BDRV_CHILD_COW) {
+        /* What lies below is only read. */
+        inherit_bool(options, "read-only", true);
+    } else {
+        inherit_bool(options, "read-only", !(flags & BDRV_O_RDWR));
+        inherit_bool(options, "auto-read-only", flags & BDRV_O_AUTO_RDONLY);
+    }
+    if (!block_options_has(options, "discard")) {
+        /* A format decides itself which of its discards reach the file. */
+        unmap |= parent_drv->kind == BLOCK_DRIVER_FORMAT &&
+                 !(role & BDRV_CHILD_COW);
+        block_options_set_str(options, "discard", unmap ? "unmap" : "ignore");
+    }
+}
+
+/* --- nodes ------------------------------------------------------------------- */
+
+static BlockDriverState *node_new(BlockGraph *graph, const BlockDriver *drv,
+                                  const BdrvCommonOptions *common,
+                                  unsigned flags)
+{
+    BlockDriverState *bs =
+        block_aligned_alloc(_Alignof(BlockDriverState), sizeof(*bs));
+
+    memset(bs, 0, sizeof(*bs));
+    bs->graph = graph;
+    bs->drv = drv;
+    bs->node_name = g_strdup(common->node_name);
+    bs->user_owned = common->node_name != NULL;
+    bs->opaque = g_malloc0(MAX(drv->state_size, 1));
+    bs->open_flags = flags;
+    bs->detect_zeroes = common->detect_zeroes;
+    bs->state = BDRV_STATE_OPENING;
+    bs->refs = 1;
+    bs->perm.shared = BLK_PERM_ALL;
+    bs->limits.request_alignment = 1;
+    atomic_init(&bs->length, 0);
+    atomic_init(&bs->drain_count, 0);
+    tracked_init(&bs->tracked);
+    co_mutex_init(&bs->flush_lock);
+    list_init(&bs->children);
+    list_init(&bs->parents);
+    list_init(&bs->works);
+    list_init(&bs->graph_link);
+    return bs;
+}
+
+static void node_free(BlockDriverState *bs)
+{
+    g_assert(list_empty(&bs->parents));
+    g_assert(list_empty(&bs->children));
+    g_assert(list_empty(&bs->works));
+    g_assert(atomic_load(&bs->drain_count) == 0);
+    tracked_destroy(&bs->tracked);
+    block_options_free(bs->options);
+    g_free(bs->filename);
+    g_free(bs->node_name);
+    g_free(bs->opaque);
+    block_aligned_free(bs);
+}
+
+/* Detach all children; each is closed if this was its last user. */
+static void coroutine_fn close_children(BlockDriverState *bs)
+{
+    while (!list_empty(&bs->children)) {
+        BdrvChild *child =
+            LIST_ENTRY(bs->children.prev, BdrvChild, parent_link);
+        BlockDriverState *below = bdrv_ref(child->bs);
+        Transaction *txn = transaction_new();
+        g_autoptr(GError) error = NULL;
+
+        edge_detach(child, txn);
+        /* Fewer users never conflict; only a driver could refuse (a file
+         * lock that cannot be given back), and we close all the same. */
+        if (perm_refresh_one(below, txn, &error) < 0) {
+            g_warning("%s", error->message);
+        }
+        transaction_commit(txn);
+        bdrv_co_unref(below);
+    }
+}
+
+int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs)
+{
+    int64_t length = 0;
+
+    if (bs->drv->getlength) {
+        length = bs->drv->getlength(bs);
+    } else if (bs->filtered) {
+        length = bdrv_length(bs->filtered->bs);
+    } else {
+        length = -ENOTSUP;
+    }
+    if (length < 0) {
+        return length;
+    }
+    if (length > BDRV_MAX_LENGTH) {
+        return -EFBIG;
+    }
+    atomic_store_explicit(&bs->length, length, memory_order_relaxed);
+    return 0;
+}
+
+int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
+{
+    int ret = bdrv_co_refresh_length(bs);
+
+    return ret < 0 ? ret : bdrv_length(bs);
+}
+
+/* --- opening -------------------------------------------------------------------- */
+
+/* Height of the graph at @bs: one more than that of its highest child. */
+static unsigned node_height(BlockDriverState *bs)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    g_autoptr(GPtrArray) order = NULL;
+    unsigned height = 0;
+
+    /* Levels from above: the parents of a node come before it. */
+    g_ptr_array_add(nodes, bs);
+    order = graph_below(nodes);
+    for (guint i = 0; i < order->len; i++) {
+        BlockDriverState *node = g_ptr_array_index(order, i);
+
+        node->visit_mark = i == 0 ? 1 : 0;
+    }
+    for (guint i = 0; i < order->len; i++) {
+        BlockDriverState *node = g_ptr_array_index(order, i);
+
+        height = MAX(height, node->visit_mark);
+        LIST_FOREACH(link, &node->children) {
+            BlockDriverState *below =
+                LIST_ENTRY(link, BdrvChild, parent_link)->bs;
+
+            below->visit_mark = MAX(below->visit_mark, node->visit_mark + 1);
+        }
+    }
+    bs->graph->visit_mark = MAX(bs->graph->visit_mark, order->len + 1);
+    return height;
+}
+
+static int coroutine_fn open_node_driver(BlockDriverState *bs,
+                                         BlockOptions *options,
+                                         const char *what, GError **errp)
+{
+    const BlockOption *known[] = { bs->drv->options, bdrv_common_options,
+                                   NULL };
+    Transaction *txn;
+    int ret;
+
+    ret = bs->drv->open(bs, options, bs->open_flags, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    if (!bs->drv->options) {
+        known[0] = bdrv_common_options;
+        known[1] = NULL;
+    }
+    ret = block_options_check_empty(options, known, what, errp);
+    if (ret == 0 && bs->drv->kind == BLOCK_DRIVER_FILTER && !bs->filtered) {
+        ret = block_error(errp, EINVAL, "%s: the filter has no child", what);
+    }
+    if (ret == 0 && node_height(bs) > BDRV_DEPTH_MAX) {
+        ret = block_error(errp, ELOOP, "%s: more than %d nodes on top of each "
+                          "other", what, BDRV_DEPTH_MAX);
+    }
+    if (ret == 0) {
+        ret = bdrv_co_refresh_length(bs);
+        if (ret < 0) {
+            block_error_errno(errp, -ret, "%s: could not get the length of "
+                              "'%s'", what, bdrv_filename(bs));
+        }
+    }
+    if (ret == 0) {
+        ret = bdrv_refresh_limits(bs, errp);
+    }
+    if (ret == 0) {
+        txn = transaction_new();
+        ret = transaction_end(txn, perm_refresh_one(bs, txn, errp));
+    }
+    if (ret < 0 && bs->drv->close) {
+        bs->drv->close(bs);
+    }
+    return ret;
+}
+
+/* Steps after the common options are known.  Takes nothing over. */
+static BlockDriverState *coroutine_fn
+open_with_common(BlockGraph *graph, const BdrvCommonOptions *common,
+                 BlockOptions *options, BlockOptions *given, GError **errp)
+{
+    const BlockDriver *drv = bdrv_find_driver(common->driver);
+    BlockDriverState *bs;
+    g_autofree char *what = NULL;
+    unsigned flags;
+
+    what = g_strdup_printf("Node '%s' (driver '%s')",
+                           common->node_name ? common->node_name : "",
+                           common->driver);
+    if (!drv) {
+        block_error(errp, ENOENT, "Unknown driver '%s'", common->driver);
+        return NULL;
+    }
+    if (bdrv_flags_from_common(common, what, &flags, errp) < 0) {
+        return NULL;
+    }
+    bs = node_new(graph, drv, common, flags);
+    if (graph_add_node(bs, errp) < 0) {
+        node_free(bs);
+        return NULL;
+    }
+    if (open_node_driver(bs, options, what, errp) < 0) {
+        close_children(bs);
+        graph_remove_node(bs);
+        node_free(bs);
+        return NULL;
+    }
+    bs->options = block_options_clone(given);
+    bs->state = BDRV_STATE_OPEN;
+    if (bdrv_is_drained(bs) && drv->drain_begin) {
+        drv->drain_begin(bs); /* the section began while we were opening */
+    }
+    return bs;
+}
+
+/*
+ * @given: the options without what was inherited; remembered for reopen.
+ * Both are taken over.
+ */
+static BlockDriverState *coroutine_fn open_node(BlockGraph *graph,
+                                                BlockOptions *options,
+                                                BlockOptions *given,
+                                                GError **errp)
+{
+    BdrvCommonOptions common;
+    BlockDriverState *bs = NULL;
+
+    if (block_options_absorb(options, bdrv_common_options, &common,
+                             "Block node", errp) == 0) {
+        bs = open_with_common(graph, &common, options, given, errp);
+        block_options_clear(bdrv_common_options, &common);
+    }
+    block_options_free(options);
+    block_options_free(given);
+    return bs;
+}
+
+BlockDriverState *coroutine_fn bdrv_co_open(BlockGraph *graph,
+                                            BlockOptions *options,
+                                            GError **errp)
+{
+    return open_node(graph, options, block_options_clone(options), errp);
+}
+
+/* Find or open the node for a child; returns it with a reference. */
+static BlockDriverState *coroutine_fn
+child_node(BlockDriverState *bs, const char *name, const char *reference,
+           BlockOptions *tree, BdrvChildRole role, GError **errp)
+{
+    BlockDriverState *below;
+    BlockOptions *given;
+
+    if (tree) {
+        given = block_options_clone(tree);
+        bdrv_inherit_options(tree, role, bs->drv, bs->open_flags);
+        return open_node(bs->graph, tree, given, errp);
+    }
+    below = bdrv_find_node(bs->graph, reference);
+    if (!below) {
+        block_error(errp, ENOENT, "Node '%s' (as '%s' of node '%s') not found",
+                    reference, name, bs->node_name);
+        return NULL;
+    }
+    return bdrv_ref(below);
+}
+
+/* Make the edge; no yield between the check for cycles and the commit. */
+static BdrvChild *attach_child(BlockDriverState *bs, BlockDriverState *below,
+                               const char *name, BdrvChildRole role,
+                               GError **errp)
+{
+    Transaction *txn;
+    BdrvChild *child;
+
+    if (graph_reaches(below, bs)) {
+        block_error(errp, ELOOP, "Making node '%s' a child of node '%s' would "
+                    "create a cycle", below->node_name, bs->node_name);
+        return NULL;
+    }
+    txn = transaction_new();
+    child = edge_attach(bs, NULL, below, name, role, txn);
+    if (transaction_end(txn, perm_refresh_one(bs, txn, errp)) < 0) {
+        return NULL;
+    }
+    return child;
+}
+
+BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *bs,
+                                           BlockOptions *options,
+                                           const char *name,
+                                           BdrvChildRole role, bool required,
+                                           GError **errp)
+{
+    BlockOptionsChild kind;
+    g_autofree char *reference = NULL;
+    BlockOptions *tree = NULL;
+    BlockDriverState *below;
+    BdrvChild *child;
+
+    if (block_options_take_child(options, name, &kind, &reference, &tree,
+                                 errp) < 0) {
+        return NULL;
+    }
+    if (kind == BLOCK_OPTIONS_CHILD_NONE || kind == BLOCK_OPTIONS_CHILD_NULL) {
+        if (required) {
+            block_error(errp, EINVAL, "Node '%s' (driver '%s'): a node for "
+                        "'%s' must be given", bs->node_name, bs->drv->name,
+                        name);
+        }
+        return NULL;
+    }
+    below = child_node(bs, name, reference, tree, role, errp);
+    if (!below) {
+        return NULL;
+    }
+    child = attach_child(bs, below, name, role, errp);
+    if (child) {
+        child->nested = kind == BLOCK_OPTIONS_CHILD_TREE;
+    }
+    bdrv_co_unref(below);
+    return child;
+}
+
+/* --- references and closing ----------------------------------------------------- */
+
+BlockDriverState *bdrv_ref(BlockDriverState *bs)
+{
+    g_assert(bs->refs > 0);
+    bs->refs++;
+    return bs;
+}
+
+static void coroutine_fn close_node(BlockDriverState *bs)
+{
+    bs->state = BDRV_STATE_CLOSING;
+    /* No parent is left, so only background work can be in flight; the
+     * section also keeps the driver from starting more. */
+    bdrv_co_drained_begin(bs);
+    if (!bdrv_is_read_only(bs)) {
+        int ret = bdrv_co_flush(bs);
+
+        if (ret < 0) {
+            g_warning("Node '%s': flush at close failed: %s", bs->node_name,
+                      g_strerror(-ret));
+        }
+    }
+    if (bs->drv->close) {
+        bs->drv->close(bs);
+    }
+    bdrv_drained_end(bs);
+    close_children(bs);
+    graph_remove_node(bs);
+    node_free(bs);
+}
+
+void coroutine_fn bdrv_co_unref(BlockDriverState *bs)
+{
+    if (!bs) {
+        return;
+    }
+    g_assert(bs->refs > 0);
+    if (bs->refs == 1) {
+        g_assert(list_empty(&bs->parents));
+        close_node(bs);
+        return;
+    }
+    bs->refs--;
+}
+
+int coroutine_fn bdrv_co_delete(BlockDriverState *bs, GError **errp)
+{
+    g_autofree char *user = NULL;
+
+    if (!list_empty(&bs->parents)) {
+        user = bdrv_child_user(
+            LIST_ENTRY(bs->parents.next, BdrvChild, node_link));
+        return block_error(errp, EBUSY, "Node '%s' is in use by %s",
+                           bs->node_name, user);
+    }
+    if (bs->refs > 1 || !bs->user_owned) {
+        return block_error(errp, EBUSY, "Node '%s' is in use",
+                           bs->node_name);
+    }
+    bdrv_co_unref(bs);
+    return 0;
+}

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Permissions: what each user of a node does, and lets others do.
+ *
+ * P1  For any two edges to one node, what one uses the other shares.
+ * P2  A node's permissions are the union of what its edges use and the
+ *     intersection of what they share.
+ * P3  The permissions of an edge from a node follow from those of the node by
+ *     its driver's rule (child_perm), those from a root are the root's wish.
+ * P4  A node that is read-only gives no WRITE or RESIZE.
+ *
+ * A refresh walks from the changed nodes down, parents first, computes all of
+ * it on the new shape, lets drivers prepare (take file locks), and adds the
+ * way back to the transaction.
+ */
+#include "block/graph/graph-int.h"
+
+#include <errno.h>
+
+#include "block/graph/transaction.h"
+
+static const char *const perm_names[] = {
+    "consistent read", "write", "write unchanged", "resize",
+};
+
+char *bdrv_perm_names(uint64_t perm)
+{
+    GString *text = g_string_new(NULL);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(perm_names); i++) {
+        if (perm & (1u << i)) {
+            g_string_append_printf(text, "%s%s", text->len ? ", " : "",
+                                   perm_names[i]);
+        }
+    }
+    return g_string_free(text, FALSE);
+}
+
+/* --- the default rules --------------------------------------------------------- */
+
+/* A backing file is only read, and must not change what we show through. */
+static void default_perms_cow(const BlockPerm *parent, BlockPerm *child)
+{
+    child->used = parent->used & BLK_PERM_CONSISTENT_READ;
+    child->shared = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED;
+    if (parent->shared & BLK_PERM_WRITE) {
+        child->shared |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
+    }
+}
+
+static void default_perms_storage(BlockDriverState *bs, BdrvChildRole role,
+                                  const BlockPerm *parent, BlockPerm *child)
+{
+    *child = *parent;
+    if (role & BDRV_CHILD_METADATA) {
+        /* The format updates its tables whenever it is writable, and no one
+         * else may touch them. */
+        if (!bdrv_is_read_only(bs)) {
+            child->used |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
+        }
+        child->used |= BLK_PERM_CONSISTENT_READ;
+        child->shared &= ~(uint64_t)(BLK_PERM_WRITE | BLK_PERM_RESIZE);
+    }
+    if (role & BDRV_CHILD_DATA) {
+        /* A guest's write may grow the file; others must not resize it. */
+        if (child->used & BLK_PERM_WRITE) {
+            child->used |= BLK_PERM_RESIZE;
+        }
+        child->shared &= ~(uint64_t)BLK_PERM_RESIZE;
+    }
+}
+
+void bdrv_default_perms(BlockDriverState *bs, BdrvChildRole role,
+                        const BlockPerm *parent, BlockPerm *ret_child)
+{
+    if (role & BDRV_CHILD_FILTERED) {
+        *ret_child = *parent;
+    } else if (role & BDRV_CHILD_COW) {
+        default_perms_cow(parent, ret_child);
+    } else {
+        default_perms_storage(bs, role, parent, ret_child);
+    }
+}
+
+/* --- steps ------------------------------------------------------------------------ */
+
+typedef struct EdgePermStep {
+    BdrvChild *child;
+    BlockPerm old;
+} EdgePermStep;
+
+static void edge_perm_abort(void *opaque)
+{
+    EdgePermStep *step = opaque;
+
+    step->child->perm = step->old;
+}
+
+static const TransactionStep edge_perm_step = { .abort = edge_perm_abort };
+
+static void set_edge_perm(BdrvChild *child, const BlockPerm *perm,
+                          Transaction *txn)
+{
+    EdgePermStep *step = g_new(EdgePermStep, 1);
+
+    step->child = child;
+    step->old = child->perm;
+    child->perm = *perm;
+    transaction_add(txn, &edge_perm_step, step);
+}
+
+typedef struct NodePermStep {
+    BlockDriverState *bs;
+    BlockPerm old;
+    bool prepared;
+} NodePermStep;
+
+static void node_perm_commit(void *opaque)
+{
+    NodePermStep *step = opaque;
+
+    if (step->prepared && step->bs->drv->perm_commit) {
+        step->bs->drv->perm_commit(step->bs, &step->bs->perm);
+    }
+}
+
+static void node_perm_abort(void *opaque)
+{
+    NodePermStep *step = opaque;
+
+    step->bs->perm = step->old;
+    if (step->prepared && step->bs->drv->perm_abort) {
+        step->bs->drv->perm_abort(step->bs);
+    }
+}
+
+static const TransactionStep node_perm_step = {
+    .commit = node_perm_commit,
+    .abort = node_perm_abort,
+};
+
+/* --- checks -------------------------------------------------------------------------- */
+
+/* P1 for one pair; the error names both sides and the permission. */
+static int check_pair(const BdrvChild *a, const BdrvChild *b, GError **errp)
+{
+    uint64_t refused = a->perm.used & ~b->perm.shared;
+    g_autofree char *user = NULL;
+    g_autofree char *other = NULL;
+    g_autofree char *names = NULL;
+
+    if (!refused) {
+        return 0;
+    }
+    user = bdrv_child_user(a);
+    other = bdrv_child_user(b);
+    names = bdrv_perm_names(refused);
+    return block_error(errp, EPERM, "Permission conflict on node '%s': %s "
+                       "uses '%s', which %s does not share",
+                       a->bs->node_name, user, names, other);
+}
+
+/*
+ * P1 over all edges.  Not quadratic where all goes well: only an edge that
+ * conflicts with the sum of those before it is compared one by one.
+ */
+static int check_conflicts(BlockDriverState *bs, GError **errp)
+{
+    BlockPerm sum = { .used = 0, .shared = BLK_PERM_ALL };
+
+    LIST_FOREACH(link, &bs->parents) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
+
+        if (!(child->perm.used & ~sum.shared) &&
+            !(sum.used & ~child->perm.shared)) {
+            sum.used |= child->perm.used;
+            sum.shared &= child->perm.shared;
+            continue;
+        }
+        for (ListHead *p = bs->parents.next; p != link; p = p->next) {
+            BdrvChild *before = LIST_ENTRY(p, BdrvChild, node_link);
+
+            if (check_pair(child, before, errp) < 0 ||
+                check_pair(before, child, errp) < 0) {
+                return -EPERM;
+            }
+        }
+        g_assert_not_reached();
+    }
+    return 0;
+}
+
+/* P2 */
+static BlockPerm cumulative(BlockDriverState *bs)
+{
+    BlockPerm sum = { .used = 0, .shared = BLK_PERM_ALL };
+
+    LIST_FOREACH(link, &bs->parents) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
+
+        sum.used |= child->perm.used;
+        sum.shared &= child->perm.shared;
+    }
+    return sum;
+}
+
+/* P4; the first writer found is named. */
+static int check_read_only(BlockDriverState *bs, uint64_t used, GError **errp)
+{
+    uint64_t refused = used & (BLK_PERM_WRITE | BLK_PERM_RESIZE);
+
+    if (!refused || !bdrv_is_read_only(bs)) {
+        return 0;
+    }
+    LIST_FOREACH(link, &bs->parents) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
+        g_autofree char *user = NULL;
+        g_autofree char *names = NULL;
+
+        if (child->perm.used & refused) {
+            user = bdrv_child_user(child);
+            names = bdrv_perm_names(child->perm.used & refused);
+            return block_error(errp, EACCES, "Node '%s' is read-only, but %s "
+                               "needs '%s'", bs->node_name, user, names);
+        }
+    }
+    g_assert_not_reached();
+}
+
+/* --- the refresh ----------------------------------------------------------------------- */
+
+static int refresh_node(BlockDriverState *bs, Transaction *txn, GError **errp)
+{
+    BlockPerm sum;
+    NodePermStep *step;
+    int ret;
+
+    if (check_conflicts(bs, errp) < 0) {
+        return -EPERM;
+    }
+    sum = cumulative(bs);
+    if (check_read_only(bs, sum.used, errp) < 0) {
+        return -EACCES;
+    }
+    step = g_new0(NodePermStep, 1);
+    step->bs = bs;
+    step->old = bs->perm;
+    bs->perm = sum;
+    transaction_add(txn, &node_perm_step, step);
+    if (bs->drv->perm_prepare) {
+        ret = bs->drv->perm_prepare(bs, &sum, errp);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    step->prepared = true;
+
+    LIST_FOREACH(link, &bs->children) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, parent_link);
+        BlockPerm perm;
+
+        if (bs->drv->child_perm) {
+            bs->drv->child_perm(bs, child->role, &sum, &perm);
+        } else {
+            bdrv_default_perms(bs, child->role, &sum, &perm);
+        }
+        if (bs->open_flags & BDRV_O_FORCE_SHARE) {
+            perm.shared = BLK_PERM_ALL;
+        }
+        set_edge_perm(child, &perm, txn);                       /* P3 */
+    }
+    return 0;
+}
+
+int perm_refresh(GPtrArray *nodes, Transaction *txn, GError **errp)
+{
+    g_autoptr(GPtrArray) order = graph_below(nodes);
+
+    for (guint i = 0; i < order->len; i++) {
+        int ret = refresh_node(g_ptr_array_index(order, i), txn, errp);
+
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+int perm_refresh_one(BlockDriverState *bs, Transaction *txn, GError **errp)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+
+    g_ptr_array_add(nodes, bs);
+    return perm_refresh(nodes, txn, errp);
+}

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Reopen: new options for several nodes, all or none.
+ *
+ *   queue -> drain all -> prepare each -> [ flags, edges, permissions ] -> commit
+ *                             |                      |
+ *                             +------> abort <-------+
+ *
+ * Preparing may yield (a file is opened again); what is in brackets is one
+ * transaction that does not.  Children that were opened from options nested in
+ * those of their parent follow it: they inherit its new flags.
+ */
+#include "block/graph/graph-int.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "block/graph/transaction.h"
+
+/* One node of the queue. */
+typedef struct ReopenNode {
+    BdrvReopenState state;
+    BlockOptions *given;      /* what the node will remember */
+    BlockDriverState *parent; /* whose new flags are inherited, or NULL */
+    BdrvChildRole role;       /* with parent */
+    GPtrArray *replace;       /* ReplaceChild *: children to redirect */
+    BdrvDetectZeroes detect_zeroes;
+    bool keep;
+    bool prepared;
+} ReopenNode;
+
+/* A child that is to lead to another node. */
+typedef struct ReplaceChild {
+    BdrvChild *child;
+    BlockDriverState *bs; /* counted */
+} ReplaceChild;
+
+struct BdrvReopenQueue {
+    BlockGraph *graph;
+    GPtrArray *nodes; /* ReopenNode * */
+};
+
+/* --- the queue ------------------------------------------------------------------ */
+
+BdrvReopenQueue *bdrv_reopen_queue_new(BlockGraph *graph)
+{
+    BdrvReopenQueue *queue = g_new0(BdrvReopenQueue, 1);
+
+    queue->graph = graph;
+    queue->nodes = g_ptr_array_new();
+    return queue;
+}
+
+BlockGraph *bdrv_reopen_queue_graph(const BdrvReopenQueue *queue)
+{
+    return queue->graph;
+}
+
+static ReopenNode *queue_find(BdrvReopenQueue *queue, BlockDriverState *bs)
+{
+    for (guint i = 0; i < queue->nodes->len; i++) {
+        ReopenNode *node = g_ptr_array_index(queue->nodes, i);
+
+        if (node->state.bs == bs) {
+            return node;
+        }
+    }
+    return NULL;
+}
+
+static ReopenNode *queue_add(BdrvReopenQueue *queue, BlockDriverState *bs,
+                             BlockOptions *options, bool keep)
+{
+    ReopenNode *node = queue_find(queue, bs);
+
+    if (node) {
+        /* Named twice: the later call wins where both speak. */
+        block_options_merge(options, node->given);
+        block_options_free(node->given);
+        node->given = options;
+        node->keep = node->keep && keep;
+        return node;
+    }
+    node = g_new0(ReopenNode, 1);
+    node->state.bs = bdrv_ref(bs);
+    node->given = options;
+    node->keep = keep;
+    node->replace = g_ptr_array_new();
+    g_ptr_array_add(queue->nodes, node);
+    return node;
+}
+
+void bdrv_reopen_queue_add(BdrvReopenQueue *queue, BlockDriverState *bs,
+                           BlockOptions *options, bool keep)
+{
+    queue_add(queue, bs, options, keep);
+}
+
+/* Free the queue but for the references, which are given to @held. */
+static void queue_take_refs(BdrvReopenQueue *queue, GPtrArray *held)
+{
+    for (guint i = 0; i < queue->nodes->len; i++) {
+        ReopenNode *node = g_ptr_array_index(queue->nodes, i);
+
+        for (guint j = 0; j < node->replace->len; j++) {
+            ReplaceChild *replace = g_ptr_array_index(node->replace, j);
+
+            g_ptr_array_add(held, replace->bs);
+            g_free(replace);
+        }
+        g_ptr_array_free(node->replace, true);
+        block_options_free(node->given);
+        block_options_free(node->state.options);
+        g_ptr_array_add(held, node->state.bs);
+        g_free(node);
+    }
+    g_ptr_array_free(queue->nodes, true);
+    g_free(queue);
+}
+
+void bdrv_reopen_queue_free(BdrvReopenQueue *queue)
+{
+    g_autoptr(GPtrArray) held = g_ptr_array_new();
+
+    if (!queue) {
+        return;
+    }
+    queue_take_refs(queue, held);
+    for (guint i = 0; i < held->len; i++) {
+        BlockDriverState *bs = g_ptr_array_index(held, i);
+
+        /* The caller holds its own references: ours are never the last. */
+        g_assert(bs->refs > 1);
+        bs->refs--;
+    }
+}
+
+/* --- children ----------------------------------------------------------------------- */
+
+static int plan_replacement(ReopenNode *node, BdrvChild *child,
+                            const char *reference, GError **errp)
+{
+    BlockDriverState *bs = node->state.bs;
+    BlockDriverState *target = bdrv_find_node(bs->graph, reference);
+    ReplaceChild *replace;
+
+    if (!target) {
+        return block_error(errp, ENOENT, "Node '%s' (as '%s' of node '%s') not "
+                           "found", reference, child->name, bs->node_name);
+    }
+    if (target == child->bs) {
+        return 0;
+    }
+    if (edge_check_thawed(child, errp) < 0) {
+        return -EBUSY;
+    }
+    if (graph_reaches(target, bs)) {
+        return block_error(errp, ELOOP, "Making node '%s' a child of node '%s' "
+                           "would create a cycle", reference, bs->node_name);
+    }
+    replace = g_new(ReplaceChild, 1);
+    replace->child = child;
+    replace->bs = bdrv_ref(target);
+    g_ptr_array_add(node->replace, replace);
+    return 0;
+}
+
+/* What the new options say about one child; NONE leaves it as it is. */
+static int plan_child(BdrvReopenQueue *queue, ReopenNode *node,
+                      BdrvChild *child, GError **errp)
+{
+    BlockOptionsChild kind;
+    g_autofree char *reference = NULL;
+    BlockOptions *tree = NULL;
+    ReopenNode *below;
+    int ret;
+
+    ret = block_options_take_child(node->given, child->name, &kind, &reference,
+                                   &tree, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    if (kind == BLOCK_OPTIONS_CHILD_REFERENCE) {
+        return plan_replacement(node, child, reference, errp);
+    }
+    if (kind == BLOCK_OPTIONS_CHILD_NULL ||
+        (kind == BLOCK_OPTIONS_CHILD_TREE && !child->nested)) {
+        block_options_free(tree);
+        return block_error(errp, EINVAL, "Node '%s': '%s' cannot be %s by "
+                           "reopen", node->state.bs->node_name, child->name,
+                           kind == BLOCK_OPTIONS_CHILD_NULL
+                               ? "removed" : "given new nested options");
+    }
+    if (child->nested) {
+        below = queue_add(queue, child->bs, tree ? tree : block_options_new(),
+                          true);
+        below->parent = node->state.bs;
+        below->role = child->role;
+    }
+    return 0;
+}
+
+static int plan_children(BdrvReopenQueue *queue, GError **errp)
+{
+    /* The queue grows while we walk: nested children are added to it. */
+    for (guint i = 0; i < queue->nodes->len; i++) {
+        ReopenNode *node = g_ptr_array_index(queue->nodes, i);
+
+        LIST_FOREACH(link, &node->state.bs->children) {
+            int ret = plan_child(queue, node,
+                                 LIST_ENTRY(link, BdrvChild, parent_link),
+                                 errp);
+
+            if (ret < 0) {
+                return ret;
+            }
+        }
+    }
+    return 0;
+}
+
+/* --- options ------------------------------------------------------------------------- */
+
+static int check_identity(BlockDriverState *bs,
+                          const BdrvCommonOptions *common, GError **errp)
+{
+    if (strcmp(common->driver, bs->drv->name) != 0) {
+        return block_error(errp, EINVAL, "Node '%s': cannot change the driver "
+                           "from '%s' to '%s'", bs->node_name, bs->drv->name,
+                           common->driver);
+    }
+    if (common->node_name && strcmp(common->node_name, bs->node_name) != 0) {
+        return block_error(errp, EINVAL, "Node '%s': cannot change the node "
+                           "name to '%s'", bs->node_name, common->node_name);
+    }
+    return 0;
+}
+
+/* From what was given to what the driver and we work with. */
+static int compute_options(BdrvReopenQueue *queue, ReopenNode *node,
+                           GError **errp)
+{
+    BlockDriverState *bs = node->state.bs;
+    g_autofree char *what = g_strdup_printf("Node '%s' (driver '%s')",
+                                            bs->node_name, bs->drv->name);
+    BdrvCommonOptions common;
+    int ret;
+
+    if (!block_options_has(node->given, "driver")) {
+        block_options_set_str(node->given, "driver", bs->drv->name);
+    }
+    if (node->keep) {
+        block_options_merge(node->given, bs->options);
+        LIST_FOREACH(link, &bs->children) {
+            block_options_remove(
+                node->given, LIST_ENTRY(link, BdrvChild, parent_link)->name);
+        }
+    }
+    node->state.options = block_options_clone(node->given);
+    if (node->parent) {
+        ReopenNode *parent = queue_find(queue, node->parent);
+
+        bdrv_inherit_options(node->state.options, node->role,
+                             parent->state.bs->drv, parent->state.flags);
+    }
+    ret = block_options_absorb(node->state.options, bdrv_common_options,
+                               &common, what, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    node->detect_zeroes = common.detect_zeroes;
+    ret = check_identity(bs, &common, errp);
+    if (ret == 0) {
+        ret = bdrv_flags_from_common(&common, what, &node->state.flags, errp);
+    }
+    block_options_clear(bdrv_common_options, &common);
+    return ret;
+}
+
+/* A driver without reopen takes its options again only unchanged. */
+static int check_unchanged(ReopenNode *node, const char *what, GError **errp)
+{
+    BlockDriverState *bs = node->state.bs;
+    const BlockOption *option = bs->drv->options;
+
+    for (; option && option->type != BLOCK_OPTION_END; option++) {
+        if (option->type == BLOCK_OPTION_CHILD) {
+            continue;
+        }
+        if (!block_options_same(node->given, bs->options, option->name)) {
+            return block_error(errp, EINVAL, "%s: option '%s' cannot be "
+                               "changed while the node is open", what,
+                               option->name);
+        }
+        block_options_remove(node->state.options, option->name);
+    }
+    return 0;
+}
+
+static int coroutine_fn prepare_node(ReopenNode *node, GError **errp)
+{
+    BlockDriverState *bs = node->state.bs;
+    const BlockOption *known[] = {
+        bs->drv->options ? bs->drv->options : bdrv_common_options, NULL };
+    g_autofree char *what = g_strdup_printf("Node '%s' (driver '%s')",
+                                            bs->node_name, bs->drv->name);
+    int ret;
+
+    if (!bdrv_is_read_only(bs) && !(node->state.flags & BDRV_O_RDWR)) {
+        ret = bdrv_co_flush(bs);
+        if (ret < 0) {
+            return block_error_errno(errp, -ret, "%s: flush before becoming "
+                                     "read-only failed", what);
+        }
+    }
+    if (bs->drv->reopen_prepare) {
+        ret = bs->drv->reopen_prepare(&node->state, errp);
+        node->prepared = ret == 0;
+    } else {
+        ret = check_unchanged(node, what, errp);
+    }
+    if (ret == 0) {
+        ret = block_options_check_empty(node->state.options, known, what,
+                                        errp);
+    }
+    return ret;
+}
+
+/* --- the transaction ------------------------------------------------------------------ */
+
+typedef struct FlagsStep {
+    BlockDriverState *bs;
+    unsigned old_flags;
+} FlagsStep;
+
+static void flags_abort(void *opaque)
+{
+    FlagsStep *step = opaque;
+
+    step->bs->open_flags = step->old_flags;
+}
+
+static const TransactionStep flags_step = { .abort = flags_abort };
+
+static void set_flags(BlockDriverState *bs, unsigned flags, Transaction *txn)
+{
+    FlagsStep *step = g_new(FlagsStep, 1);
+
+    step->bs = bs;
+    step->old_flags = bs->open_flags;
+    bs->open_flags = flags;
+    transaction_add(txn, &flags_step, step);
+}
+
+static int reopen_change(BdrvReopenQueue *queue, GError **errp)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    Transaction *txn = transaction_new();
+
+    for (guint i = 0; i < queue->nodes->len; i++) {
+        ReopenNode *node = g_ptr_array_index(queue->nodes, i);
+
+        set_flags(node->state.bs, node->state.flags, txn);
+        g_ptr_array_add(nodes, node->state.bs);
+        for (guint j = 0; j < node->replace->len; j++) {
+            ReplaceChild *replace = g_ptr_array_index(node->replace, j);
+
+            g_ptr_array_add(nodes, replace->child->bs);
+            g_ptr_array_add(nodes, replace->bs);
+            edge_replace(replace->child, replace->bs, txn);
+        }
+    }
+    return transaction_end(txn, perm_refresh(nodes, txn, errp));
+}
+
+static void coroutine_fn reopen_commit(BdrvReopenQueue *queue)
+{
+    for (guint i = 0; i < queue->nodes->len; i++) {
+        ReopenNode *node = g_ptr_array_index(queue->nodes, i);
+        BlockDriverState *bs = node->state.bs;
+
+        if (node->prepared && bs->drv->reopen_commit) {
+            bs->drv->reopen_commit(&node->state);
+        }
+        for (guint j = 0; j < node->replace->len; j++) {
+            ReplaceChild *replace = g_ptr_array_index(node->replace, j);
+
+            replace->child->nested = false;
+        }
+        bs->detect_zeroes = node->detect_zeroes;
+        block_options_free(bs->options);
+        bs->options = node->given;
+        node->given = NULL;
+    }
+    for (guint i = queue->nodes->len; i > 0; i--) {
+        ReopenNode *node = g_ptr_array_index(queue->nodes, i - 1);
+        int ret = bdrv_co_refresh_length(node->state.bs);
+
+        if (ret < 0) {
+            g_warning("Node '%s': could not get the length after reopen: %s",
+                      node->state.bs->node_name, g_strerror(-ret));
+        }
+        bdrv_refresh_limits_above(node->state.bs);
+    }
+}
+
+static void reopen_abort(BdrvReopenQueue *queue)
+{
+    for (guint i = queue->nodes->len; i > 0; i--) {
+        ReopenNode *node = g_ptr_array_index(queue->nodes, i - 1);
+
+        if (node->prepared && node->state.bs->drv->reopen_abort) {
+            node->state.bs->drv->reopen_abort(&node->state);
+        }
+    }
+}
+
+static int coroutine_fn reopen_drained(BdrvReopenQueue *queue, GError **errp)
+{
+    int ret;
+
+    for (guint i = 0; i < queue->nodes->len; i++) {
+        ret = compute_options(queue, g_ptr_array_index(queue->nodes, i), errp);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    ret = 0;
+    for (guint i = 0; i < queue->nodes->len && ret == 0; i++) {
+        ret = prepare_node(g_ptr_array_index(queue->nodes, i), errp);
+    }
+    if (ret == 0) {
+        ret = reopen_change(queue, errp);
+    }
+    if (ret < 0) {
+        reopen_abort(queue);
+        return ret;
+    }
+    reopen_commit(queue);
+    return 0;
+}
+
+/* All nodes that the queue touches, each with a reference. */
+static void collect_nodes(BdrvReopenQueue *queue, GPtrArray *nodes)
+{
+    for (guint i = 0; i < queue->nodes->len; i++) {
+        ReopenNode *node = g_ptr_array_index(queue->nodes, i);
+
+        g_ptr_array_add(nodes, bdrv_ref(node->state.bs));
+        for (guint j = 0; j < node->replace->len; j++) {
+            ReplaceChild *replace = g_ptr_array_index(node->replace, j);
+
+            g_ptr_array_add(nodes, bdrv_ref(replace->child->bs));
+            g_ptr_array_add(nodes, bdrv_ref(replace->bs));
+        }
+    }
+}
+
+int coroutine_fn bdrv_co_reopen_multiple(BdrvReopenQueue *queue,
+                                         GError **errp)
+{
+    BlockGraph *graph = queue->graph;
+    g_autoptr(GPtrArray) drained = g_ptr_array_new();
+    g_autoptr(GPtrArray) held = g_ptr_array_new();
+    int ret;
+
+    co_mutex_lock(&graph->control_lock);
+    ret = plan_children(queue, errp);
+    if (ret == 0) {
+        collect_nodes(queue, drained);
+        for (guint i = 0; i < drained->len; i++) {
+            bdrv_co_drained_begin(g_ptr_array_index(drained, i));
+        }
+        ret = reopen_drained(queue, errp);
+        for (guint i = drained->len; i > 0; i--) {
+            bdrv_drained_end(g_ptr_array_index(drained, i - 1));
+        }
+    }
+    co_mutex_unlock(&graph->control_lock);
+    queue_take_refs(queue, held);
+    for (guint i = 0; i < held->len; i++) {
+        bdrv_co_unref(g_ptr_array_index(held, i));
+    }
+    for (guint i = 0; i < drained->len; i++) {
+        bdrv_co_unref(g_ptr_array_index(drained, i));
+    }
+    return ret;
+}

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The gate of drain, and the count of what is inside.
+ *
+ * A root has one word per shard: bit 63 says that the gate is closed, the rest
+ * counts requests.  Count and gate change in one atomic step, so:
+ *
+ * R1  A request that is counted while the bit is clear went in before the gate
+ *     closed: the section sees its count and waits for it.
+ * R2  A request that finds the bit set takes its count back and waits in the
+ *     queue; it holds no count there, so no section waits for it.
+ * R3  Who takes a request out of the queue counts it before it becomes
+ *     runnable.  A section that begins after that sees the count, however
+ *     late the request's thread runs.
+ * R4  A root is not touched after its count has fallen, because the section
+ *     that waited may free it at once.  What is needed to tell that section is
+ *     in the notifier, to which the leaver takes a reference before.
+ */
+#include "block/graph/root.h"
+
+#include "block/graph/graph-int.h"
+
+#define ROOT_CLOSED (UINT64_C(1) << 63)
+
+struct DrainNotifier {
+    _Atomic unsigned refs;
+
+    /* Guarded by @lock: the graph may be retired while a leaver notifies. */
+    Lock lock;
+    AioBH *bh; /* NULL once retired */
+};
+
+/* A request that waits at the gate; on the stack of its coroutine. */
+typedef struct RootWaiter {
+    Coroutine *co;
+    AioContext *ctx;
+    unsigned ticket;
+    struct RootWaiter *next;
+} RootWaiter;
+
+static void notifier_bh(void *opaque)
+{
+    drain_kick(opaque);
+}
+
+DrainNotifier *drain_notifier_new(BlockGraph *graph)
+{
+    DrainNotifier *notifier = g_new0(DrainNotifier, 1);
+
+    atomic_init(&notifier->refs, 1);
+    lock_init(&notifier->lock, LOCK_RANK_UTIL);
+    notifier->bh = aio_bh_new(graph->ctx, notifier_bh, graph);
+    return notifier;
+}
+
+static void notifier_unref(DrainNotifier *notifier)
+{
+    if (atomic_fetch_sub(&notifier->refs, 1) == 1) {
+        g_free(notifier);
+    }
+}
+
+void drain_notifier_retire(DrainNotifier *notifier)
+{
+    AioBH *bh;
+
+    WITH_LOCK(&notifier->lock) {
+        bh = notifier->bh;
+        notifier->bh = NULL;
+    }
+    aio_bh_delete(bh);
+    notifier_unref(notifier);
+}
+
+static void notifier_notify(DrainNotifier *notifier)
+{
+    LOCK_GUARD(&notifier->lock);
+
+    if (notifier->bh) {
+        aio_bh_schedule(notifier->bh);
+    }
+}
+
+void root_init(BlockRoot *root, BlockGraph *graph, const char *what)
+{
+    for (unsigned i = 0; i < ROOT_SHARDS; i++) {
+        atomic_init(&root->shards[i].word, 0);
+    }
+    root->graph = graph;
+    root->notifier = graph->notifier;
+    root->what = what;
+    lock_init(&root->lock, LOCK_RANK_ROOT_GATE);
+    root->closed = false;
+    root->waiters_head = NULL;
+    root->waiters_tail = &root->waiters_head;
+    root->child = NULL;
+    root->work_of = NULL;
+    root->nr_sections = 0;
+    list_init(&root->work_link);
+    list_append(&graph->roots, &root->graph_link);
+    drain_graph_changed(graph);
+}
+
+void root_destroy(BlockRoot *root)
+{
+    g_assert(!root->child);
+    g_assert(root_in_flight(root) == 0);
+    list_remove(&root->work_link);
+    list_remove(&root->graph_link);
+    drain_graph_changed(root->graph); /* no section covers us any more */
+    g_assert(root->nr_sections == 0);
+    g_assert(!root->waiters_head);
+}
+
+bool root_try_enter(BlockRoot *root, unsigned *ret_ticket)
+{
+    AioContext *ctx = aio_get_current();
+    unsigned ticket;
+    uint64_t before;
+
+    g_assert(ctx);
+    ticket = aio_context_index(ctx) % ROOT_SHARDS;
+    before = atomic_fetch_add(&root->shards[ticket].word, 1);
+    if (G_LIKELY(!(before & ROOT_CLOSED))) {
+        *ret_ticket = ticket;
+        return true;                                            /* R1 */
+    }
+    root_leave(root, ticket);                                   /* R2 */
+    return false;
+}
+
+/* Queue up; returns false if the gate has opened meanwhile. */
+static bool coroutine_fn root_wait(BlockRoot *root, RootWaiter *waiter)
+{
+    waiter->co = coroutine_self();
+    waiter->ctx = aio_get_current();
+    waiter->ticket = aio_context_index(waiter->ctx) % ROOT_SHARDS;
+    waiter->next = NULL;
+    WITH_LOCK(&root->lock) {
+        if (!root->closed) {
+            return false;
+        }
+        *root->waiters_tail = waiter;
+        root->waiters_tail = &waiter->next;
+    }
+    /* Woken from the main context, which reaches our thread by its queue:
+     * not before we have yielded. */
+    coroutine_yield();
+    return true;
+}
+
+unsigned coroutine_fn root_enter(BlockRoot *root)
+{
+    RootWaiter waiter;
+    unsigned ticket;
+
+    while (!root_try_enter(root, &ticket)) {
+        if (root_wait(root, &waiter)) {
+            return waiter.ticket;                               /* R3 */
+        }
+    }
+    return ticket;
+}
+
+void root_leave(BlockRoot *root, unsigned ticket)
+{
+    _Atomic uint64_t *word = &root->shards[ticket].word;
+    uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
+    DrainNotifier *notifier;
+
+    while (!(seen & ROOT_CLOSED)) {
+        g_assert(seen > 0);
+        if (atomic_compare_exchange_weak(word, &seen, seen - 1)) {
+            return;
+        }
+    }
+    /* Somebody may wait for us.  Our count keeps the root until it falls. */
+    notifier = root->notifier;
+    atomic_fetch_add(&notifier->refs, 1);                       /* R4 */
+    seen = atomic_fetch_sub(word, 1);
+    g_assert((seen & ~ROOT_CLOSED) > 0);
+    notifier_notify(notifier);
+    notifier_unref(notifier);
+}
+
+int64_t root_in_flight(BlockRoot *root)
+{
+    int64_t count = 0;
+
+    for (unsigned i = 0; i < ROOT_SHARDS; i++) {
+        count += atomic_load(&root->shards[i].word) & ~ROOT_CLOSED;
+    }
+    return count;
+}
+
+void root_close(BlockRoot *root)
+{
+    if (root->nr_sections++ > 0) {
+        return;
+    }
+    WITH_LOCK(&root->lock) {
+        root->closed = true;
+    }
+    for (unsigned i = 0; i < ROOT_SHARDS; i++) {
+        atomic_fetch_or(&root->shards[i].word, ROOT_CLOSED);
+    }
+}
+
+void root_open(BlockRoot *root)
+{
+    RootWaiter *waiter;
+
+    g_assert(root->nr_sections > 0);
+    if (--root->nr_sections > 0) {
+        return;
+    }
+    for (unsigned i = 0; i < ROOT_SHARDS; i++) {
+        atomic_fetch_and(&root->shards[i].word, ~ROOT_CLOSED);
+    }
+    WITH_LOCK(&root->lock) {
+        root->closed = false;
+        waiter = root->waiters_head;
+        root->waiters_head = NULL;
+        root->waiters_tail = &root->waiters_head;
+    }
+    for (RootWaiter *w = waiter; w; w = w->next) {
+        atomic_fetch_add(&root->shards[w->ticket].word, 1);     /* R3 */
+    }
+    while (waiter) {
+        RootWaiter *next = waiter->next; /* gone when its thread runs it */
+
+        /* Through the queue even in this thread: the caller is in the middle
+         * of a graph operation and must not run requests under its feet. */
+        aio_co_schedule(waiter->ctx, waiter->co);
+        waiter = next;
+    }
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Truncate: change the length of a node.
+ *
+ * Tracked as a serialising request from the smaller of the two lengths on, so
+ * no write crosses the end while it moves.
+ */
+#include "block/io/io-int.h"
+
+#include <errno.h>
+
+const char *const prealloc_mode_names[] = { "off", "metadata", "falloc",
+                                            "full", NULL };
+
+/* Bytes of the new part that a backing file would show through. */
+static int64_t backing_beyond(BlockDriverState *bs, int64_t old_length,
+                              int64_t new_length)
+{
+    int64_t backing = bs->cow ? bdrv_length(bs->cow->bs) : 0;
+
+    return MIN(backing, new_length) - old_length;
+}
+
+static int coroutine_fn driver_truncate(BlockDriverState *bs,
+                                        const BlockTruncate *how,
+                                        GError **errp)
+{
+    if (bs->drv->truncate) {
+        return bs->drv->truncate(bs, how, errp);
+    }
+    if (bs->filtered) {
+        return bdrv_co_truncate(bs->filtered, how, errp);
+    }
+    return block_error(errp, ENOTSUP, "Node '%s': driver '%s' cannot change "
+                       "its length", bs->node_name, bs->drv->name);
+}
+
+static int coroutine_fn zero_new_part(BlockDriverState *bs, int64_t old_length,
+                                      int64_t bytes, GError **errp)
+{
+    BlockIO io = { .offset = old_length, .bytes = bytes,
+                   .flags = BDRV_REQ_ZERO_WRITE };
+    int ret;
+
+    if (io_is_aligned(bs, old_length, bytes)) {
+        ret = io_zero_aligned(bs, &io);
+    } else {
+        ret = io_write_padded(bs, &io);
+    }
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s': could not zero the "
+                                 "part that was added", bs->node_name);
+    }
+    return 0;
+}
+
+static int coroutine_fn truncate_tracked(BlockDriverState *bs,
+                                         const BlockTruncate *how,
+                                         GError **errp)
+{
+    int64_t old_length = bdrv_length(bs);
+    int64_t visible = backing_beyond(bs, old_length, how->offset);
+    BlockTruncate request = *how;
+    bool zero_here = false;
+    int ret;
+
+    if (how->offset > old_length && visible > 0) {
+        /* The new part is zero, whatever the backing file has there. */
+        request.flags |= BDRV_REQ_ZERO_WRITE;
+    }
+    if ((request.flags & BDRV_REQ_ZERO_WRITE) &&
+        !(bs->limits.truncate_flags & BDRV_REQ_ZERO_WRITE)) {
+        request.flags &= ~BDRV_REQ_ZERO_WRITE;
+        zero_here = how->offset > old_length;
+    }
+    ret = driver_truncate(bs, &request, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = bdrv_co_refresh_length(bs);
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s': could not get the "
+                                 "new length", bs->node_name);
+    }
+    if (zero_here) {
+        ret = zero_new_part(bs, old_length, how->offset - old_length, errp);
+    }
+    return ret;
+}
+
+int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
+                                  GError **errp)
+{
+    BlockDriverState *bs = child->bs;
+    TrackedRequest req;
+    int64_t start;
+    int ret;
+
+    if (how->offset < 0 || how->offset > BDRV_MAX_LENGTH) {
+        return block_error(errp, EINVAL, "Node '%s': invalid length %"
+                           G_GINT64_FORMAT, bs->node_name, how->offset);
+    }
+    if (bdrv_is_read_only(bs)) {
+        return block_error(errp, EACCES, "Node '%s' is read-only",
+                           bs->node_name);
+    }
+    start = io_align_down(bs, MIN(how->offset, bdrv_length(bs)));
+    tracked_begin_serialising(&bs->tracked, &req, start,
+                              io_align_down(bs, BDRV_MAX_LENGTH) - start,
+                              bs->limits.request_alignment, false);
+    ret = truncate_tracked(bs, how, errp);
+    tracked_end(&bs->tracked, &req, true);
+    return ret;
+}
