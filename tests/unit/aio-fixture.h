@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the tests of the event loop share: every test is a loop test over the
+ * engines; one that this system does not have is left out.
+ */
+#ifndef TESTS_UNIT_AIO_FIXTURE_H
+#define TESTS_UNIT_AIO_FIXTURE_H
+
+#include "check-main.h"
+
+#include <blockgraph/aio.h>
+
+static const AioEngine aio_engines[] = {
+    AIO_ENGINE_IO_URING, AIO_ENGINE_THREADS,
+};
+
+/** The context of the test's engine, or NULL where it does not exist. */
+static inline AioContext *aio_fixture_context(int i)
+{
+    g_autoptr(GError) error = NULL;
+    AioContext *ctx = aio_context_new(aio_engines[i], &error);
+
+    if (!ctx) {
+        /* Only the ring may be missing. */
+        ck_assert_int_eq(aio_engines[i], AIO_ENGINE_IO_URING);
+        ck_assert_ptr_nonnull(error);
+        return NULL;
+    }
+    ck_assert_int_eq(aio_context_engine(ctx), aio_engines[i]);
+    return ctx;
+}
+
+/** Begin of a loop test: @ctx_ is a context of engine number _i. */
+#define AIO_TEST(ctx_)                                                        \
+    AioContext *ctx_ = aio_fixture_context(_i);                               \
+    if (!ctx_) {                                                              \
+        return;                                                               \
+    }
+
+/** Run @test once an engine. */
+#define PROMISE_ENGINES(tcase, test)                                          \
+    tcase_add_loop_test(tcase, test, 0, G_N_ELEMENTS(aio_engines))
+
+#endif /* TESTS_UNIT_AIO_FIXTURE_H */

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One request: blocking execution in a worker thread, and waiting for it in a
+ * coroutine.
+ *
+ * A worker sets the result and wakes the coroutine through the remote stack of
+ * its context, which orders the two (aio-co.c).  The coroutine cannot be
+ * entered before it has yielded, since its own thread does that.
+ */
+#include "util/aio-context.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+/* The longest transfer that aio_request_run_inline() does itself. */
+#define INLINE_BYTES_MAX (256 * 1024)
+
+static int64_t run_rw(const AioRequest *req)
+{
+    ssize_t ret;
+
+    do {
+        if (req->op == AIO_OP_READV) {
+            ret = preadv(req->fd, req->iov, req->niov, req->offset);
+        } else if (req->flags) {
+            ret = pwritev2(req->fd, req->iov, req->niov, req->offset,
+                           req->flags);
+        } else {
+            ret = pwritev(req->fd, req->iov, req->niov, req->offset);
+        }
+    } while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : ret;
+}
+
+void aio_request_run_blocking(AioRequest *req)
+{
+    int ret = 0;
+
+    switch (req->op) {
+    case AIO_OP_READV:
+    case AIO_OP_WRITEV:
+        req->result = run_rw(req);
+        return;
+    case AIO_OP_FDATASYNC:
+        /* Not repeated: a second call may succeed although data is lost. */
+        ret = fdatasync(req->fd);
+        break;
+    case AIO_OP_FALLOCATE:
+        do {
+            ret = fallocate(req->fd, req->flags, req->offset, req->bytes);
+        } while (ret < 0 && errno == EINTR);
+        break;
+    }
+    req->result = ret < 0 ? -errno : 0;
+}
+
+/*
+ * The kernel has no way to read or write such a file without the right to
+ * block, so io_uring hands each request to a thread of its own.  To copy a few
+ * pages here takes less time than that hand-over.  The coroutine still waits
+ * for the next turn, so that it cannot keep the thread for itself.
+ */
+bool aio_request_run_inline(AioContext *ctx, AioRequest *req)
+{
+    if (!req->in_memory || req->op == AIO_OP_FALLOCATE ||
+        req->bytes > INLINE_BYTES_MAX) {
+        return false;
+    }
+    aio_request_run_blocking(req);
+    aio_co_schedule(ctx, req->co);
+    return true;
+}
+
+static void request_work(WorkItem *item)
+{
+    AioRequest *req = (AioRequest *)((char *)item - offsetof(AioRequest, work));
+    Coroutine *co = req->co;
+
+    aio_request_run_blocking(req);
+    aio_co_wake(co);            /* @req is gone from here on */
+}
+
+bool aio_request_submit_to_workers(AioContext *ctx, AioRequest *req)
+{
+    req->work.func = request_work;
+    ctx->ops->work(ctx, ctx->state, &req->work);
+    return true;
+}
+
+int64_t coroutine_fn aio_request_co_run(AioRequest *req, bool in_workers)
+{
+    AioContext *ctx = aio_get_current();
+    bool pending;
+
+    g_assert(ctx && in_coroutine());
+    req->co = coroutine_self();
+    if (in_workers) {
+        pending = aio_request_submit_to_workers(ctx, req);
+    } else {
+        pending = ctx->ops->submit(ctx, ctx->state, req);
+    }
+    if (pending) {
+        coroutine_yield();
+    }
+    return req->result;
+}
+
+/* --- other blocking work ----------------------------------------------------- */
+
+typedef struct CoWork {
+    WorkItem item;
+    int (*func)(void *opaque);
+    void *opaque;
+    int ret;
+    Coroutine *co;
+} CoWork;
+
+static void co_work_func(WorkItem *item)
+{
+    CoWork *work = (CoWork *)((char *)item - offsetof(CoWork, item));
+    Coroutine *co = work->co;
+
+    work->ret = work->func(work->opaque);
+    aio_co_wake(co);            /* @work is gone from here on */
+}
+
+int coroutine_fn aio_co_work(int (*func)(void *opaque), void *opaque)
+{
+    AioContext *ctx = aio_get_current();
+    CoWork work = {
+        .item.func = co_work_func,
+        .func = func,
+        .opaque = opaque,
+        .co = coroutine_self(),
+    };
+
+    g_assert(ctx && work.co);
+    ctx->ops->work(ctx, ctx->state, &work.item);
+    coroutine_yield();
+    return work.ret;
+}

@@ -1,0 +1,571 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The io_uring engine: one ring for disk I/O, descriptors and wake-ups.
+ *
+ * I1  One io_uring_enter a turn: what callbacks prepare is submitted by the
+ *     call that waits.  A full submission queue is submitted early.
+ * I2  Completions are taken only in turn(), never while something is being
+ *     prepared or submitted, so a request cannot complete under its own feet.
+ * I3  Submission entries are read by the kernel in the order in which they
+ *     were prepared.  So a cancellation can only hit what was armed before it,
+ *     even if a new watch has the same address as the old one.
+ * I4  What an entry points at lives until its completion has been taken: the
+ *     vectors of requests stay on the stacks of coroutines that wait for them.
+ *
+ * The ring is made disabled, in any thread, so that a failure is reported to
+ * who makes the context; the home thread enables it and thereby becomes the
+ * only one that may submit.
+ *
+ * The wake-up of other threads is a write to an eventfd that the ring watches
+ * with a poll that stays armed.  It reports each write, so nobody needs to
+ * read the eventfd.
+ */
+#include "util/aio-context.h"
+
+#include "util/clock.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* Entries of the two queues.  More requests than that may be in flight. */
+#define SQ_ENTRIES 256
+#define CQ_ENTRIES 2048
+
+/* The largest transfer the kernel does in one call. */
+#define RW_BYTES_MAX 0x7ffff000u
+
+/* Everything the ring is ever asked to do. */
+static const int opcodes[] = {
+    IORING_OP_READ, IORING_OP_READV,
+    IORING_OP_WRITE, IORING_OP_WRITEV,
+    IORING_OP_FSYNC, IORING_OP_FALLOCATE,
+    IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,
+};
+
+/* What user_data of a completion is: a request, or one of these. */
+#define DATA_TAG_MASK 3
+#define DATA_TAG_REQUEST 0      /* AioRequest */
+#define DATA_TAG_FD 1           /* AioFdHandler, with the tag in the low bits */
+#define DATA_WAKE 2
+#define DATA_IGNORE 3
+
+typedef struct Uring {
+    /* Set by uring_create(), never changed after. */
+    struct io_uring ring;       /* the queues: home thread only */
+    int event_fd;               /* written by any thread */
+
+    /* Touched only by the home thread. */
+    int enter_fd;               /* the ring, or its registered number */
+    unsigned enter_flags;
+    int notify_fd;              /* of uring_get_fd(), -1 before */
+    bool want_wake_poll;        /* the watch on event_fd has to be armed */
+    GArray *stash;              /* struct io_uring_cqe; see make_room() */
+} Uring;
+
+/* --- the queues ------------------------------------------------------------- */
+
+static unsigned nr_unsubmitted(Uring *u)
+{
+    return u->ring.sq.sqe_tail - io_uring_smp_load_acquire(u->ring.sq.khead);
+}
+
+static unsigned nr_completed(Uring *u)
+{
+    return io_uring_smp_load_acquire(u->ring.cq.ktail) - *u->ring.cq.khead;
+}
+
+/* Whether completions are held back until the next system call. */
+static bool kernel_holds_completions(Uring *u)
+{
+    return IO_URING_READ_ONCE(*u->ring.sq.kflags) &
+           (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+/*
+ * Submit everything; wait as AioEngineOps.turn().  Returns 0, or a negative
+ * errno that does no harm: what was not submitted is still in the queue.
+ */
+static int enter(Uring *u, int64_t timeout_ns)
+{
+    unsigned flags = IORING_ENTER_GETEVENTS | u->enter_flags;
+    struct io_uring_getevents_arg arg = { 0 };
+    struct __kernel_timespec ts;
+    void *argp = NULL;
+    size_t arg_bytes = _NSIG / 8;
+    int ret;
+
+    io_uring_smp_store_release(u->ring.sq.ktail, u->ring.sq.sqe_tail);
+    if (timeout_ns > 0) {
+        ts.tv_sec = timeout_ns / CLOCK_NS_PER_SEC;
+        ts.tv_nsec = timeout_ns % CLOCK_NS_PER_SEC;
+        arg.ts = (uintptr_t)&ts;
+        argp = &arg;
+        arg_bytes = sizeof(arg);
+        flags |= IORING_ENTER_EXT_ARG;
+    }
+    ret = io_uring_enter2(u->enter_fd, nr_unsubmitted(u), timeout_ns != 0,
+                          flags, argp, arg_bytes);
+    switch (ret) {
+    case -ETIME:
+    case -EINTR:
+    case -EAGAIN:
+    case -EBUSY:
+    case -ENOMEM:
+        return ret;
+    default:
+        if (ret < 0) {
+            g_error("io_uring_enter: %s", g_strerror(-ret));
+        }
+        return 0;
+    }
+}
+
+static bool pop_cqe(Uring *u, struct io_uring_cqe *ret_cqe)
+{
+    struct io_uring_cq *cq = &u->ring.cq;
+    unsigned head = *cq->khead;
+
+    if (head == io_uring_smp_load_acquire(cq->ktail)) {
+        return false;
+    }
+    *ret_cqe = cq->cqes[head & cq->ring_mask];
+    io_uring_smp_store_release(cq->khead, head + 1);
+    return true;
+}
+
+/*
+ * The submission queue is full.  Some kernels take no more while completions
+ * overflow; then these are put aside for the next turn (I2).
+ */
+static void make_room(Uring *u)
+{
+    struct io_uring_cqe cqe;
+
+    if (enter(u, 0) == 0) {
+        return;
+    }
+    if (!u->stash) {
+        u->stash = g_array_new(false, false, sizeof(cqe));
+    }
+    while (pop_cqe(u, &cqe)) {
+        g_array_append_val(u->stash, cqe);
+    }
+}
+
+static struct io_uring_sqe *get_sqe(Uring *u)
+{
+    struct io_uring_sqe *sqe;
+
+    while (!(sqe = io_uring_get_sqe(&u->ring))) {
+        make_room(u);
+    }
+    return sqe;
+}
+
+/* --- life ------------------------------------------------------------------- */
+
+/* Make the ring with as many of the good flags as the kernel knows. */
+static int make_ring(struct io_uring *ring)
+{
+    static const unsigned wishes[] = {
+        IORING_SETUP_DEFER_TASKRUN,
+        IORING_SETUP_SINGLE_ISSUER,
+        IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+        IORING_SETUP_SUBMIT_ALL,
+    };
+    unsigned flags = IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE |
+                     IORING_SETUP_CLAMP;
+    size_t nr_dropped = 0;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(wishes); i++) {
+        flags |= wishes[i];
+    }
+    for (;;) {
+        struct io_uring_params params = {
+            .flags = flags,
+            .cq_entries = CQ_ENTRIES,
+        };
+        int ret = io_uring_queue_init_params(SQ_ENTRIES, ring, &params);
+
+        if (ret != -EINVAL || nr_dropped == G_N_ELEMENTS(wishes)) {
+            return ret;
+        }
+        /* The newest flags are first in the list. */
+        flags &= ~wishes[nr_dropped++];
+    }
+}
+
+static int check_ring(struct io_uring *ring, GError **errp)
+{
+    /* The last one came together with polls that stay armed (5.13). */
+    const unsigned features = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG |
+                              IORING_FEAT_RSRC_TAGS;
+    struct io_uring_probe *probe;
+    int ret = 0;
+
+    if ((ring->features & features) != features) {
+        return block_error(errp, ENOSYS,
+                           "io_uring of this kernel is too old (5.13 needed)");
+    }
+    probe = io_uring_get_probe_ring(ring);
+    if (!probe) {
+        return block_error(errp, ENOSYS, "Could not probe io_uring");
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(opcodes) && ret == 0; i++) {
+        if (!io_uring_opcode_supported(probe, opcodes[i])) {
+            ret = block_error(errp, ENOSYS,
+                              "io_uring has no operation %d here", opcodes[i]);
+        }
+    }
+    io_uring_free_probe(probe);
+    return ret;
+}
+
+static int uring_create(AioContext *ctx, void **ret_state, GError **errp)
+{
+    Uring *u = g_new0(Uring, 1);
+    int ret = make_ring(&u->ring);
+
+    if (ret < 0) {
+        block_error_errno(errp, -ret, "Could not set up io_uring");
+        goto fail;
+    }
+    ret = check_ring(&u->ring, errp);
+    if (ret < 0) {
+        goto fail_ring;
+    }
+    u->event_fd = eventfd(0, EFD_CLOEXEC);
+    if (u->event_fd < 0) {
+        ret = block_error_errno(errp, errno, "Could not make an eventfd");
+        goto fail_ring;
+    }
+    u->enter_fd = u->ring.ring_fd;
+    u->notify_fd = -1;
+    *ret_state = u;
+    return 0;
+
+fail_ring:
+    io_uring_queue_exit(&u->ring);
+fail:
+    g_free(u);
+    return ret;
+}
+
+static void uring_bind(AioContext *ctx, void *state)
+{
+    Uring *u = state;
+    struct io_uring_rsrc_update up = {
+        .offset = -1U,
+        .data = u->ring.ring_fd,
+    };
+    int ret = io_uring_register(u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS,
+                                NULL, 0);
+
+    if (ret < 0) {
+        g_error("Could not enable the io_uring: %s", g_strerror(-ret));
+    }
+    /* Saves the look-up of the descriptor in each call; may be refused. */
+    if (io_uring_register(u->ring.ring_fd, IORING_REGISTER_RING_FDS, &up,
+                          1) == 1) {
+        u->enter_fd = up.offset;
+        u->enter_flags = IORING_ENTER_REGISTERED_RING;
+    }
+    u->want_wake_poll = true;
+}
+
+static void uring_unbind(AioContext *ctx, void *state)
+{
+    Uring *u = state;
+
+    if (u->enter_flags & IORING_ENTER_REGISTERED_RING) {
+        struct io_uring_rsrc_update up = { .offset = u->enter_fd };
+
+        io_uring_register(u->ring.ring_fd, IORING_UNREGISTER_RING_FDS, &up, 1);
+        u->enter_fd = u->ring.ring_fd;
+        u->enter_flags = 0;
+    }
+}
+
+static void uring_destroy(AioContext *ctx, void *state)
+{
+    Uring *u = state;
+
+    io_uring_queue_exit(&u->ring);
+    close(u->event_fd);
+    if (u->notify_fd >= 0) {
+        close(u->notify_fd);
+    }
+    if (u->stash) {
+        g_array_unref(u->stash);
+    }
+    g_free(u);
+}
+
+static int64_t uring_clock_ns(const AioContext *ctx)
+{
+    return clock_monotonic_ns();
+}
+
+/* --- requests ----------------------------------------------------------------- */
+
+static void prepare_rw(struct io_uring_sqe *sqe, const AioRequest *req)
+{
+    bool is_read = req->op == AIO_OP_READV;
+
+    if (req->niov == 1) {
+        io_uring_prep_rw(is_read ? IORING_OP_READ : IORING_OP_WRITE, sqe,
+                         req->fd, req->iov->iov_base,
+                         MIN(req->iov->iov_len, RW_BYTES_MAX), req->offset);
+    } else {
+        io_uring_prep_rw(is_read ? IORING_OP_READV : IORING_OP_WRITEV, sqe,
+                         req->fd, req->iov, req->niov, req->offset);
+    }
+    sqe->rw_flags = req->flags;
+}
+
+static bool uring_submit(AioContext *ctx, void *state, AioRequest *req)
+{
+    struct io_uring_sqe *sqe;
+
+    if (aio_request_run_inline(ctx, req)) {
+        return true;
+    }
+    sqe = get_sqe(state);
+    switch (req->op) {
+    case AIO_OP_READV:
+    case AIO_OP_WRITEV:
+        prepare_rw(sqe, req);
+        break;
+    case AIO_OP_FDATASYNC:
+        io_uring_prep_fsync(sqe, req->fd, IORING_FSYNC_DATASYNC);
+        break;
+    case AIO_OP_FALLOCATE:
+        io_uring_prep_fallocate(sqe, req->fd, req->flags, req->offset,
+                                req->bytes);
+        break;
+    }
+    io_uring_sqe_set_data(sqe, req);
+    return true;
+}
+
+static void uring_work(AioContext *ctx, void *state, WorkItem *item)
+{
+    work_pool_submit(ctx->pool, item);
+}
+
+/* --- descriptors ---------------------------------------------------------------- */
+
+static uintptr_t fd_data(const AioFdHandler *handler)
+{
+    return (uintptr_t)handler | DATA_TAG_FD;
+}
+
+/* A watch fires once, and is armed again after the callbacks: level. */
+static void arm(Uring *u, AioFdHandler *handler)
+{
+    struct io_uring_sqe *sqe = get_sqe(u);
+
+    io_uring_prep_poll_add(sqe, handler->fd, handler->wanted);
+    sqe->user_data = fd_data(handler);
+    handler->armed = handler->wanted;
+}
+
+static void disarm(Uring *u, AioFdHandler *handler)
+{
+    struct io_uring_sqe *sqe;
+
+    if (handler->cancelling) {
+        return;
+    }
+    sqe = get_sqe(u);
+    io_uring_prep_poll_remove(sqe, fd_data(handler));
+    sqe->user_data = DATA_IGNORE;
+    handler->cancelling = true;
+}
+
+static void uring_update_fd(AioContext *ctx, void *state, AioFdHandler *handler)
+{
+    Uring *u = state;
+
+    if (handler->dispatching) {
+        return;                 /* fd_completed() does what is needed */
+    }
+    if (!handler->armed) {
+        if (handler->removed) {
+            g_free(handler);
+        } else {
+            arm(u, handler);
+        }
+    } else if (handler->removed) {
+        disarm(u, handler);
+        enter(u, 0);            /* the ring lets go of the file now */
+    } else if (handler->wanted & ~handler->armed) {
+        disarm(u, handler);
+    }
+}
+
+static bool fd_completed(Uring *u, AioFdHandler *handler, int res)
+{
+    bool ran = false;
+
+    g_assert(handler->armed);
+    handler->armed = 0;
+    handler->cancelling = false;
+    if (!handler->removed && res != -ECANCELED) {
+        aio_fd_dispatch(handler, res < 0 ? POLLERR : (unsigned)res);
+        ran = true;
+    }
+    if (handler->removed) {
+        g_free(handler);
+    } else {
+        arm(u, handler);
+    }
+    return ran;
+}
+
+/* --- the turn --------------------------------------------------------------------- */
+
+static bool complete(Uring *u, const struct io_uring_cqe *cqe)
+{
+    void *data = (void *)(uintptr_t)(cqe->user_data & ~(__u64)DATA_TAG_MASK);
+    AioRequest *req = data;
+
+    switch (cqe->user_data & DATA_TAG_MASK) {
+    case DATA_TAG_REQUEST:
+        req->result = cqe->res;
+        coroutine_enter(req->co);
+        return true;
+    case DATA_TAG_FD:
+        return fd_completed(u, data, cqe->res);
+    case DATA_WAKE:
+        if (!(cqe->flags & IORING_CQE_F_MORE)) {
+            u->want_wake_poll = true;
+        }
+        return false;
+    default:
+        return false;
+    }
+}
+
+static bool complete_stash(Uring *u)
+{
+    GArray *stash = u->stash;
+    bool ran = false;
+
+    u->stash = NULL;            /* callbacks may begin a new one */
+    for (guint i = 0; i < stash->len; i++) {
+        ran |= complete(u, &g_array_index(stash, struct io_uring_cqe, i));
+    }
+    g_array_unref(stash);
+    return ran;
+}
+
+/* Take what is complete now, not what callbacks make complete. */
+static bool reap(Uring *u)
+{
+    unsigned left = nr_completed(u);
+    struct io_uring_cqe cqe;
+    bool ran = false;
+
+    if (u->stash) {
+        ran = complete_stash(u);
+    }
+    while (left-- > 0 && pop_cqe(u, &cqe)) {
+        ran |= complete(u, &cqe);
+    }
+    return ran;
+}
+
+static void arm_wake_poll(Uring *u)
+{
+    struct io_uring_sqe *sqe = get_sqe(u);
+
+    io_uring_prep_poll_multishot(sqe, u->event_fd, POLLIN);
+    sqe->user_data = DATA_WAKE;
+    u->want_wake_poll = false;
+}
+
+static bool uring_turn(AioContext *ctx, void *state, int64_t timeout_ns)
+{
+    Uring *u = state;
+
+    if (G_UNLIKELY(u->want_wake_poll)) {
+        arm_wake_poll(u);
+    }
+    if (G_UNLIKELY(u->notify_fd >= 0)) {
+        eventfd_t value;
+
+        /* Before we look, so that what comes later is reported again. */
+        eventfd_read(u->notify_fd, &value);
+    }
+    if (u->stash || nr_completed(u) > 0) {
+        timeout_ns = 0;
+    }
+    if (timeout_ns != 0 || nr_unsubmitted(u) > 0 ||
+        kernel_holds_completions(u)) {
+        enter(u, timeout_ns);
+    }
+    return reap(u);
+}
+
+static bool uring_flush(AioContext *ctx, void *state)
+{
+    Uring *u = state;
+
+    if (u->want_wake_poll) {
+        arm_wake_poll(u);
+    }
+    if (nr_unsubmitted(u) > 0) {
+        enter(u, 0);
+    }
+    return u->stash || nr_completed(u) > 0 || kernel_holds_completions(u);
+}
+
+static void uring_wake(AioContext *ctx, void *state)
+{
+    Uring *u = state;
+
+    eventfd_write(u->event_fd, 1);
+}
+
+/*
+ * The descriptor of the ring itself does not do: with DEFER_TASKRUN it wakes
+ * its pollers only when entries are posted, which waits for us to enter.
+ */
+static int uring_get_fd(AioContext *ctx, void *state)
+{
+    Uring *u = state;
+    int ret;
+
+    if (u->notify_fd < 0) {
+        u->notify_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+        ret = u->notify_fd < 0 ? -errno
+                               : io_uring_register(u->ring.ring_fd,
+                                                   IORING_REGISTER_EVENTFD,
+                                                   &u->notify_fd, 1);
+        if (ret < 0) {
+            g_error("Could not watch the io_uring: %s", g_strerror(-ret));
+        }
+    }
+    return u->notify_fd;
+}
+
+const AioEngineOps aio_uring_ops = {
+    .name = "io_uring",
+    .kind = AIO_ENGINE_IO_URING,
+    .create = uring_create,
+    .bind = uring_bind,
+    .unbind = uring_unbind,
+    .destroy = uring_destroy,
+    .clock_ns = uring_clock_ns,
+    .submit = uring_submit,
+    .turn = uring_turn,
+    .flush = uring_flush,
+    .wake = uring_wake,
+    .get_fd = uring_get_fd,
+    .update_fd = uring_update_fd,
+    .work = uring_work,
+};
