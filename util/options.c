@@ -227,11 +227,45 @@ void block_options_set_tree(BlockOptions *options, const char *key,
     block_options_free(value);
 }
 
+static void merge_objects(json_t *to, const json_t *from)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)from, key, value) {
+        json_t *old = json_object_get(to, key);
+
+        if (!old) {
+            json_object_set_new(to, key, json_deep_copy(value));
+        } else if (json_is_object(old) && json_is_object(value)) {
+            merge_objects(old, value);
+        }
+    }
+}
+
+void block_options_merge(BlockOptions *options, const BlockOptions *other)
+{
+    g_assert(json_is_object(options->root) && json_is_object(other->root));
+    merge_objects(options->root, other->root);
+}
+
 /* --- readers -------------------------------------------------------------- */
 
 bool block_options_has(const BlockOptions *options, const char *key)
 {
     return options_find(options->root, key, NULL) != NULL;
+}
+
+bool block_options_same(const BlockOptions *a, const BlockOptions *b,
+                        const char *key)
+{
+    const json_t *value_a = options_find(a->root, key, NULL);
+    const json_t *value_b = options_find(b->root, key, NULL);
+
+    if (!value_a || !value_b) {
+        return value_a == value_b;
+    }
+    return json_equal(value_a, value_b);
 }
 
 const char *block_options_peek_str(const BlockOptions *options,
@@ -252,6 +286,30 @@ size_t block_options_count(const BlockOptions *options)
 {
     return json_is_array(options->root) ? json_array_size(options->root)
                                         : json_object_size(options->root);
+}
+
+bool block_options_is_list(const BlockOptions *options)
+{
+    return json_is_array(options->root);
+}
+
+char **block_options_keys(const BlockOptions *options)
+{
+    g_autoptr(GPtrArray) keys = g_ptr_array_new();
+    const char *key;
+    json_t *value;
+
+    if (json_is_array(options->root)) {
+        for (size_t i = 0; i < json_array_size(options->root); i++) {
+            g_ptr_array_add(keys, g_strdup_printf("%zu", i));
+        }
+    } else {
+        json_object_foreach(options->root, key, value) {
+            g_ptr_array_add(keys, g_strdup(key));
+        }
+    }
+    g_ptr_array_add(keys, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&keys), FALSE);
 }
 
 int block_options_take_child(BlockOptions *options, const char *key,

@@ -11,6 +11,16 @@
  *
  * Values that come from key=value text are strings; a table's type says how to
  * read them.  Not thread-safe: one tree, one thread at a time.
+ *
+ * Keys may be dotted everywhere: "a.b" is the key "b" in the object "a".  Below
+ * the top, an object with the keys 0, 1, 2, ... is a list, and a number in a
+ * dotted key names an element.  No key is empty or has an empty part; a key
+ * has at most 64 parts of at most 127 bytes.  Keys given to functions other
+ * than the parsers are the caller's own text: a bad one there is a bug and
+ * aborts.
+ *
+ * Texts that are parsed are UTF-8.  A plain file name and strings set by
+ * block_options_set_str() may be any bytes, as file names are.
  */
 #ifndef BLOCKGRAPH_OPTIONS_H
 #define BLOCKGRAPH_OPTIONS_H
@@ -32,8 +42,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlockOptions, block_options_free)
 
 /**
  * Parse a JSON object.  Dotted keys in it are unfolded into nested objects.
- * Refused: duplicate keys, text after the object, nesting deeper than 64,
- * texts above 1 MiB.
+ * Refused: keys given twice (in either notation), text after the object,
+ * nesting deeper than 64, texts above 1 MiB, integers beyond 64 bits, NUL
+ * characters, invalid UTF-8, lists with a gap.
  *
  * Returns the tree, or NULL with @errp set, naming the place.
  */
@@ -43,7 +54,9 @@ BLOCK_API BlockOptions *block_options_parse_json(const char *text,
 /**
  * Parse "key=value,key=value".  ",," in a value stands for one comma; dots in
  * keys make nested objects; objects whose keys are all of 0, 1, 2, ... become
- * lists.
+ * lists.  Refused: keys given twice, empty elements and key parts, lists with
+ * a gap, nesting deeper than 64, texts above 1 MiB, invalid UTF-8.  The empty
+ * text is an empty tree.
  *
  * @implied_key  key of a first element without "=", or NULL
  *
@@ -62,12 +75,19 @@ BLOCK_API BlockOptions *block_options_parse_keyval(const char *text,
 BLOCK_API BlockOptions *block_options_parse_filename(const char *text,
                                                      GError **errp);
 
-/** @options as JSON text, keys sorted.  Free with g_free(). */
+/**
+ * @options as JSON text, keys sorted.  Bytes that are not UTF-8 show as the
+ * replacement character.  Free with g_free().
+ */
 BLOCK_API char *block_options_to_json(const BlockOptions *options);
 
-/* Setters.  @key may be dotted; what stood there is replaced. */
+/*
+ * Setters.  @key may be dotted; what stood there is replaced, and so is a
+ * plain value that stood on the way.  A number past the end of a list
+ * appends.
+ */
 
-/** Set a string. */
+/** Set a string; any bytes but NUL. */
 BLOCK_API void block_options_set_str(BlockOptions *options, const char *key,
                                      const char *value);
 /** Set an integer. */
@@ -89,7 +109,10 @@ BLOCK_API bool block_options_has(const BlockOptions *options, const char *key);
 BLOCK_API const char *block_options_peek_str(const BlockOptions *options,
                                              const char *key);
 
-/** Remove @key (may be dotted).  Returns whether it was there. */
+/**
+ * Remove @key (may be dotted), and objects and lists that are empty then.
+ * The elements behind a removed one move down.  Returns whether it was there.
+ */
 BLOCK_API bool block_options_remove(BlockOptions *options, const char *key);
 
 /**
@@ -99,12 +122,24 @@ BLOCK_API bool block_options_remove(BlockOptions *options, const char *key);
 BLOCK_API void block_options_merge(BlockOptions *options,
                                    const BlockOptions *other);
 
-/** Whether @key is absent in both trees, or has equal values. */
+/**
+ * Whether @key is absent in both trees, or has equal values.  Text and number
+ * are not equal: "1" is not 1.
+ */
 BLOCK_API bool block_options_same(const BlockOptions *a, const BlockOptions *b,
                                   const char *key);
 
-/** How many keys stand at the top level. */
+/** How many keys stand at the top level; of a list: how many elements. */
 BLOCK_API size_t block_options_count(const BlockOptions *options);
+
+/** Whether @options is a list, as BLOCK_OPTION_TREE can give. */
+BLOCK_API bool block_options_is_list(const BlockOptions *options);
+
+/**
+ * The keys at the top level in the order in which they came, closed by NULL;
+ * of a list: "0", "1", ...  Free with g_strfreev().
+ */
+BLOCK_API char **block_options_keys(const BlockOptions *options);
 
 /** What block_options_take_child() found. */
 typedef enum BlockOptionsChild {
@@ -115,7 +150,8 @@ typedef enum BlockOptionsChild {
 } BlockOptionsChild;
 
 /**
- * Take @key, a reference to a node, out of @options.
+ * Take @key (may be dotted), a reference to a node, out of @options.  Results
+ * that @ret_kind does not name are left as they are.
  *
  * @ret_reference  set to the node name (g_free()) for REFERENCE
  * @ret_tree       set to the tree (block_options_free()) for TREE
@@ -128,7 +164,7 @@ BLOCK_API int block_options_take_child(BlockOptions *options, const char *key,
                                        char **ret_reference,
                                        BlockOptions **ret_tree, GError **errp);
 
-/* --- tables ---------------------------------------------------------------- */
+/* --- tables --------------------------------------------------------------- */
 
 /** The type of an option, and of the field that receives it. */
 typedef enum BlockOptionType {
@@ -136,7 +172,7 @@ typedef enum BlockOptionType {
     BLOCK_OPTION_STRING, /* char *, g_free(); default may be NULL */
     BLOCK_OPTION_BOOL,   /* bool: on/off, true/false, yes/no, or a JSON bool */
     BLOCK_OPTION_NUMBER, /* int64_t within min..max */
-    BLOCK_OPTION_SIZE,   /* int64_t bytes; "64k", "1.5G", suffix b k M G T P E */
+    BLOCK_OPTION_SIZE,   /* int64_t in min..max, as by block_parse_size() */
     BLOCK_OPTION_DOUBLE, /* double within min..max */
     BLOCK_OPTION_ENUM,   /* int: index into values */
     BLOCK_OPTION_CHILD,  /* a node; left in the tree for the graph, no field */
@@ -189,10 +225,12 @@ BLOCK_API int block_options_check_empty(const BlockOptions *options,
 BLOCK_API char *block_options_help(const BlockOption *table);
 
 /**
- * Parse a size: digits, optional fraction, optional suffix b k K M G T P E
- * (powers of 1024).  0x for hexadecimal without suffix.
+ * Parse a size: digits, optional suffix b k M G T P E in either case (powers
+ * of 1024), before a suffix from k on an optional fraction (rounded down to a
+ * byte).  0x for hexadecimal without suffix.
  *
  * Returns 0, -EINVAL (not a size) or -ERANGE (negative or above INT64_MAX).
+ * @ret_bytes is set on success only.  Thread: any.
  */
 BLOCK_API int block_parse_size(const char *text, int64_t *ret_bytes);
 

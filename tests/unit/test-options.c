@@ -377,6 +377,46 @@ START_TEST(a_clone_is_independent)
 }
 END_TEST
 
+START_TEST(keys_come_in_the_order_in_which_they_were_given)
+{
+    g_autoptr(BlockOptions) options = keyval("z=1,a=2,m.k=3", NULL);
+    g_auto(GStrv) keys = block_options_keys(options);
+    g_autofree char *joined = g_strjoinv(" ", keys);
+
+    ck_assert_str_eq(joined, "z a m");
+}
+END_TEST
+
+START_TEST(a_merge_adds_but_never_replaces)
+{
+    g_autoptr(BlockOptions) options = keyval("a.b=1,l.0=x,s=y", NULL);
+    g_autoptr(BlockOptions) other =
+        keyval("a.b=2,a.c.d=3,l.0=p,l.1=q,s.t=z,n.m=4", NULL);
+    g_autofree char *shown = NULL;
+
+    block_options_merge(options, other);
+    block_options_set_str(other, "n.m", "changed");
+    shown = block_options_to_json(options);
+    ck_assert_str_eq(shown, "{\"a\": {\"b\": \"1\", \"c\": {\"d\": \"3\"}}, "
+                            "\"l\": [\"x\"], \"n\": {\"m\": \"4\"}, "
+                            "\"s\": \"y\"}");
+}
+END_TEST
+
+START_TEST(values_are_compared_in_depth)
+{
+    g_autoptr(BlockOptions) a = keyval("x.y.0=1,z=1", NULL);
+    g_autoptr(BlockOptions) b = keyval("x.y.0=1,z=2", NULL);
+
+    ck_assert(block_options_same(a, b, "x"));
+    ck_assert(block_options_same(a, b, "absent.key"));
+    ck_assert(!block_options_same(a, b, "z"));
+    ck_assert(block_options_remove(b, "z"));
+    ck_assert(!block_options_same(a, b, "z"));
+    ck_assert(!block_options_same(b, a, "z"));
+}
+END_TEST
+
 START_TEST(a_child_is_a_name_a_tree_null_or_absent)
 {
     g_autoptr(BlockOptions) options = block_options_parse_json(
@@ -505,6 +545,7 @@ START_TEST(text_and_json_values_mean_the_same)
         ck_assert_int_eq(t.cluster, 1048576);
         ck_assert(t.rate == 2.5);
         ck_assert_int_eq(t.discard, 0);
+        ck_assert(block_options_is_list(t.extra));
         ck_assert_uint_eq(block_options_count(t.extra), 1);
         block_options_clear(table, &t);
     }
@@ -692,6 +733,9 @@ int main(void)
     PROMISE(tree, readers_and_setters_reach_into_lists);
     PROMISE(tree, removing_the_last_key_removes_the_object);
     PROMISE(tree, a_clone_is_independent);
+    PROMISE(tree, keys_come_in_the_order_in_which_they_were_given);
+    PROMISE(tree, a_merge_adds_but_never_replaces);
+    PROMISE(tree, values_are_compared_in_depth);
     PROMISE(tree, a_child_is_a_name_a_tree_null_or_absent);
     suite_add_tcase(suite, tree);
 
