@@ -85,7 +85,7 @@ static void pool_drain(gpointer unused);
 
 static GPrivate pool_destructor = G_PRIVATE_INIT(pool_drain);
 
-/* --- one stack ------------------------------------------------------------- */
+/* --- one stack ----------------------------------------------------------- */
 
 static size_t page_bytes(void)
 {
@@ -215,7 +215,7 @@ static void stack_unmap_list(Coroutine *co)
     }
 }
 
-/* --- pools ----------------------------------------------------------------- */
+/* --- pools --------------------------------------------------------------- */
 
 static Coroutine *shared_take_batch(void)
 {

@@ -32,8 +32,6 @@
 
 #define THREAD_LOCAL static __thread __attribute__((tls_model("initial-exec")))
 
-#pragma weak aio_get_current
-
 /* The running coroutine, NULL outside any. */
 THREAD_LOCAL Coroutine *current;
 
@@ -49,7 +47,7 @@ typedef struct WakeList {
 #define co_bug(text)                                                          \
     g_assertion_message(G_LOG_DOMAIN, __FILE__, __LINE__, G_STRFUNC, text)
 
-/* --- the way in and out ---------------------------------------------------- */
+/* --- the way in and out -------------------------------------------------- */
 
 /* Its variables live on for the next user of the stack: no red zones. */
 static CO_NO_ASAN void coroutine_main(void *arg)
@@ -139,7 +137,7 @@ __attribute__((noinline)) void coroutine_enter(Coroutine *co)
 {
     Coroutine *outer = current;
     Coroutine *self = outer ? outer : &thread_self;
-    AioContext *ctx = aio_get_current ? aio_get_current() : NULL;
+    AioContext *ctx = aio_get_current();
     WakeList pending = { NULL, NULL };
 
     lock_assert_none_held();
@@ -196,7 +194,7 @@ void coroutine_enter_after_yield(Coroutine *co)
     self->wakeups_tail = co;
 }
 
-/* --- who runs -------------------------------------------------------------- */
+/* --- who runs ------------------------------------------------------------ */
 
 /* The empty statements keep the compiler from folding two calls into one. */
 __attribute__((noinline)) Coroutine *coroutine_self(void)

@@ -67,7 +67,7 @@ static void fiber_yield(Fiber *fiber)
     co_switch(&fiber->handle, fiber->caller);
 }
 
-/* --- many ------------------------------------------------------------------ */
+/* --- many ---------------------------------------------------------------- */
 
 static void count_rounds(Fiber *self)
 {
@@ -98,7 +98,7 @@ static void many_fibers_keep_their_own_variables(void)
     }
 }
 
-/* --- nested ---------------------------------------------------------------- */
+/* --- nested -------------------------------------------------------------- */
 
 static void enter_inner(Fiber *self)
 {
@@ -126,7 +126,7 @@ static void nested_fibers_return_to_whoever_entered_them(void)
     free(fiber);
 }
 
-/* --- deep ------------------------------------------------------------------ */
+/* --- deep ---------------------------------------------------------------- */
 
 static int recurse(Fiber *self, int depth)
 {
@@ -165,7 +165,7 @@ static void deep_frames_survive_a_yield(void)
     free(b);
 }
 
-/* --- registers ------------------------------------------------------------- */
+/* --- registers ----------------------------------------------------------- */
 
 /*
  * Fill the callee-saved registers with numbers from @base, yield, and look.

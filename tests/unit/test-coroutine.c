@@ -29,7 +29,7 @@ static void reset(void)
     trace[0] = '\0';
 }
 
-/* --- order ----------------------------------------------------------------- */
+/* --- order --------------------------------------------------------------- */
 
 static void coroutine_fn two_steps(void *opaque)
 {
@@ -105,7 +105,7 @@ START_TEST(coroutines_nest_and_return_to_whoever_entered_them)
 }
 END_TEST
 
-/* --- wake list ------------------------------------------------------------- */
+/* --- wake list ----------------------------------------------------------- */
 
 typedef struct Waker {
     char name;
@@ -179,7 +179,7 @@ START_TEST(a_long_chain_of_wake_ups_does_not_nest)
 }
 END_TEST
 
-/* --- misuse ---------------------------------------------------------------- */
+/* --- misuse -------------------------------------------------------------- */
 
 static void no_core_file(void)
 {
@@ -226,7 +226,7 @@ START_TEST(yielding_outside_a_coroutine_aborts)
 }
 END_TEST
 
-/* --- many ------------------------------------------------------------------ */
+/* --- many ---------------------------------------------------------------- */
 
 static void coroutine_fn count(void *opaque)
 {
@@ -287,7 +287,7 @@ START_TEST(thousands_live_at_once_and_keep_their_own_stacks)
 }
 END_TEST
 
-/* --- pools ----------------------------------------------------------------- */
+/* --- pools --------------------------------------------------------------- */
 
 #define POOL_BOUND 128
 #define SHARED_BOUND 1024
@@ -350,7 +350,7 @@ START_TEST(stacks_ended_in_another_thread_come_back_to_the_maker)
 }
 END_TEST
 
-/* --- threads --------------------------------------------------------------- */
+/* --- threads ------------------------------------------------------------- */
 
 static __thread int thread_number;
 
@@ -401,7 +401,7 @@ START_TEST(a_coroutine_goes_on_in_the_thread_that_enters_it)
 }
 END_TEST
 
-/* --- stacks ---------------------------------------------------------------- */
+/* --- stacks -------------------------------------------------------------- */
 
 /* The empty statements keep the frame in memory over the inner call. */
 static __attribute__((noinline)) int recurse(int depth)
