@@ -7,8 +7,8 @@
  *
  * R1  A request that is counted while the bit is clear went in before the gate
  *     closed: the section sees its count and waits for it.
- * R2  A request that finds the bit set takes its count back and waits in the
- *     queue; it holds no count there, so no section waits for it.
+ * R2  A request that finds the bit set enters the queue, then takes its count
+ *     back: in the queue it holds none, so no section waits for it.
  * R3  Who takes a request out of the queue counts it before it becomes
  *     runnable.  A section that begins after that sees the count, however
  *     late the request's thread runs.
@@ -112,7 +112,7 @@ void root_destroy(BlockRoot *root)
     g_assert(!root->waiters_head);
 }
 
-bool root_try_enter(BlockRoot *root, unsigned *ret_ticket)
+bool root_count(BlockRoot *root, unsigned *ret_ticket)
 {
     AioContext *ctx = aio_get_current();
     unsigned ticket;
@@ -121,43 +121,43 @@ bool root_try_enter(BlockRoot *root, unsigned *ret_ticket)
     g_assert(ctx);
     ticket = aio_context_index(ctx) % ROOT_SHARDS;
     before = atomic_fetch_add(&root->shards[ticket].word, 1);
-    if (G_LIKELY(!(before & ROOT_CLOSED))) {
-        *ret_ticket = ticket;
-        return true;                                            /* R1 */
-    }
-    root_leave(root, ticket);                                   /* R2 */
-    return false;
+    *ret_ticket = ticket;
+    return !(before & ROOT_CLOSED);                             /* R1 */
 }
 
-/* Queue up; returns false if the gate has opened meanwhile. */
-static bool coroutine_fn root_wait(BlockRoot *root, RootWaiter *waiter)
+void root_count_woken(BlockRoot *root, unsigned ticket)
 {
-    waiter->co = coroutine_self();
-    waiter->ctx = aio_get_current();
-    waiter->ticket = aio_context_index(waiter->ctx) % ROOT_SHARDS;
-    waiter->next = NULL;
+    atomic_fetch_add(&root->shards[ticket].word, 1);            /* R3 */
+}
+
+void coroutine_fn root_pass(BlockRoot *root, unsigned *ticket)
+{
+    RootWaiter waiter = { .co = coroutine_self(), .ctx = aio_get_current(),
+                          .ticket = *ticket };
+
     WITH_LOCK(&root->lock) {
         if (!root->closed) {
-            return false;
+            return;
         }
-        *root->waiters_tail = waiter;
-        root->waiters_tail = &waiter->next;
+        *root->waiters_tail = &waiter;
+        root->waiters_tail = &waiter.next;
     }
+    /*
+     * R2: only now, in the queue, do we give the count back: before, it kept
+     * the root; from here on whoever frees it must let the queue go first.
+     */
+    root_leave(root, *ticket);
     /* Woken from the main context, which reaches our thread by its queue:
      * not before we have yielded. */
     coroutine_yield();
-    return true;
 }
 
 unsigned coroutine_fn root_enter(BlockRoot *root)
 {
-    RootWaiter waiter;
     unsigned ticket;
 
-    while (!root_try_enter(root, &ticket)) {
-        if (root_wait(root, &waiter)) {
-            return waiter.ticket;                               /* R3 */
-        }
+    if (G_UNLIKELY(!root_count(root, &ticket))) {
+        root_pass(root, &ticket);
     }
     return ticket;
 }
@@ -224,7 +224,7 @@ void root_open(BlockRoot *root)
         root->waiters_tail = &root->waiters_head;
     }
     for (RootWaiter *w = waiter; w; w = w->next) {
-        atomic_fetch_add(&root->shards[w->ticket].word, 1);     /* R3 */
+        root_count_woken(root, w->ticket);
     }
     while (waiter) {
         RootWaiter *next = waiter->next; /* gone when its thread runs it */

@@ -57,16 +57,26 @@ void root_init(BlockRoot *root, BlockGraph *graph, const char *what);
 void root_destroy(BlockRoot *root);
 
 /**
- * Count one request in, waiting while the root is closed.  Returns the ticket
- * for root_leave().  Any thread with an AioContext.
+ * Count one request in.  Returns whether the gate is open; if it is not, the
+ * caller goes on with root_pass() or root_leave().  Any thread with an
+ * AioContext, in a coroutine or not.
  */
+bool root_count(BlockRoot *root, unsigned *ret_ticket);
+
+/**
+ * Wait, counted with *@ticket, until the gate is open.  The count is given
+ * back while waiting and may be another on return.
+ */
+void coroutine_fn root_pass(BlockRoot *root, unsigned *ticket);
+
+/** root_count(), and root_pass() if need be.  Returns the ticket. */
 unsigned coroutine_fn root_enter(BlockRoot *root);
 
 /**
- * Count one request in if the root is open.  Returns whether it is counted.
- * Any thread with an AioContext, in a coroutine or not.
+ * Count a request that waits elsewhere and is about to be woken: it goes on
+ * with root_pass() or root_leave().  Any thread.
  */
-bool root_try_enter(BlockRoot *root, unsigned *ret_ticket);
+void root_count_woken(BlockRoot *root, unsigned ticket);
 
 /**
  * Count one request out.  @root may be gone when this returns, and is not

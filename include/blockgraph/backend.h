@@ -56,8 +56,8 @@ BLOCK_API void blk_remove_bs(BlockBackend *blk);
 
 /**
  * Open a node from @options (taken over) and attach it to a new backend that
- * reads, and writes and resizes if the node is writable, and shares all but
- * RESIZE... see docs/permissions.md.
+ * reads, and writes and resizes if the node is writable, and shares with others
+ * all but RESIZE.
  *
  * Returns the backend, or NULL with @errp set.  Outside coroutines.
  */
@@ -74,7 +74,10 @@ BLOCK_API const char *blk_name(const BlockBackend *blk);
 BLOCK_API int blk_set_perm(BlockBackend *blk, const BlockPerm *perm,
                            GError **errp);
 
-/** Length of the node in bytes, or -ENOMEDIUM.  Thread: any. */
+/**
+ * Length of the node in bytes, or -ENOMEDIUM.  Thread: any; outside the main
+ * context's, -EAGAIN while the node is drained.
+ */
 BLOCK_API int64_t blk_getlength(BlockBackend *blk);
 
 /** Begin a drained section over the node of @blk and of @blk itself. */
