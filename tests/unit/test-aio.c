@@ -6,12 +6,16 @@
 #include "aio-fixture.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* What callbacks did, one letter each. */
@@ -970,6 +974,38 @@ START_TEST(automatic_choice_always_works)
 }
 END_TEST
 
+/* From now on io_uring_setup() fails in this process. */
+static void forbid_io_uring(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = { G_N_ELEMENTS(code), code };
+
+    ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+START_TEST(where_io_uring_is_forbidden_threads_do_the_work)
+{
+    g_autoptr(GError) error = NULL;
+    AioContext *ctx;
+
+    forbid_io_uring();
+    ck_assert_ptr_null(aio_context_new(AIO_ENGINE_IO_URING, &error));
+    ck_assert_int_eq(block_error_code(error), EPERM);
+    ck_assert_ptr_null(aio_context_new(AIO_ENGINE_IO_URING, NULL));
+    ctx = aio_context_new(AIO_ENGINE_AUTO, NULL);
+    ck_assert_ptr_nonnull(ctx);
+    ck_assert_int_eq(aio_context_engine(ctx), AIO_ENGINE_THREADS);
+    ck_assert_int_eq(aio_co_run(ctx, work_three_times, NULL), 0);
+    aio_context_unref(ctx);
+}
+END_TEST
+
 static TCase *new_tcase(Suite *suite, const char *name)
 {
     TCase *tcase = tcase_create(name);
@@ -1047,8 +1083,11 @@ int main(void)
     add_coroutine_tests(new_tcase(suite, "coroutines"));
     if (!fork || strcmp(fork, "no")) {
         /* Number 1 is the threads engine, which every system has. */
-        tcase_add_loop_test_raise_signal(new_tcase(suite, "bugs"),
-                                         a_nested_loop_aborts, SIGABRT, 1, 2);
+        TCase *tcase = new_tcase(suite, "own process");
+
+        tcase_add_loop_test_raise_signal(tcase, a_nested_loop_aborts, SIGABRT,
+                                         1, 2);
+        PROMISE(tcase, where_io_uring_is_forbidden_threads_do_the_work);
     }
     return check_main(suite);
 }
