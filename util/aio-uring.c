@@ -61,6 +61,7 @@ typedef struct Uring {
     int enter_fd;               /* the ring, or its registered number */
     unsigned enter_flags;
     int notify_fd;              /* of uring_get_fd(), -1 before */
+    AioFdHandler *removed;      /* whose last completion is due; by next */
     bool want_wake_poll;        /* the watch on event_fd has to be armed */
     GArray *stash;              /* struct io_uring_cqe; see make_room() */
 } Uring;
@@ -163,6 +164,17 @@ static struct io_uring_sqe *get_sqe(Uring *u)
         make_room(u);
     }
     return sqe;
+}
+
+static void removed_free(Uring *u, AioFdHandler *handler)
+{
+    AioFdHandler **link = &u->removed;
+
+    while (*link != handler) {
+        link = &(*link)->next;
+    }
+    *link = handler->next;
+    g_free(handler);
 }
 
 /* --- life ------------------------------------------------------------------- */
@@ -294,6 +306,9 @@ static void uring_destroy(AioContext *ctx, void *state)
     Uring *u = state;
 
     io_uring_queue_exit(&u->ring);
+    while (u->removed) {
+        removed_free(u, u->removed);    /* nobody takes completions now */
+    }
     close(u->event_fd);
     if (u->notify_fd >= 0) {
         close(u->notify_fd);
@@ -401,6 +416,8 @@ static void uring_update_fd(AioContext *ctx, void *state, AioFdHandler *handler)
         }
     } else if (handler->removed) {
         disarm(u, handler);
+        handler->next = u->removed;
+        u->removed = handler;
         enter(u, 0);            /* the ring lets go of the file now */
     } else if (handler->wanted & ~handler->armed) {
         disarm(u, handler);
@@ -412,13 +429,17 @@ static bool fd_completed(Uring *u, AioFdHandler *handler, int res)
     bool ran = false;
 
     g_assert(handler->armed);
+    if (handler->removed) {
+        removed_free(u, handler);
+        return false;
+    }
     handler->armed = 0;
     handler->cancelling = false;
-    if (!handler->removed && res != -ECANCELED) {
+    if (res != -ECANCELED) {
         aio_fd_dispatch(handler, res < 0 ? POLLERR : (unsigned)res);
         ran = true;
     }
-    if (handler->removed) {
+    if (handler->removed) {     /* by its own callback, not armed */
         g_free(handler);
     } else {
         arm(u, handler);
