@@ -213,11 +213,17 @@ START_TEST(nesting_counts_dots_and_braces_but_not_text)
 {
     g_autofree char *half = nested("a.", "a", "", 39);
     g_autofree char *both = g_strdup_printf("{\"%s\":{\"%s\":1}}", half, half);
+    g_autofree char *deepest = nested("a.", "a", "", 63);
+    g_autofree char *value = g_strdup_printf("{\"%s\":1}", deepest);
+    g_autofree char *object = g_strdup_printf("{\"%s\":{}}", deepest);
+    g_autoptr(BlockOptions) fine = block_options_parse_json(value, NULL);
     g_autofree char *brackets = nested("[", "", "", 70);
     g_autofree char *text = g_strdup_printf("{\"a\":\"\\\"%s\"}", brackets);
     g_autoptr(BlockOptions) options = block_options_parse_json(text, NULL);
 
     refuses(block_options_parse_json, both, "deeper than 64");
+    refuses(block_options_parse_json, object, "deeper than 64");
+    ck_assert_ptr_nonnull(fine);
     ck_assert_ptr_nonnull(options);
 }
 END_TEST
@@ -614,6 +620,8 @@ START_TEST(each_mistake_is_named_precisely)
     ck_assert_int_eq(absorb(block_options_parse_json, text, &t, &error),
                      -EINVAL);
     ck_assert_str_eq(error->message, message);
+    ck_assert_ptr_null(t.filename);
+    ck_assert_ptr_null(t.id);
 }
 END_TEST
 
@@ -686,8 +694,8 @@ static const struct {
     { "9223372036854775807", 0, INT64_MAX }, { "0010", 0, 10 },
     { "9223372036854775808", -ERANGE, 0 }, { "8E", -ERANGE, 0 },
     { "0x8000000000000000", -ERANGE, 0 }, { "16777216T", -ERANGE, 0 },
-    { "99999999999999999999999999", -ERANGE, 0 },
-    { "0x11111111111111111", -ERANGE, 0 }, { "-1", -ERANGE, 0 },
+    { "18446744073709551617", -ERANGE, 0 },     /* 1 in 64 bits */
+    { "0x10000000000000001", -ERANGE, 0 }, { "-1", -ERANGE, 0 },
     { "-1k", -ERANGE, 0 }, { "", -EINVAL, 0 }, { "k", -EINVAL, 0 },
     { "0x", -EINVAL, 0 }, { "0x1k", -EINVAL, 0 }, { "0x1.8", -EINVAL, 0 },
     { "1kk", -EINVAL, 0 }, { "1 k", -EINVAL, 0 }, { " 1", -EINVAL, 0 },
