@@ -12,8 +12,9 @@ GQuark block_error_quark(void)
 }
 
 /*
- * Names from images and clients reach terminals and logs through error
- * texts: a control character there could forge lines or drive a terminal.
+ * Names from images and clients reach terminals, logs and JSON through error
+ * texts: a control character there could forge lines or drive a terminal, and
+ * a byte that is not UTF-8 could make the whole reply impossible.
  */
 static char *escape_controls(const char *text)
 {
@@ -21,18 +22,21 @@ static char *escape_controls(const char *text)
 
     for (const char *p = text; *p; p++) {
         unsigned char c = *p;
+        gunichar unichar = g_utf8_get_char_validated(p, -1);
+        bool is_utf8 = unichar < (gunichar)-2;
 
-        if (c < 0x20 || c == 0x7f) {
+        if (!is_utf8 || c < 0x20 || c == 0x7f) {
             g_string_append_printf(out, "\\x%02x", c);
         } else {
-            g_string_append_c(out, c);
+            g_string_append_unichar(out, unichar);
+            p = g_utf8_next_char(p) - 1;
         }
     }
     return g_string_free(out, FALSE);
 }
 
-static G_GNUC_PRINTF(4, 0) void set_error(GError **errp, int err, bool with_errno,
-                                          const char *fmt, va_list ap)
+static G_GNUC_PRINTF(4, 0) void
+set_error(GError **errp, int err, bool with_errno, const char *fmt, va_list ap)
 {
     g_autofree char *message = NULL;
     g_autofree char *clean = NULL;

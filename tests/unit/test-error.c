@@ -26,6 +26,16 @@ START_TEST(control_characters_of_hostile_names_are_escaped)
 }
 END_TEST
 
+START_TEST(bytes_that_are_not_utf8_are_escaped)
+{
+    g_autoptr(GError) error = NULL;
+
+    block_error(&error, EINVAL, "Bad name '%s'", "\xff\xc3\xa9\xe2\x82");
+    ck_assert_str_eq(error->message,
+                     "Bad name '\\xff\xc3\xa9\\xe2\\x82'");
+}
+END_TEST
+
 START_TEST(a_caller_without_interest_passes_null)
 {
     ck_assert_int_eq(block_error(NULL, EPERM, "no"), -EPERM);
@@ -47,6 +57,7 @@ int main(void)
 
     PROMISE(tcase, error_carries_errno_as_code_and_in_its_text);
     PROMISE(tcase, control_characters_of_hostile_names_are_escaped);
+    PROMISE(tcase, bytes_that_are_not_utf8_are_escaped);
     PROMISE(tcase, a_caller_without_interest_passes_null);
     PROMISE(tcase, an_error_of_another_domain_counts_as_eio);
     suite_add_tcase(suite, tcase);
