@@ -10,7 +10,7 @@
 
 #include <errno.h>
 
-/* --- the door ------------------------------------------------------------------ */
+/* --- the door ------------------------------------------------------------- */
 
 static uint64_t perm_needed(const BlkRequest *req)
 {
@@ -70,7 +70,7 @@ static int check_request(const BlkRequest *req)
     return check_range(child->bs, req->offset, req->bytes);
 }
 
-/* --- dispatch -------------------------------------------------------------------- */
+/* --- dispatch ------------------------------------------------------------- */
 
 static int coroutine_fn dispatch(const BlkRequest *req)
 {
@@ -129,7 +129,7 @@ int coroutine_fn blk_request(const BlkRequest *req)
     return ret;
 }
 
-/* --- data ------------------------------------------------------------------------- */
+/* --- data ----------------------------------------------------------------- */
 
 int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset,
                                int64_t bytes, BlockIOVec *iov, unsigned flags)
@@ -188,7 +188,7 @@ int coroutine_fn blk_co_flush(BlockBackend *blk)
     return blk_request(&req);
 }
 
-/* --- the rest: counted, not accounted ------------------------------------------------ */
+/* --- the rest: counted, not accounted ------------------------------------- */
 
 int coroutine_fn blk_co_truncate(BlockBackend *blk, const BlockTruncate *how,
                                  GError **errp)

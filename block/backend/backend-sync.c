@@ -73,7 +73,7 @@ int blk_flush(BlockBackend *blk)
     return run_request(&req);
 }
 
-/* --- others ------------------------------------------------------------------- */
+/* --- others --------------------------------------------------------------- */
 
 typedef struct TruncateCall {
     BlockBackend *blk;
@@ -138,7 +138,7 @@ int blk_is_allocated(BlockBackend *blk, int64_t offset, int64_t bytes,
     return aio_co_run(blk->graph->ctx, is_allocated_entry, &call);
 }
 
-/* --- life ------------------------------------------------------------------------ */
+/* --- life ----------------------------------------------------------------- */
 
 static int coroutine_fn unref_entry(void *opaque)
 {

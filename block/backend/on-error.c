@@ -3,8 +3,8 @@
  * Error policy: report, ignore, stop, enospc.
  *
  * A request that is stopped gives its count back: drain does not wait for
- * somebody to free disk space.  Who wakes it counts it again; it passes the gate
- * like a new one, and looks up again everything it knew about the node.
+ * somebody to free disk space.  Who wakes it counts it again; it passes the
+ * gate like a new one, and looks up again everything it knew about the node.
  */
 #include "block/backend/backend-int.h"
 

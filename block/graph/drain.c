@@ -23,7 +23,7 @@ typedef struct DrainSection {
     GPtrArray *nodes;      /* BlockDriverState *: whose drivers were told */
 } DrainSection;
 
-/* --- covers ------------------------------------------------------------------- */
+/* --- covers --------------------------------------------------------------- */
 
 static void cover_all(DrainSection *section, BlockGraph *graph)
 {
@@ -133,7 +133,7 @@ void drain_graph_changed(BlockGraph *graph)
     }
 }
 
-/* --- sections ------------------------------------------------------------------- */
+/* --- sections ------------------------------------------------------------- */
 
 static int64_t section_in_flight(DrainSection *section)
 {
@@ -208,7 +208,7 @@ bool bdrv_is_drained(const BlockDriverState *bs)
     return atomic_load(&bs->drain_count) > 0;
 }
 
-/* --- background work of drivers ----------------------------------------------------- */
+/* --- background work of drivers ------------------------------------------- */
 
 struct BdrvWork {
     BlockRoot root;

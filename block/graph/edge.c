@@ -13,7 +13,7 @@
 
 #include "block/graph/transaction.h"
 
-/* --- linking ---------------------------------------------------------------- */
+/* --- linking -------------------------------------------------------------- */
 
 /* The quick pointers by role of a node. */
 static void set_role_pointers(BdrvChild *child, bool present)
@@ -71,7 +71,7 @@ static void drop_edge_ref(BlockDriverState *bs)
     bs->refs--;
 }
 
-/* --- attach ------------------------------------------------------------------ */
+/* --- attach --------------------------------------------------------------- */
 
 typedef struct AttachStep {
     BdrvChild *child;
@@ -113,7 +113,7 @@ BdrvChild *edge_attach(BlockDriverState *parent, BlockRoot *root,
     return child;
 }
 
-/* --- detach ------------------------------------------------------------------ */
+/* --- detach --------------------------------------------------------------- */
 
 static void detach_commit(void *opaque)
 {
@@ -147,7 +147,7 @@ void edge_detach(BdrvChild *child, Transaction *txn)
     transaction_add(txn, &detach_step, step);
 }
 
-/* --- replace ------------------------------------------------------------------ */
+/* --- replace -------------------------------------------------------------- */
 
 typedef struct ReplaceStep {
     BdrvChild *child;
@@ -193,7 +193,7 @@ void edge_replace(BdrvChild *child, BlockDriverState *bs, Transaction *txn)
     transaction_add(txn, &replace_step, step);
 }
 
-/* --- freezing ------------------------------------------------------------------- */
+/* --- freezing ------------------------------------------------------------- */
 
 int edge_check_thawed(const BdrvChild *child, GError **errp)
 {

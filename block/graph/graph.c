@@ -128,7 +128,7 @@ BlockDriverState *bdrv_next_node(BlockGraph *graph, BlockDriverState *bs)
     return NULL;
 }
 
-/* --- questions about nodes ------------------------------------------------- */
+/* --- questions about nodes ------------------------------------------------ */
 
 BlockGraph *bdrv_graph(const BlockDriverState *bs)
 {
@@ -228,7 +228,7 @@ BlockDriverState *bdrv_skip_filters(BlockDriverState *bs)
     return bs;
 }
 
-/* --- questions about edges -------------------------------------------------- */
+/* --- questions about edges ------------------------------------------------ */
 
 void bdrv_foreach_child(BlockDriverState *bs, BdrvChildVisitor *visit,
                         void *opaque)

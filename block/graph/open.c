@@ -104,7 +104,7 @@ void bdrv_inherit_options(BlockOptions *options, BdrvChildRole role,
     }
 }
 
-/* --- nodes ------------------------------------------------------------------- */
+/* --- nodes ---------------------------------------------------------------- */
 
 static BlockDriverState *node_new(BlockGraph *graph, const BlockDriver *drv,
                                   const BdrvCommonOptions *common,
@@ -199,7 +199,7 @@ int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
     return ret < 0 ? ret : bdrv_length(bs);
 }
 
-/* --- opening -------------------------------------------------------------------- */
+/* --- opening -------------------------------------------------------------- */
 
 /* Height of the graph at @bs: one more than that of its highest child. */
 static unsigned node_height(BlockDriverState *bs)
@@ -423,7 +423,7 @@ BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *bs,
     return child;
 }
 
-/* --- references and closing ----------------------------------------------------- */
+/* --- references and closing ----------------------------------------------- */
 
 BlockDriverState *bdrv_ref(BlockDriverState *bs)
 {

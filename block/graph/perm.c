@@ -36,7 +36,7 @@ char *bdrv_perm_names(uint64_t perm)
     return g_string_free(text, FALSE);
 }
 
-/* --- the default rules --------------------------------------------------------- */
+/* --- the default rules ---------------------------------------------------- */
 
 /* A backing file is only read, and must not change what we show through. */
 static void default_perms_cow(const BlockPerm *parent, BlockPerm *child)
@@ -82,7 +82,7 @@ void bdrv_default_perms(BlockDriverState *bs, BdrvChildRole role,
     }
 }
 
-/* --- steps ------------------------------------------------------------------------ */
+/* --- steps ---------------------------------------------------------------- */
 
 typedef struct EdgePermStep {
     BdrvChild *child;
@@ -139,7 +139,7 @@ static const TransactionStep node_perm_step = {
     .abort = node_perm_abort,
 };
 
-/* --- checks -------------------------------------------------------------------------- */
+/* --- checks --------------------------------------------------------------- */
 
 /* P1 for one pair; the error names both sides and the permission. */
 static int check_pair(const BdrvChild *a, const BdrvChild *b, GError **errp)
@@ -227,7 +227,7 @@ static int check_read_only(BlockDriverState *bs, uint64_t used, GError **errp)
     g_assert_not_reached();
 }
 
-/* --- the refresh ----------------------------------------------------------------------- */
+/* --- the refresh ---------------------------------------------------------- */
 
 static int refresh_node(BlockDriverState *bs, Transaction *txn, GError **errp)
 {

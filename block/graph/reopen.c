@@ -2,9 +2,9 @@
 /*
  * Reopen: new options for several nodes, all or none.
  *
- *   queue -> drain all -> prepare each -> [ flags, edges, permissions ] -> commit
- *                             |                      |
- *                             +------> abort <-------+
+ * queue -> drain all -> prepare each -> [ flags, edges, permissions ] -> commit
+ *                           |                      |
+ *                           +------> abort <-------+
  *
  * Preparing may yield (a file is opened again); what is in brackets is one
  * transaction that does not.  Children that were opened from options nested in
@@ -40,7 +40,7 @@ struct BdrvReopenQueue {
     GPtrArray *nodes; /* ReopenNode * */
 };
 
-/* --- the queue ------------------------------------------------------------------ */
+/* --- the queue ------------------------------------------------------------ */
 
 BdrvReopenQueue *bdrv_reopen_queue_new(BlockGraph *graph)
 {
@@ -135,7 +135,7 @@ void bdrv_reopen_queue_free(BdrvReopenQueue *queue)
     }
 }
 
-/* --- children ----------------------------------------------------------------------- */
+/* --- children ------------------------------------------------------------- */
 
 static int plan_replacement(ReopenNode *node, BdrvChild *child,
                             const char *reference, GError **errp)
@@ -219,7 +219,7 @@ static int plan_children(BdrvReopenQueue *queue, GError **errp)
     return 0;
 }
 
-/* --- options ------------------------------------------------------------------------- */
+/* --- options -------------------------------------------------------------- */
 
 static int check_identity(BlockDriverState *bs,
                           const BdrvCommonOptions *common, GError **errp)
@@ -326,7 +326,7 @@ static int coroutine_fn prepare_node(ReopenNode *node, GError **errp)
     return ret;
 }
 
-/* --- the transaction ------------------------------------------------------------------ */
+/* --- the transaction ------------------------------------------------------ */
 
 typedef struct FlagsStep {
     BlockDriverState *bs;

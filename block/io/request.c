@@ -58,7 +58,7 @@ int coroutine_fn io_begin(BlockDriverState *bs, TrackedRequest *req,
                                      flags & BDRV_REQ_NO_WAIT);
 }
 
-/* --- reading ------------------------------------------------------------------ */
+/* --- reading -------------------------------------------------------------- */
 
 /*
  * Read the aligned range around an unaligned one.  Needs no order: a writer
@@ -137,7 +137,7 @@ int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes,
                           block_iov_buf(&iov, buf, bytes), flags);
 }
 
-/* --- writing -------------------------------------------------------------------- */
+/* --- writing -------------------------------------------------------------- */
 
 int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset,
                                  int64_t bytes, BlockIOVec *iov,

@@ -11,7 +11,7 @@
 
 #include <errno.h>
 
-/* --- one node ------------------------------------------------------------------ */
+/* --- one node ------------------------------------------------------------- */
 
 /* A driver that does not know: everything is data, here. */
 static void status_unknown(BlockDriverState *bs, int64_t offset, int64_t bytes,
@@ -160,7 +160,7 @@ static int coroutine_fn node_status(BlockDriverState *bs, unsigned want,
     return 0;
 }
 
-/* --- down a chain ----------------------------------------------------------------- */
+/* --- down a chain --------------------------------------------------------- */
 
 /* The next node of a chain: what a filter filters, else the backing file. */
 static BlockDriverState *next_in_chain(BlockDriverState *bs)

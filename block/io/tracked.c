@@ -88,7 +88,7 @@ static void wait_on(TrackedRequest *req, TrackedWaiter *waiter)
     req->waiters = waiter;
 }
 
-/* --- looking for conflicts ----------------------------------------------------- */
+/* --- looking for conflicts ------------------------------------------------ */
 
 /* T2: the first request in the tree that @req must wait for, or NULL. */
 static TrackedRequest *find_older_locked(TrackedRequests *tracked,
@@ -157,7 +157,7 @@ static void coroutine_fn wait_all_older(TrackedRequests *tracked,
     }
 }
 
-/* --- entering --------------------------------------------------------------------- */
+/* --- entering ------------------------------------------------------------- */
 
 static void req_init(TrackedRequest *req, int64_t start, int64_t end,
                      bool serialising)
@@ -248,7 +248,7 @@ int coroutine_fn tracked_begin_serialising(TrackedRequests *tracked,
     return 0;
 }
 
-/* --- leaving ------------------------------------------------------------------------ */
+/* --- leaving -------------------------------------------------------------- */
 
 static TrackedWaiter *leave_tree(TrackedRequests *tracked, TrackedRequest *req)
 {

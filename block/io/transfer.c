@@ -23,7 +23,7 @@ int64_t io_max_piece(const BlockDriverState *bs, int64_t limit)
     return MAX(max, (int64_t)bs->limits.request_alignment);
 }
 
-/* --- one piece --------------------------------------------------------------- */
+/* --- one piece ------------------------------------------------------------ */
 
 static int coroutine_fn driver_preadv(BlockDriverState *bs, const BlockIO *io)
 {
@@ -59,7 +59,7 @@ static int coroutine_fn driver_transfer(BlockDriverState *bs,
     return write ? driver_pwritev(bs, io) : driver_preadv(bs, io);
 }
 
-/* --- pieces -------------------------------------------------------------------- */
+/* --- pieces --------------------------------------------------------------- */
 
 /* Whether the driver can take the memory of @iov as it is. */
 static bool memory_fits(const BlockDriverState *bs, const BlockIOVec *iov)
@@ -159,7 +159,7 @@ static int coroutine_fn transfer(BlockDriverState *bs, const BlockIO *io,
     return transfer_split(bs, io, max, write);
 }
 
-/* --- reading ------------------------------------------------------------------------ */
+/* --- reading -------------------------------------------------------------- */
 
 /* A read that reaches beyond the end: the part inside, then zeroes. */
 static int coroutine_fn read_across_end(BlockDriverState *bs,
@@ -204,7 +204,7 @@ int coroutine_fn io_read_aligned(BlockDriverState *bs, const BlockIO *io)
     return transfer(bs, &plain, false);
 }
 
-/* --- writing ------------------------------------------------------------------------- */
+/* --- writing -------------------------------------------------------------- */
 
 /* Whether this write is to become a zero write (option detect-zeroes). */
 static bool wants_zero_write(BlockDriverState *bs, const BlockIO *io)

@@ -211,7 +211,7 @@ BLOCK_API int aio_co_run(AioContext *ctx, int (*entry)(void *opaque),
 BLOCK_API int coroutine_fn aio_co_work(int (*func)(void *opaque),
                                        void *opaque);
 
-/* --- disk I/O -------------------------------------------------------------- */
+/* --- disk I/O ------------------------------------------------------------- */
 
 /** An open file that any context may do I/O on. */
 typedef struct AioFile AioFile;
@@ -279,7 +279,7 @@ BLOCK_API int coroutine_fn aio_file_fdatasync(AioFile *file);
 BLOCK_API int coroutine_fn aio_file_fallocate(AioFile *file, int mode,
                                               int64_t offset, int64_t bytes);
 
-/* --- threads --------------------------------------------------------------- */
+/* --- threads -------------------------------------------------------------- */
 
 /** A thread that runs one AioContext. */
 typedef struct IOThread IOThread;

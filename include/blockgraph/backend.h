@@ -98,7 +98,7 @@ BLOCK_API int64_t blk_in_flight(BlockBackend *blk);
  */
 BLOCK_API void blk_set_write_through(BlockBackend *blk, bool on);
 
-/* --- coroutine calls ------------------------------------------------------------- */
+/* --- coroutine calls ------------------------------------------------------ */
 
 /** Read @bytes at @offset into @iov.  Returns 0 or a negative errno. */
 BLOCK_API int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset,
@@ -145,7 +145,7 @@ BLOCK_API int coroutine_fn blk_co_is_allocated(BlockBackend *blk,
                                                int64_t offset, int64_t bytes,
                                                int64_t *ret_bytes);
 
-/* --- callback calls --------------------------------------------------------------- */
+/* --- callback calls ------------------------------------------------------- */
 
 /** Called when a request has ended: @ret is 0 or a negative errno. */
 typedef void BlockCompletion(void *opaque, int ret);
@@ -176,7 +176,7 @@ BLOCK_API void blk_aio_pdiscard(BlockBackend *blk, int64_t offset,
 BLOCK_API void blk_aio_flush(BlockBackend *blk, BlockCompletion *cb,
                              void *opaque);
 
-/* --- synchronous calls -------------------------------------------------------------- */
+/* --- synchronous calls ---------------------------------------------------- */
 /*
  * In the thread of the main context, outside coroutines: they run its loop
  * until the request has ended.  Return 0 or a negative errno.
@@ -212,7 +212,7 @@ BLOCK_API int blk_block_status(BlockBackend *blk, int64_t offset,
 BLOCK_API int blk_is_allocated(BlockBackend *blk, int64_t offset,
                                int64_t bytes, int64_t *ret_bytes);
 
-/* --- accounting ------------------------------------------------------------------------ */
+/* --- accounting ----------------------------------------------------------- */
 
 /** What is counted apart. */
 typedef enum BlockAcctType {
@@ -247,7 +247,7 @@ BLOCK_API void blk_get_stats(BlockBackend *blk, BlockAcctType type,
  */
 BLOCK_API void blk_set_latency_accounting(BlockBackend *blk, bool on);
 
-/* --- errors ------------------------------------------------------------------------------- */
+/* --- errors --------------------------------------------------------------- */
 
 /** What to do when a request fails. */
 typedef enum BlockOnError {

@@ -18,7 +18,7 @@ G_BEGIN_DECLS
 /** The version of the library that runs, "MAJOR.MINOR.PATCH".  Any thread. */
 BLOCK_API const char *block_version(void);
 
-/* --- graphs ------------------------------------------------------------------ */
+/* --- graphs --------------------------------------------------------------- */
 
 /**
  * An empty graph.
@@ -42,7 +42,7 @@ BLOCK_API AioContext *block_graph_aio_context(BlockGraph *graph);
 /** How many nodes @graph holds. */
 BLOCK_API size_t block_graph_nr_nodes(const BlockGraph *graph);
 
-/* --- permissions --------------------------------------------------------------- */
+/* --- permissions ---------------------------------------------------------- */
 
 /** What a user of a node may do, or lets others do. */
 typedef enum BlockPermBits {
@@ -73,7 +73,7 @@ typedef enum BdrvChildRole {
 /** "consistent read, write" for the bits of @perm.  g_free() it.  Any thread. */
 BLOCK_API char *bdrv_perm_names(uint64_t perm);
 
-/* --- opening and closing -------------------------------------------------------- */
+/* --- opening and closing -------------------------------------------------- */
 
 /** How a node is open; from the common options. */
 typedef enum BdrvOpenFlags {
@@ -129,7 +129,7 @@ BLOCK_API int coroutine_fn bdrv_co_delete(BlockDriverState *bs, GError **errp);
 /** bdrv_co_delete() for callers outside coroutines. */
 BLOCK_API int bdrv_delete(BlockDriverState *bs, GError **errp);
 
-/* --- looking at nodes -------------------------------------------------------------- */
+/* --- looking at nodes ----------------------------------------------------- */
 
 /** The node of that name, or NULL; no reference is taken. */
 BLOCK_API BlockDriverState *bdrv_find_node(BlockGraph *graph,
@@ -208,7 +208,7 @@ BLOCK_API BlockDriverState *bdrv_skip_filters(BlockDriverState *bs);
 /** The whole graph as JSON text (nodes, edges, permissions).  g_free() it. */
 BLOCK_API char *block_graph_dump(BlockGraph *graph);
 
-/* --- changing the graph -------------------------------------------------------------- */
+/* --- changing the graph --------------------------------------------------- */
 /*
  * Each is one transaction: it drains what it must, computes the permissions of
  * all nodes concerned, and either happens as a whole or not at all.  Return 0
@@ -282,7 +282,7 @@ BLOCK_API int bdrv_freeze_chain(BlockDriverState *bs, BlockDriverState *base,
 BLOCK_API void bdrv_unfreeze_chain(BlockDriverState *bs,
                                    BlockDriverState *base);
 
-/* --- reopen ---------------------------------------------------------------------------- */
+/* --- reopen --------------------------------------------------------------- */
 
 /** Nodes that are to be reopened together. */
 typedef struct BdrvReopenQueue BdrvReopenQueue;
@@ -318,7 +318,7 @@ BLOCK_API int bdrv_reopen_multiple(BdrvReopenQueue *queue, GError **errp);
 BLOCK_API int bdrv_reopen(BlockDriverState *bs, BlockOptions *options,
                           GError **errp);
 
-/* --- drain ------------------------------------------------------------------------------ */
+/* --- drain ---------------------------------------------------------------- */
 
 /**
  * Begin a drained section: no new request enters @bs from above, and none is
@@ -347,7 +347,7 @@ BLOCK_API void bdrv_drain_all_end(BlockGraph *graph);
 /** Whether a drained section covers @bs. */
 BLOCK_API bool bdrv_is_drained(const BlockDriverState *bs);
 
-/* --- requests: shared types ---------------------------------------------------------------- */
+/* --- requests: shared types ----------------------------------------------- */
 
 /** How new space is provided when a node grows. */
 typedef enum PreallocMode {
@@ -397,7 +397,7 @@ typedef enum BdrvWant {
     BDRV_WANT_OFFSET = 1 << 2,    /* map and file are wanted */
 } BdrvWant;
 
-/* --- block status at nodes (coroutines inside a request, or main context) ------------------- */
+/* --- block status at nodes (coroutines inside a request, or main context) - */
 
 /**
  * Describe the first extent of a range as @bs alone sees it, following filters
@@ -449,7 +449,7 @@ BLOCK_API int coroutine_fn bdrv_co_is_zero_fast(BlockDriverState *bs,
                                                 int64_t offset,
                                                 int64_t bytes);
 
-/* --- break points (blkdebug) ------------------------------------------------------------------ */
+/* --- break points (blkdebug) ---------------------------------------------- */
 /*
  * Requests can be suspended at named events by a blkdebug node at or below
  * @bs.  Return 0, or -ENOTSUP without such a node, -ENOENT for an unknown tag.

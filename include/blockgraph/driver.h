@@ -189,7 +189,7 @@ BLOCK_API int bdrv_register(const BlockDriver *driver, GError **errp);
 /** The driver of that name, or NULL.  Thread: any. */
 BLOCK_API const BlockDriver *bdrv_find_driver(const char *name);
 
-/* --- inside open ------------------------------------------------------------ */
+/* --- inside open ---------------------------------------------------------- */
 
 /**
  * Open the child @name of @bs from @options (a reference to a node name, or
@@ -237,7 +237,7 @@ BLOCK_API void bdrv_default_perms(BlockDriverState *bs, BdrvChildRole role,
                                   const BlockPerm *parent,
                                   BlockPerm *ret_child);
 
-/* --- requests to a child ----------------------------------------------------- */
+/* --- requests to a child -------------------------------------------------- */
 /*
  * Inside a request or background work of the calling driver; any thread.  All
  * return 0 or a negative errno.  Ranges of any alignment.  @iov must hold
@@ -290,7 +290,7 @@ BLOCK_API int coroutine_fn bdrv_co_copy_range_to(const BlockCopyRange *copy);
 BLOCK_API void coroutine_fn bdrv_co_debug_event(BlockDriverState *bs,
                                                 const char *event);
 
-/* --- background work ---------------------------------------------------------- */
+/* --- background work ------------------------------------------------------ */
 
 /**
  * Work that a driver does on its own account, outside any request.  It counts
