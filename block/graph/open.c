@@ -18,7 +18,7 @@
 #include "block/graph/transaction.h"
 
 /* A chain deeper than this is refused: every walk stays bounded. */
-#define BDRV_DEPTH_MAX 256
+#define BDRV_DEPTH_MAX 64
 
 static const char *const discard_names[] = { "ignore", "unmap", NULL };
 static const char *const detect_zeroes_names[] = { "off", "on", "unmap",

@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "graph-fixture.h"
+
+#define ALL BLK_PERM_ALL
+#define READ BLK_PERM_CONSISTENT_READ
+#define WRITE BLK_PERM_WRITE
+
+/* --- drivers ------------------------------------------------------------------ */
+
+START_TEST(a_filter_that_must_see_writes_needs_all_writing_methods)
+{
+    static BlockDriver driver = {
+        .struct_size = sizeof(BlockDriver),
+        .name = "half-blind",
+        .kind = BLOCK_DRIVER_FILTER,
+        .sees = BLOCK_SEES_WRITES,
+        .open = pass_open,
+    };
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_register(&driver, &error), -EINVAL);
+    expect_error(&error, EINVAL, "half-blind");
+    ck_assert_ptr_null(bdrv_find_driver("half-blind"));
+}
+END_TEST
+
+START_TEST(a_driver_of_another_version_or_name_is_refused)
+{
+    static BlockDriver driver = {
+        .struct_size = sizeof(BlockDriver) - 8,
+        .name = "old",
+        .open = pass_open,
+    };
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_register(&driver, &error), -EINVAL);
+    expect_error(&error, EINVAL, "another version");
+    driver.struct_size = sizeof(BlockDriver);
+    driver.name = "null-co";
+    ck_assert_int_eq(bdrv_register(&driver, &error), -EEXIST);
+    expect_error(&error, EEXIST, "null-co");
+}
+END_TEST
+
+/* --- opening -------------------------------------------------------------------- */
+
+START_TEST(a_node_is_found_by_its_name_until_it_is_closed)
+{
+    BlockDriverState *bs = open_ok("null-co,node-name=disk0,size=1M");
+
+    ck_assert_ptr_eq(bdrv_find_node(graph, "disk0"), bs);
+    ck_assert_str_eq(bdrv_driver_name(bs), "null-co");
+    ck_assert_int_eq(bdrv_length(bs), 1 << 20);
+    bdrv_unref(bs);
+    ck_assert_ptr_null(bdrv_find_node(graph, "disk0"));
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 0);
+}
+END_TEST
+
+START_TEST(nodes_without_a_name_get_one_that_nobody_can_give)
+{
+    BlockDriverState *a = open_ok("null-co");
+    BlockDriverState *b = open_ok("null-co");
+
+    ck_assert_str_ne(bdrv_node_name(a), bdrv_node_name(b));
+    ck_assert_int_eq(bdrv_node_name(a)[0], '#');
+    open_fails("null-co,node-name=#block000", EINVAL, "Invalid node name");
+    bdrv_unref(a);
+    bdrv_unref(b);
+}
+END_TEST
+
+START_TEST(bad_options_are_named_and_leave_nothing)
+{
+    open_fails("no-such-driver", ENOENT, "no-such-driver");
+    open_fails("null-co,node-name=1x", EINVAL, "1x");
+    open_fails("null-co,node-name=a b", EINVAL, "a b");
+    open_fails("null-co,siz=1M", EINVAL, "siz");
+    open_fails("null-co,size=pony", EINVAL, "pony");
+    open_fails("null-co,size=-1", EINVAL, "size");
+    open_fails("null-co,size=9E", EINVAL, "size");
+    open_fails("null-co,read-only=perhaps", EINVAL, "perhaps");
+    open_fails("null-co,force-share=on", EINVAL, "force-share");
+    open_fails("null-co,detect-zeroes=unmap", EINVAL, "discard=unmap");
+    open_fails("pass", EINVAL, "file");
+    open_fails("pass,file=nobody", ENOENT, "nobody");
+    open_fails("pass,file.driver=null-co,file.siz=1", EINVAL, "siz");
+    open_fails("pass,file.driver=null-co,wrong=1", EINVAL, "wrong");
+}
+END_TEST
+
+START_TEST(a_name_is_given_once)
+{
+    BlockDriverState *bs = open_ok("null-co,node-name=disk0");
+
+    open_fails("null-co,node-name=disk0", EEXIST, "disk0");
+    open_fails("pass,node-name=disk0,file.driver=null-co", EEXIST, "disk0");
+    open_fails("pass,file.driver=null-co,file.node-name=disk0", EEXIST,
+               "disk0");
+    ck_assert_ptr_eq(bdrv_find_node(graph, "disk0"), bs);
+    bdrv_unref(bs);
+}
+END_TEST
+
+START_TEST(nested_dotted_and_json_forms_make_the_same_nodes)
+{
+    g_autoptr(GError) error = NULL;
+    BlockOptions *json = block_options_parse_filename(
+        "json:{\"driver\": \"pass\", \"file\": {\"driver\": \"null-co\","
+        " \"size\": 4096, \"node-name\": \"below\"}}", &error);
+    BlockDriverState *bs;
+
+    ck_assert_ptr_nonnull(json);
+    bs = bdrv_open(graph, json, &error);
+    ck_assert_ptr_nonnull(bs);
+    ck_assert_int_eq(bdrv_length(bs), 4096);
+    bdrv_unref(bs);
+
+    bs = open_ok("pass,file.driver=null-co,file.size=4096,"
+                 "file.node-name=below");
+    ck_assert_int_eq(bdrv_length(bs), 4096);
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(bs, "file")),
+                     bdrv_find_node(graph, "below"));
+    bdrv_unref(bs);
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 0);
+}
+END_TEST
+
+START_TEST(a_reference_keeps_the_node_when_its_opener_lets_go)
+{
+    BlockDriverState *below = open_ok("null-co,node-name=below");
+    BlockDriverState *top = open_ok("pass,file=below");
+
+    bdrv_unref(below);
+    ck_assert_ptr_eq(bdrv_find_node(graph, "below"), below);
+    bdrv_unref(top);
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 0);
+}
+END_TEST
+
+START_TEST(a_graph_deeper_than_the_limit_is_refused)
+{
+    BlockDriverState *top = open_ok("null-co,node-name=n0");
+    int i;
+
+    for (i = 1; i < 1000; i++) {
+        g_autofree char *text =
+            g_strdup_printf("pass,node-name=n%d,file=n%d", i, i - 1);
+        g_autoptr(GError) error = NULL;
+        BlockDriverState *next = bdrv_open(graph, opts(text), &error);
+
+        if (!next) {
+            ck_assert_int_eq(block_error_code(error), ELOOP);
+            break;
+        }
+        bdrv_unref(top);
+        top = next;
+    }
+    ck_assert_int_ge(i, 64);
+    ck_assert_int_lt(i, 1000);
+    bdrv_unref(top);
+}
+END_TEST
+
+START_TEST(the_deepest_graph_carries_padded_writes_on_its_stack)
+{
+    BlockDriverState *top = open_ok("null-co,node-name=n0,size=1M");
+    BlockBackend *blk;
+    char buf[1000] = "x";
+
+    for (int i = 1; i < 1000; i++) {
+        g_autofree char *text =
+            g_strdup_printf("pass,node-name=n%d,file=n%d", i, i - 1);
+        BlockDriverState *next = bdrv_open(graph, opts(text), NULL);
+
+        if (!next) {
+            break;
+        }
+        bdrv_unref(top);
+        top = next;
+    }
+    blk = backend_ok("guest", top, READ | WRITE, ALL);
+    ck_assert_int_eq(blk_pwrite(blk, 3, sizeof(buf), buf, BDRV_REQ_FUA), 0);
+    ck_assert_int_eq(blk_pwrite_zeroes(blk, 3, 100001, BDRV_REQ_FUA), 0);
+    ck_assert_int_eq(blk_pread(blk, 3, sizeof(buf), buf, 0), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    blk_unref(blk);
+    bdrv_unref(top);
+}
+END_TEST
+
+/* --- removing ----------------------------------------------------------------------- */
+
+START_TEST(a_node_in_use_is_not_deleted_and_its_user_named)
+{
+    BlockDriverState *below = open_ok("null-co,node-name=below");
+    BlockDriverState *top = open_ok("pass,node-name=top,file=below");
+    BlockBackend *blk = backend_ok("guest", top, READ, ALL);
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_delete(below, &error), -EBUSY);
+    expect_error(&error, EBUSY, "node 'top' (as 'file')");
+    ck_assert_int_eq(bdrv_delete(top, &error), -EBUSY);
+    expect_error(&error, EBUSY, "block backend 'guest'");
+    blk_unref(blk);
+    ck_assert_int_eq(bdrv_delete(top, &error), 0);
+    ck_assert_int_eq(bdrv_delete(below, &error), 0);
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 0);
+}
+END_TEST
+
+START_TEST(nodes_close_in_any_order)
+{
+    for (int order = 0; order < 6; order++) {
+        static const int orders[6][3] = { { 0, 1, 2 }, { 0, 2, 1 },
+                                          { 1, 0, 2 }, { 1, 2, 0 },
+                                          { 2, 0, 1 }, { 2, 1, 0 } };
+        BlockDriverState *nodes[3] = {
+            open_ok("null-co,node-name=a"),
+            open_ok("pass,node-name=b,file=a"),
+            open_ok("pass,node-name=c,file=b"),
+        };
+
+        for (int i = 0; i < 3; i++) {
+            bdrv_unref(nodes[orders[order][i]]);
+        }
+        ck_assert_uint_eq(block_graph_nr_nodes(graph), 0);
+    }
+}
+END_TEST
+
+START_TEST(ten_thousand_nodes_open_and_close)
+{
+    enum { N = 10000 };
+    BlockDriverState **nodes = g_new(BlockDriverState *, N);
+
+    for (int i = 0; i < N; i++) {
+        nodes[i] = open_ok("null-co");
+    }
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), N);
+    for (int i = 0; i < N; i++) {
+        bdrv_unref(nodes[i]);
+    }
+    g_free(nodes);
+}
+END_TEST
+
+/* --- changing ------------------------------------------------------------------------- */
+
+START_TEST(a_filter_goes_in_above_a_node_and_out_again)
+{
+    BlockDriverState *disk = open_ok("null-co,node-name=disk,size=64k");
+    BlockBackend *blk = backend_ok("guest", disk, READ | WRITE, ALL);
+    BlockDriverState *filter = NULL;
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_insert_node(disk, opts("pass,node-name=filter"),
+                                      &filter, &error), 0);
+    ck_assert_ptr_eq(blk_bs(blk), filter);
+    ck_assert_uint_eq(bdrv_get_perm(disk).used, READ | WRITE);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 4, "abcd", 0), 0);
+    ck_assert_int_eq(bdrv_drop_filter(filter, &error), 0);
+    ck_assert_ptr_eq(blk_bs(blk), disk);
+    ck_assert_ptr_null(bdrv_find_child(filter, "file"));
+    ck_assert_int_eq(blk_pwrite(blk, 0, 4, "abcd", 0), 0);
+    bdrv_unref(filter);
+    blk_unref(blk);
+    bdrv_unref(disk);
+}
+END_TEST
+
+START_TEST(inserting_something_that_is_not_above_the_node_changes_nothing)
+{
+    BlockDriverState *disk = open_ok("null-co,node-name=disk");
+    BlockDriverState *other = open_ok("null-co,node-name=other");
+    BlockBackend *blk = backend_ok("guest", disk, READ, ALL);
+    BlockDriverState *filter = NULL;
+    GError *error = NULL;
+
+    ck_assert_int_lt(bdrv_insert_node(disk, opts("pass,file=other"), &filter,
+                                      &error), 0);
+    expect_error(&error, EINVAL, "disk");
+    ck_assert_int_lt(bdrv_insert_node(disk, opts("nonsense"), &filter,
+                                      &error), 0);
+    expect_error(&error, ENOENT, "nonsense");
+    ck_assert_ptr_null(filter);
+    ck_assert_ptr_eq(blk_bs(blk), disk);
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 2);
+    blk_unref(blk);
+    bdrv_unref(other);
+    bdrv_unref(disk);
+}
+END_TEST
+
+START_TEST(cycles_are_refused)
+{
+    BlockDriverState *a = open_ok("null-co,node-name=a");
+    BlockDriverState *b = open_ok("pass,node-name=b,file=a");
+    BlockDriverState *c = open_ok("pass,node-name=c,file=b");
+    GError *error = NULL;
+
+    ck_assert_int_lt(bdrv_reopen(b, opts("pass,file=c"), &error), 0);
+    expect_error(&error, ELOOP, "cycle");
+    ck_assert_int_lt(bdrv_reopen(b, opts("pass,file=b"), &error), 0);
+    expect_error(&error, ELOOP, "cycle");
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(b, "file")), a);
+    bdrv_unref(c);
+    bdrv_unref(b);
+    bdrv_unref(a);
+}
+END_TEST
+
+START_TEST(a_frozen_edge_refuses_every_change_until_thawed)
+{
+    BlockDriverState *a = open_ok("null-co,node-name=a");
+    BlockDriverState *b = open_ok("pass,node-name=b,file=a");
+    BlockDriverState *c = open_ok("pass,node-name=c,file=b");
+    BlockDriverState *filter = NULL;
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_freeze_chain(c, a, &error), 0);
+    ck_assert_int_eq(bdrv_freeze_chain(c, a, &error), -EBUSY);
+    expect_error(&error, EBUSY, "frozen");
+    ck_assert_int_eq(bdrv_drop_filter(b, &error), -EBUSY);
+    expect_error(&error, EBUSY, "frozen");
+    ck_assert_int_lt(bdrv_insert_node(b, opts("pass"), &filter, &error), 0);
+    expect_error(&error, EBUSY, "node 'c' (as 'file')");
+    bdrv_unfreeze_chain(c, a);
+    ck_assert_int_eq(bdrv_drop_filter(b, &error), 0);
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(c, "file")), a);
+    bdrv_unref(c);
+    bdrv_unref(b);
+    bdrv_unref(a);
+}
+END_TEST
+
+START_TEST(a_shorter_node_does_not_take_the_place_of_a_longer_one)
+{
+    BlockDriverState *a = open_ok("null-co,node-name=a,size=1M");
+    BlockDriverState *b = open_ok("null-co,node-name=b,size=64k");
+    BlockBackend *blk = backend_ok("guest", a, READ, ALL);
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_replace_node(a, b, &error), -EINVAL);
+    expect_error(&error, EINVAL, "shorter");
+    ck_assert_ptr_eq(blk_bs(blk), a);
+    blk_unref(blk);
+    blk = backend_ok("guest", b, READ, ALL);
+    ck_assert_int_eq(bdrv_replace_node(b, a, &error), 0);
+    ck_assert_ptr_eq(blk_bs(blk), a);
+    blk_unref(blk);
+    bdrv_unref(a);
+    bdrv_unref(b);
+}
+END_TEST
+
+/* --- permissions --------------------------------------------------------------------------- */
+
+START_TEST(a_conflict_names_both_parties_and_the_permission)
+{
+    BlockDriverState *disk = open_ok("null-co,node-name=disk");
+    BlockBackend *first = backend_ok("first", disk, READ | WRITE, READ);
+    BlockPerm perm = { .used = WRITE, .shared = ALL };
+    BlockBackend *second = blk_new(graph, "second", &perm);
+    GError *error = NULL;
+
+    ck_assert_int_eq(blk_insert_bs(second, disk, &error), -EPERM);
+    ck_assert_ptr_nonnull(strstr(error->message, "'second'"));
+    ck_assert_ptr_nonnull(strstr(error->message, "'first'"));
+    ck_assert_ptr_nonnull(strstr(error->message, "'disk'"));
+    expect_error(&error, EPERM, "'write'");
+    ck_assert_ptr_null(blk_bs(second));
+    ck_assert_uint_eq(bdrv_get_perm(disk).used, READ | WRITE);
+
+    perm.shared = READ; /* now it is the newcomer who does not share */
+    ck_assert_int_eq(blk_set_perm(second, &perm, &error), 0);
+    perm.used = READ;
+    ck_assert_int_eq(blk_set_perm(second, &perm, &error), 0);
+    ck_assert_int_eq(blk_insert_bs(second, disk, &error), -EPERM);
+    expect_error(&error, EPERM, "'write'");
+    blk_unref(second);
+    blk_unref(first);
+    bdrv_unref(disk);
+}
+END_TEST
+
+START_TEST(a_conflict_deep_below_undoes_the_whole_change)
+{
+    BlockDriverState *disk = open_ok("null-co,node-name=disk");
+    BlockDriverState *x = open_ok("pass,node-name=x,file=disk");
+    BlockDriverState *y = open_ok("pass,node-name=y,file=disk");
+    BlockBackend *first = backend_ok("first", x, READ, READ);
+    BlockPerm perm = { .used = WRITE, .shared = ALL };
+    BlockBackend *second = blk_new(graph, "second", &perm);
+    GError *error = NULL;
+
+    ck_assert_int_eq(blk_insert_bs(second, y, &error), -EPERM);
+    expect_error(&error, EPERM, "node 'x' (as 'file')");
+    ck_assert_uint_eq(bdrv_get_perm(y).used, 0);
+    ck_assert_uint_eq(bdrv_child_perm(bdrv_find_child(y, "file")).used, 0);
+    blk_unref(first);
+    ck_assert_int_eq(blk_insert_bs(second, y, &error), 0);
+    ck_assert_uint_eq(bdrv_get_perm(disk).used, WRITE);
+    blk_unref(second);
+    ck_assert_uint_eq(bdrv_get_perm(disk).used, 0);
+    bdrv_unref(y);
+    bdrv_unref(x);
+    bdrv_unref(disk);
+}
+END_TEST
+
+START_TEST(a_read_only_node_gives_no_write_permission)
+{
+    BlockDriverState *disk = open_ok("null-co,node-name=disk,read-only=on");
+    BlockPerm perm = { .used = READ | WRITE, .shared = ALL };
+    BlockBackend *blk = blk_new(graph, "guest", &perm);
+    GError *error = NULL;
+
+    ck_assert_int_eq(blk_insert_bs(blk, disk, &error), -EACCES);
+    expect_error(&error, EACCES, "read-only");
+    blk_unref(blk);
+    bdrv_unref(disk);
+}
+END_TEST
+
+/* --- reopen ----------------------------------------------------------------------------------- */
+
+START_TEST(reopen_to_read_only_is_refused_while_somebody_writes)
+{
+    BlockDriverState *disk = open_ok("null-co,node-name=disk");
+    BlockBackend *blk = backend_ok("guest", disk, READ | WRITE, ALL);
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_reopen(disk, opts("null-co,read-only=on"), &error),
+                     -EACCES);
+    expect_error(&error, EACCES, "'guest'");
+    ck_assert(!bdrv_is_read_only(disk));
+    blk_unref(blk);
+    ck_assert_int_eq(bdrv_reopen(disk, opts("null-co,read-only=on"), &error),
+                     0);
+    ck_assert(bdrv_is_read_only(disk));
+    ck_assert_int_eq(bdrv_reopen(disk, opts("null-co,read-only=off"), &error),
+                     0);
+    ck_assert(!bdrv_is_read_only(disk));
+    bdrv_unref(disk);
+}
+END_TEST
+
+START_TEST(nested_children_follow_their_parent_others_do_not)
+{
+    BlockDriverState *other = open_ok("null-co,node-name=other");
+    BlockDriverState *nested = open_ok(
+        "pass,node-name=top,file.driver=null-co,file.node-name=below");
+    BlockDriverState *by_name = open_ok("pass,node-name=ref,file=other");
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_reopen(nested, opts("pass,read-only=on"), &error),
+                     0);
+    ck_assert(bdrv_is_read_only(bdrv_find_node(graph, "below")));
+    ck_assert_int_eq(bdrv_reopen(by_name, opts("pass,read-only=on"), &error),
+                     0);
+    ck_assert(!bdrv_is_read_only(other));
+    bdrv_unref(by_name);
+    bdrv_unref(nested);
+    bdrv_unref(other);
+}
+END_TEST
+
+START_TEST(reopen_of_several_nodes_happens_for_all_or_none)
+{
+    BlockDriverState *a = open_ok("null-co,node-name=a,size=1M");
+    BlockDriverState *b = open_ok("null-co,node-name=b");
+    BdrvReopenQueue *queue = bdrv_reopen_queue_new(graph);
+    GError *error = NULL;
+
+    bdrv_reopen_queue_add(queue, a, opts("null-co,size=2M"), true);
+    bdrv_reopen_queue_add(queue, b, opts("null-co,latency-ns=x"), true);
+    ck_assert_int_eq(bdrv_reopen_multiple(queue, &error), -EINVAL);
+    expect_error(&error, EINVAL, "'b'");
+    ck_assert_int_eq(bdrv_length(a), 1 << 20);
+
+    queue = bdrv_reopen_queue_new(graph);
+    bdrv_reopen_queue_add(queue, a, opts("null-co,size=2M"), true);
+    bdrv_reopen_queue_add(queue, b, opts("null-co,size=3M"), true);
+    ck_assert_int_eq(bdrv_reopen_multiple(queue, &error), 0);
+    ck_assert_int_eq(bdrv_length(a), 2 << 20);
+    ck_assert_int_eq(bdrv_length(b), 3 << 20);
+    bdrv_unref(a);
+    bdrv_unref(b);
+}
+END_TEST
+
+START_TEST(reopen_refuses_another_driver_name_or_unknown_option)
+{
+    BlockDriverState *a = open_ok("null-co,node-name=a");
+    GError *error = NULL;
+
+    ck_assert_int_lt(bdrv_reopen(a, opts("pass"), &error), 0);
+    expect_error(&error, EINVAL, "driver");
+    ck_assert_int_lt(bdrv_reopen(a, opts("null-co,node-name=b"), &error), 0);
+    expect_error(&error, EINVAL, "node name");
+    ck_assert_int_lt(bdrv_reopen(a, opts("null-co,siez=1"), &error), 0);
+    expect_error(&error, EINVAL, "siez");
+    bdrv_unref(a);
+}
+END_TEST
+
+START_TEST(reopen_exchanges_a_child_by_name)
+{
+    BlockDriverState *a = open_ok("null-co,node-name=a");
+    BlockDriverState *b = open_ok("null-co,node-name=b");
+    BlockDriverState *top = open_ok("pass,node-name=top,file=a");
+    BlockBackend *blk = backend_ok("guest", top, READ | WRITE, ALL);
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_reopen(top, opts("pass,file=b"), &error), 0);
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(top, "file")), b);
+    ck_assert_uint_eq(bdrv_get_perm(b).used, READ | WRITE);
+    ck_assert_uint_eq(bdrv_get_perm(a).used, 0);
+    ck_assert_int_eq(bdrv_delete(a, &error), 0);
+    blk_unref(blk);
+    bdrv_unref(top);
+    bdrv_unref(b);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("graph");
+    TCase *tcase = tcase_create("graph");
+
+    register_pass_driver();
+    tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
+    tcase_set_timeout(tcase, 60);
+    PROMISE(tcase, a_filter_that_must_see_writes_needs_all_writing_methods);
+    PROMISE(tcase, a_driver_of_another_version_or_name_is_refused);
+    PROMISE(tcase, a_node_is_found_by_its_name_until_it_is_closed);
+    PROMISE(tcase, nodes_without_a_name_get_one_that_nobody_can_give);
+    PROMISE(tcase, bad_options_are_named_and_leave_nothing);
+    PROMISE(tcase, a_name_is_given_once);
+    PROMISE(tcase, nested_dotted_and_json_forms_make_the_same_nodes);
+    PROMISE(tcase, a_reference_keeps_the_node_when_its_opener_lets_go);
+    PROMISE(tcase, a_graph_deeper_than_the_limit_is_refused);
+    PROMISE(tcase, the_deepest_graph_carries_padded_writes_on_its_stack);
+    PROMISE(tcase, a_node_in_use_is_not_deleted_and_its_user_named);
+    PROMISE(tcase, nodes_close_in_any_order);
+    PROMISE(tcase, ten_thousand_nodes_open_and_close);
+    PROMISE(tcase, a_filter_goes_in_above_a_node_and_out_again);
+    PROMISE(tcase,
+            inserting_something_that_is_not_above_the_node_changes_nothing);
+    PROMISE(tcase, cycles_are_refused);
+    PROMISE(tcase, a_frozen_edge_refuses_every_change_until_thawed);
+    PROMISE(tcase, a_shorter_node_does_not_take_the_place_of_a_longer_one);
+    PROMISE(tcase, a_conflict_names_both_parties_and_the_permission);
+    PROMISE(tcase, a_conflict_deep_below_undoes_the_whole_change);
+    PROMISE(tcase, a_read_only_node_gives_no_write_permission);
+    PROMISE(tcase, reopen_to_read_only_is_refused_while_somebody_writes);
+    PROMISE(tcase, nested_children_follow_their_parent_others_do_not);
+    PROMISE(tcase, reopen_of_several_nodes_happens_for_all_or_none);
+    PROMISE(tcase, reopen_refuses_another_driver_name_or_unknown_option);
+    PROMISE(tcase, reopen_exchanges_a_child_by_name);
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
+}
