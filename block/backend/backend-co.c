@@ -277,16 +277,14 @@ int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset,
 }
 
 int coroutine_fn blk_co_block_status(BlockBackend *blk, int64_t offset,
-                                     int64_t bytes, int64_t *ret_bytes,
-                                     int64_t *ret_map,
-                                     BlockDriverState **ret_file)
+                                     int64_t bytes, BlockExtent *ret_extent)
 {
     unsigned ticket = root_enter(&blk->root);
     int ret = -ENOMEDIUM;
 
     if (blk->root.child) {
         ret = bdrv_co_block_status_above(blk->root.child->bs, NULL, offset,
-                                         bytes, ret_bytes, ret_map, ret_file);
+                                         bytes, ret_extent);
     }
     root_leave(&blk->root, ticket);
     return ret;

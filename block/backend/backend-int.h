@@ -83,7 +83,7 @@ int coroutine_fn blk_request_run(const BlkRequest *req, unsigned *ticket);
 /** Count @req in, run it, count it out. */
 int coroutine_fn blk_request(const BlkRequest *req);
 
-/* --- accounting.c --- */
+/* --- accounting.c --------------------------------------------------------- */
 
 /** Count a request that has ended with @ret and began at @start_ns (or 0). */
 void blk_acct_done(const BlkRequest *req, int ret, int64_t start_ns);
@@ -97,7 +97,7 @@ int64_t blk_acct_start(BlockBackend *blk);
 /** Free what accounting holds. */
 void blk_acct_destroy(BlockBackend *blk);
 
-/* --- on-error.c --- */
+/* --- on-error.c ----------------------------------------------------------- */
 
 /**
  * What becomes of @req, which failed with @ret < 0.

@@ -99,9 +99,8 @@ typedef struct StatusCall {
     BlockBackend *blk;
     int64_t offset;
     int64_t bytes;
+    BlockExtent *ret_extent;
     int64_t *ret_bytes;
-    int64_t *ret_map;
-    BlockDriverState **ret_file;
 } StatusCall;
 
 static int coroutine_fn status_entry(void *opaque)
@@ -109,15 +108,14 @@ static int coroutine_fn status_entry(void *opaque)
     StatusCall *call = opaque;
 
     return blk_co_block_status(call->blk, call->offset, call->bytes,
-                               call->ret_bytes, call->ret_map,
-                               call->ret_file);
+                               call->ret_extent);
 }
 
 int blk_block_status(BlockBackend *blk, int64_t offset, int64_t bytes,
-                     int64_t *ret_bytes, int64_t *ret_map,
-                     BlockDriverState **ret_file)
+                     BlockExtent *ret)
 {
-    StatusCall call = { blk, offset, bytes, ret_bytes, ret_map, ret_file };
+    StatusCall call = { .blk = blk, .offset = offset, .bytes = bytes,
+                        .ret_extent = ret };
 
     return aio_co_run(blk->graph->ctx, status_entry, &call);
 }
@@ -133,7 +131,8 @@ static int coroutine_fn is_allocated_entry(void *opaque)
 int blk_is_allocated(BlockBackend *blk, int64_t offset, int64_t bytes,
                      int64_t *ret_bytes)
 {
-    StatusCall call = { blk, offset, bytes, ret_bytes, NULL, NULL };
+    StatusCall call = { .blk = blk, .offset = offset, .bytes = bytes,
+                        .ret_bytes = ret_bytes };
 
     return aio_co_run(blk->graph->ctx, is_allocated_entry, &call);
 }

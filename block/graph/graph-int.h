@@ -105,7 +105,7 @@ struct BdrvChild {
     ListHead node_link;       /* in bs->parents */
 };
 
-/* --- graph.c --- */
+/* --- graph.c -------------------------------------------------------------- */
 
 /** Reserve the name of @bs (make one if it has none).  Negative errno. */
 int graph_add_node(BlockDriverState *bs, GError **errp);
@@ -116,7 +116,7 @@ void graph_remove_node(BlockDriverState *bs);
 /** "node 'x'" or "block backend 'y'": who stands above @child.  g_free(). */
 char *bdrv_child_user(const BdrvChild *child);
 
-/* --- walk.c --- */
+/* --- walk.c --------------------------------------------------------------- */
 
 /**
  * @nodes and all below them, each once, parents before children.  Free with
@@ -130,7 +130,7 @@ GPtrArray *graph_above(GPtrArray *nodes);
 /** Whether @below can be reached from @bs (a node reaches itself). */
 bool graph_reaches(BlockDriverState *bs, BlockDriverState *below);
 
-/* --- edge.c --- */
+/* --- edge.c --------------------------------------------------------------- */
 
 typedef struct Transaction Transaction;
 
@@ -148,7 +148,7 @@ void edge_replace(BdrvChild *child, BlockDriverState *bs, Transaction *txn);
 /** -EBUSY with @errp if @child is frozen. */
 int edge_check_thawed(const BdrvChild *child, GError **errp);
 
-/* --- perm.c --- */
+/* --- perm.c --------------------------------------------------------------- */
 
 /**
  * Compute the permissions of @nodes (BlockDriverState *) and of all below,
@@ -159,7 +159,7 @@ int perm_refresh(GPtrArray *nodes, Transaction *txn, GError **errp);
 /** perm_refresh() of one node. */
 int perm_refresh_one(BlockDriverState *bs, Transaction *txn, GError **errp);
 
-/* --- open.c --- */
+/* --- open.c --------------------------------------------------------------- */
 
 /** Options that every node has, parsed. */
 typedef struct BdrvCommonOptions {
@@ -185,12 +185,12 @@ void bdrv_inherit_options(BlockOptions *options, BdrvChildRole role,
 /** Ask the driver for the length and keep it.  Negative errno. */
 int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs);
 
-/* --- reopen.c --- */
+/* --- reopen.c ------------------------------------------------------------- */
 
 /** The graph whose nodes @queue reopens. */
 BlockGraph *bdrv_reopen_queue_graph(const BdrvReopenQueue *queue);
 
-/* --- limits.c --- */
+/* --- limits.c ------------------------------------------------------------- */
 
 /** Compute the limits of @bs from its children and its driver. */
 int bdrv_refresh_limits(BlockDriverState *bs, GError **errp);
@@ -198,7 +198,7 @@ int bdrv_refresh_limits(BlockDriverState *bs, GError **errp);
 /** bdrv_refresh_limits() for @bs and all above it, from below. */
 void bdrv_refresh_limits_above(BlockDriverState *bs);
 
-/* --- drain.c --- */
+/* --- drain.c -------------------------------------------------------------- */
 
 /** Recompute what the drained sections cover; after any change of edges. */
 void drain_graph_changed(BlockGraph *graph);

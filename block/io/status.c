@@ -226,54 +226,28 @@ static int coroutine_fn status_above(const StatusQuery *query,
     return 0;
 }
 
-static int status_result(const BlockExtent *extent, int64_t *ret_bytes,
-                         int64_t *ret_map, BlockDriverState **ret_file)
-{
-    *ret_bytes = extent->bytes;
-    if (ret_map) {
-        *ret_map = extent->map;
-    }
-    if (ret_file) {
-        *ret_file = extent->file;
-    }
-    return extent->status;
-}
-
 int coroutine_fn bdrv_co_block_status_above(BlockDriverState *bs,
                                             BlockDriverState *base,
                                             int64_t offset, int64_t bytes,
-                                            int64_t *ret_bytes,
-                                            int64_t *ret_map,
-                                            BlockDriverState **ret_file)
+                                            BlockExtent *ret)
 {
     StatusQuery query = { .top = bs, .base = base, .offset = offset,
                           .bytes = bytes,
                           .want = BDRV_WANT_ZERO | BDRV_WANT_OFFSET };
-    BlockExtent extent;
+    int code = io_check_range(offset, bytes);
     int depth;
-    int ret = io_check_range(offset, bytes);
 
-    if (ret == 0) {
-        ret = status_above(&query, &extent, &depth);
-    }
-    return ret < 0 ? ret : status_result(&extent, ret_bytes, ret_map,
-                                         ret_file);
+    return code < 0 ? code : status_above(&query, ret, &depth);
 }
 
 int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset,
-                                      int64_t bytes, int64_t *ret_bytes,
-                                      int64_t *ret_map,
-                                      BlockDriverState **ret_file)
+                                      int64_t bytes, BlockExtent *ret)
 {
-    BlockExtent extent;
-    int ret = io_check_range(offset, bytes);
+    int code = io_check_range(offset, bytes);
 
-    if (ret == 0) {
-        ret = node_status(bs, BDRV_WANT_ZERO | BDRV_WANT_OFFSET, offset, bytes,
-                          &extent);
-    }
-    return ret < 0 ? ret : status_result(&extent, ret_bytes, ret_map,
-                                         ret_file);
+    return code < 0 ? code
+                    : node_status(bs, BDRV_WANT_ZERO | BDRV_WANT_OFFSET,
+                                  offset, bytes, ret);
 }
 
 int coroutine_fn bdrv_co_is_allocated(BlockDriverState *bs, int64_t offset,
@@ -319,21 +293,20 @@ int coroutine_fn bdrv_co_is_zero_fast(BlockDriverState *bs, int64_t offset,
                                       int64_t bytes)
 {
     while (bytes > 0) {
-        int64_t extent;
-        int ret = bdrv_co_block_status_above(bs, NULL, offset, bytes, &extent,
-                                             NULL, NULL);
+        BlockExtent extent;
+        int ret = bdrv_co_block_status_above(bs, NULL, offset, bytes, &extent);
 
         if (ret < 0) {
             return ret;
         }
-        if (extent == 0) {
+        if (extent.bytes == 0) {
             return 1; /* beyond the end */
         }
-        if (!(ret & BDRV_BLOCK_ZERO)) {
+        if (!(extent.status & BDRV_BLOCK_ZERO)) {
             return 0;
         }
-        offset += extent;
-        bytes -= extent;
+        offset += extent.bytes;
+        bytes -= extent.bytes;
     }
     return 1;
 }

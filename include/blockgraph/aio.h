@@ -105,7 +105,7 @@ BLOCK_API GSource *aio_context_get_gsource(AioContext *ctx);
 /** Nanoseconds of a monotonic clock of @ctx.  Thread: any. */
 BLOCK_API int64_t aio_clock_ns(const AioContext *ctx);
 
-/* --- bottom halves ------------------------------------------------------- */
+/* --- bottom halves -------------------------------------------------------- */
 
 /** A callback that the loop runs soon, at most once per scheduling. */
 typedef struct AioBH AioBH;

@@ -136,10 +136,9 @@ BLOCK_API int coroutine_fn blk_co_copy_range(BlockBackend *src,
                                              int64_t dst_offset, int64_t bytes,
                                              unsigned write_flags);
 /** bdrv_co_block_status_above() on the node of @blk, base NULL. */
-BLOCK_API int coroutine_fn
-blk_co_block_status(BlockBackend *blk, int64_t offset, int64_t bytes,
-                    int64_t *ret_bytes, int64_t *ret_map,
-                    BlockDriverState **ret_file);
+BLOCK_API int coroutine_fn blk_co_block_status(BlockBackend *blk,
+                                               int64_t offset, int64_t bytes,
+                                               BlockExtent *ret);
 /** bdrv_co_is_allocated_above() on the node of @blk, base NULL. */
 BLOCK_API int coroutine_fn blk_co_is_allocated(BlockBackend *blk,
                                                int64_t offset, int64_t bytes,
@@ -206,8 +205,7 @@ BLOCK_API int blk_truncate(BlockBackend *blk, const BlockTruncate *how,
                            GError **errp);
 /** Block status; as blk_co_block_status(). */
 BLOCK_API int blk_block_status(BlockBackend *blk, int64_t offset,
-                               int64_t bytes, int64_t *ret_bytes,
-                               int64_t *ret_map, BlockDriverState **ret_file);
+                               int64_t bytes, BlockExtent *ret);
 /** Allocation; as blk_co_is_allocated(). */
 BLOCK_API int blk_is_allocated(BlockBackend *blk, int64_t offset,
                                int64_t bytes, int64_t *ret_bytes);

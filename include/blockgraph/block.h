@@ -397,22 +397,25 @@ typedef enum BdrvWant {
     BDRV_WANT_OFFSET = 1 << 2,    /* map and file are wanted */
 } BdrvWant;
 
-/* --- block status at nodes (coroutines inside a request, or main context) - */
+/** One extent: what block status answers. */
+typedef struct BlockExtent {
+    int64_t bytes;          /* its length; 0 only at or beyond the end */
+    unsigned status;        /* BdrvBlockStatus */
+    int64_t map;            /* with OFFSET_VALID: its offset in @file */
+    BlockDriverState *file; /* with OFFSET_VALID: the node that stores it */
+} BlockExtent;
+
+/* --- block status at nodes (coroutines inside a request, or main context) --- */
 
 /**
  * Describe the first extent of a range as @bs alone sees it, following filters
  * and raw files down, not backing files.
  *
- * @ret_bytes  length of the extent, 0 only at or beyond the end
- * @ret_map, @ret_file  with OFFSET_VALID; may be NULL
- *
- * Returns BdrvBlockStatus bits, or a negative errno.
+ * Returns 0 with @ret filled (ret->bytes at most @bytes), or a negative errno.
  */
 BLOCK_API int coroutine_fn bdrv_co_block_status(BlockDriverState *bs,
                                                 int64_t offset, int64_t bytes,
-                                                int64_t *ret_bytes,
-                                                int64_t *ret_map,
-                                                BlockDriverState **ret_file);
+                                                BlockExtent *ret);
 
 /**
  * As bdrv_co_block_status(), but going down the chain of backing files from
@@ -420,8 +423,7 @@ BLOCK_API int coroutine_fn bdrv_co_block_status(BlockDriverState *bs,
  */
 BLOCK_API int coroutine_fn
 bdrv_co_block_status_above(BlockDriverState *bs, BlockDriverState *base,
-                           int64_t offset, int64_t bytes, int64_t *ret_bytes,
-                           int64_t *ret_map, BlockDriverState **ret_file);
+                           int64_t offset, int64_t bytes, BlockExtent *ret);
 
 /**
  * Whether the range begins with data of this layer: 1 or 0 with the length in

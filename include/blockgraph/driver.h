@@ -52,14 +52,6 @@ typedef enum BlockDriverKind {
 /** A filter with this flag must see every change of its content. */
 #define BLOCK_SEES_WRITES (1 << 0)
 
-/** One extent of block_status. */
-typedef struct BlockExtent {
-    int64_t bytes;          /* length, at most what was asked, not 0 */
-    unsigned status;        /* BdrvBlockStatus */
-    int64_t map;            /* with OFFSET_VALID: offset in @file */
-    BlockDriverState *file; /* with OFFSET_VALID: which node */
-} BlockExtent;
-
 /** State of one node during a reopen transaction; opaque but for these. */
 typedef struct BdrvReopenState {
     BlockDriverState *bs;

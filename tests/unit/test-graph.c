@@ -5,7 +5,7 @@
 #define READ BLK_PERM_CONSISTENT_READ
 #define WRITE BLK_PERM_WRITE
 
-/* --- drivers ------------------------------------------------------------------ */
+/* --- drivers -------------------------------------------------------------- */
 
 START_TEST(a_filter_that_must_see_writes_needs_all_writing_methods)
 {
@@ -42,7 +42,7 @@ START_TEST(a_driver_of_another_version_or_name_is_refused)
 }
 END_TEST
 
-/* --- opening -------------------------------------------------------------------- */
+/* --- opening -------------------------------------------------------------- */
 
 START_TEST(a_node_is_found_by_its_name_until_it_is_closed)
 {
@@ -189,7 +189,7 @@ START_TEST(the_deepest_graph_carries_padded_writes_on_its_stack)
 }
 END_TEST
 
-/* --- removing ----------------------------------------------------------------------- */
+/* --- removing ------------------------------------------------------------- */
 
 START_TEST(a_node_in_use_is_not_deleted_and_its_user_named)
 {
@@ -245,7 +245,7 @@ START_TEST(ten_thousand_nodes_open_and_close)
 }
 END_TEST
 
-/* --- changing ------------------------------------------------------------------------- */
+/* --- changing ------------------------------------------------------------- */
 
 START_TEST(a_filter_goes_in_above_a_node_and_out_again)
 {
@@ -354,7 +354,7 @@ START_TEST(a_shorter_node_does_not_take_the_place_of_a_longer_one)
 }
 END_TEST
 
-/* --- permissions --------------------------------------------------------------------------- */
+/* --- permissions ---------------------------------------------------------- */
 
 START_TEST(a_conflict_names_both_parties_and_the_permission)
 {
@@ -423,7 +423,7 @@ START_TEST(a_read_only_node_gives_no_write_permission)
 }
 END_TEST
 
-/* --- reopen ----------------------------------------------------------------------------------- */
+/* --- reopen --------------------------------------------------------------- */
 
 START_TEST(reopen_to_read_only_is_refused_while_somebody_writes)
 {
