@@ -47,6 +47,9 @@ static int check_request(const BlkRequest *req)
     if (!child) {
         return -ENOMEDIUM;
     }
+    if (req->offset < 0 || req->bytes < 0) {
+        return -EIO;
+    }
     if (perm && bdrv_is_read_only(child->bs)) {
         return -EACCES;
     }

@@ -38,7 +38,7 @@ struct BlockGraph {
 
     /* Main context. */
     GHashTable *by_name;   /* node name -> node; for look-up, never iterated */
-    ListHead nodes;        /* BlockDriverState.graph_link, as they were opened */
+    ListHead nodes;        /* BlockDriverState.graph_link, by age */
     size_t nr_nodes;
     ListHead roots;        /* BlockRoot.graph_link */
     ListHead sections;     /* DrainSection.link */

@@ -405,7 +405,7 @@ typedef struct BlockExtent {
     BlockDriverState *file; /* with OFFSET_VALID: the node that stores it */
 } BlockExtent;
 
-/* --- block status at nodes (coroutines inside a request, or main context) --- */
+/* --- block status at nodes (inside a request, or in the main context) ----- */
 
 /**
  * Describe the first extent of a range as @bs alone sees it, following filters
