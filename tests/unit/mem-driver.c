@@ -215,7 +215,7 @@ static int coroutine_fn fill_edges(BlockDriverState *bs, int64_t offset,
     int ret = 0;
 
     for (int64_t c = first; ret == 0 && d->backing && c <= last; c++) {
-        bool have;
+        bool have = false;
 
         WITH_LOCK(&d->lock) {
             reserve_locked(d, (c + 1) * MEM_CLUSTER);

@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Drain: inside a section no request is in the graph above the node; before
+ * and after it none is lost.
+ */
+#include "graph-fixture.h"
+#include "mem-driver.h"
+
+#define READ BLK_PERM_CONSISTENT_READ
+#define WRITE BLK_PERM_WRITE
+#define ALL BLK_PERM_ALL
+
+static BlockDriverState *disk;
+static BlockBackend *blk;
+static MemDisk *mem;
+
+static void setup(void)
+{
+    graph_setup();
+    disk = open_ok("mem,node-name=disk,size=64k");
+    blk = backend_ok("guest", disk, READ | WRITE, ALL);
+    mem = mem_disk(disk);
+}
+
+static void teardown(void)
+{
+    blk_unref(blk);
+    bdrv_unref(disk);
+    graph_teardown();
+}
+
+/* One request with a callback. */
+typedef struct Request {
+    BlockIOVec1 iov;
+    char buf[512];
+    _Atomic int done; /* 1: ended well; negative: errno */
+} Request;
+
+static void request_done(void *opaque, int ret)
+{
+    Request *r = opaque;
+
+    atomic_store(&r->done, ret < 0 ? ret : 1);
+}
+
+static void request_write(Request *r, BlockBackend *to, int64_t offset)
+{
+    r->done = 0;
+    blk_aio_pwritev(to, offset, block_iov_buf(&r->iov, r->buf, 512), 0,
+                    request_done, r);
+}
+
+/* A drained section in a coroutine of its own. */
+typedef struct Section {
+    BlockDriverState *bs;
+    bool begun;
+} Section;
+
+static void coroutine_fn section_entry(void *opaque)
+{
+    Section *s = opaque;
+
+    bdrv_co_drained_begin(s->bs);
+    s->begun = true;
+}
+
+static void section_start(Section *s, BlockDriverState *bs)
+{
+    s->bs = bs;
+    s->begun = false;
+    aio_co_enter(block_graph_aio_context(graph),
+                 coroutine_create(section_entry, s));
+}
+
+/* Let the loop do all it can do now. */
+static void settle(void)
+{
+    for (int i = 0; i < 50; i++) {
+        aio_poll(block_graph_aio_context(graph), false);
+    }
+}
+
+START_TEST(a_section_begins_only_when_the_requests_in_flight_have_ended)
+{
+    Request r;
+    Section s;
+
+    mem->hold[MEM_WRITE] = true;
+    request_write(&r, blk, 0);
+    section_start(&s, disk);
+    settle();
+    ck_assert(!s.begun);
+    ck_assert_int_eq(r.done, 0);
+    mem->hold[MEM_WRITE] = false;
+    settle();
+    ck_assert(s.begun);
+    ck_assert_int_eq(r.done, 1); /* its callback has been called, too */
+    bdrv_drained_end(disk);
+}
+END_TEST
+
+START_TEST(a_request_sent_in_a_section_waits_for_its_end)
+{
+    Request r;
+
+    bdrv_drained_begin(disk);
+    request_write(&r, blk, 0);
+    settle();
+    ck_assert_int_eq(r.done, 0);
+    ck_assert_uint_eq(mem->count[MEM_WRITE], 0);
+    ck_assert_int_eq(blk_in_flight(blk), 0);
+    bdrv_drained_end(disk);
+    settle();
+    ck_assert_int_eq(r.done, 1);
+}
+END_TEST
+
+START_TEST(sections_nest_and_overlap)
+{
+    BlockDriverState *top = open_ok("pass,node-name=top,file=disk");
+    BlockBackend *upper = backend_ok("upper", top, READ | WRITE, ALL);
+    Request r, u;
+
+    bdrv_drained_begin(disk);
+    bdrv_drained_begin(top);
+    bdrv_drained_begin(disk);
+    request_write(&r, blk, 0);
+    request_write(&u, upper, 0);
+    bdrv_drained_end(disk);
+    bdrv_drained_end(disk);
+    settle();
+    ck_assert_int_eq(r.done, 1); /* no section of disk is left ... */
+    ck_assert_int_eq(u.done, 0); /* ... but one of top is */
+    bdrv_drained_end(top);
+    settle();
+    ck_assert_int_eq(u.done, 1);
+    blk_unref(upper);
+    bdrv_unref(top);
+}
+END_TEST
+
+START_TEST(a_resumed_request_does_not_slip_into_the_next_section)
+{
+    Request r;
+    Section s;
+
+    for (int i = 0; i < 20; i++) {
+        bdrv_drained_begin(disk);
+        request_write(&r, blk, 0);
+        settle();
+        mem->hold[MEM_WRITE] = true;
+        /* End and begin with nothing in between: the request is on its way. */
+        bdrv_drained_end(disk);
+        section_start(&s, disk);
+        settle();
+        ck_assert(!s.begun);
+        ck_assert_int_eq(r.done, 0);
+        mem->hold[MEM_WRITE] = false;
+        settle();
+        ck_assert(s.begun);
+        ck_assert_int_eq(r.done, 1);
+        bdrv_drained_end(disk);
+    }
+}
+END_TEST
+
+START_TEST(a_section_leaves_other_disks_alone)
+{
+    BlockDriverState *other = open_ok("mem,size=64k");
+    BlockBackend *other_blk = backend_ok("other", other, READ | WRITE, ALL);
+    Request r;
+
+    bdrv_drained_begin(disk);
+    request_write(&r, other_blk, 0);
+    settle();
+    ck_assert_int_eq(r.done, 1);
+    bdrv_drained_end(disk);
+
+    bdrv_drain_all_begin(graph);
+    request_write(&r, other_blk, 0);
+    settle();
+    ck_assert_int_eq(r.done, 0);
+    bdrv_drain_all_end(graph);
+    settle();
+    ck_assert_int_eq(r.done, 1);
+    blk_unref(other_blk);
+    bdrv_unref(other);
+}
+END_TEST
+
+START_TEST(a_user_that_comes_during_a_section_waits_as_well)
+{
+    BlockBackend *late;
+    BlockDriverState *filter;
+    BlockBackend *later;
+    Request r, q;
+
+    bdrv_drained_begin(disk);
+    late = backend_ok("late", disk, READ | WRITE, ALL);
+    filter = open_ok("pass,file=disk");
+    later = backend_ok("later", filter, READ | WRITE, ALL);
+    request_write(&r, late, 0);
+    request_write(&q, later, 0);
+    settle();
+    ck_assert_uint_eq(mem->count[MEM_WRITE], 0);
+    bdrv_drained_end(disk);
+    settle();
+    ck_assert_int_eq(r.done, 1);
+    ck_assert_int_eq(q.done, 1);
+    blk_unref(later);
+    blk_unref(late);
+    bdrv_unref(filter);
+}
+END_TEST
+
+START_TEST(a_user_that_goes_during_a_section_lets_its_requests_fail)
+{
+    BlockBackend *going = backend_ok("going", disk, READ | WRITE, ALL);
+    Request r;
+
+    bdrv_drained_begin(disk);
+    request_write(&r, going, 0);
+    settle();
+    blk_remove_bs(going);
+    settle();
+    ck_assert_int_eq(r.done, -ENOMEDIUM);
+    bdrv_drained_end(disk);
+    blk_unref(going);
+}
+END_TEST
+
+START_TEST(a_filter_goes_in_and_out_under_requests_that_wait)
+{
+    BlockDriverState *filter = NULL;
+    Request r[8];
+
+    for (int i = 0; i < 8; i++) {
+        mem->hold[MEM_WRITE] = true;
+        for (int j = 0; j < 8; j++) {
+            request_write(&r[j], blk, j * 512);
+        }
+        mem->hold[MEM_WRITE] = false;
+        ck_assert_int_eq(bdrv_insert_node(disk, opts("pass"), &filter, NULL),
+                         0);
+        for (int j = 0; j < 8; j++) {
+            ck_assert_int_eq(r[j].done, 1);
+        }
+        ck_assert_int_eq(bdrv_drop_filter(filter, NULL), 0);
+        bdrv_unref(filter);
+    }
+}
+END_TEST
+
+/* --- background work ------------------------------------------------------------ */
+
+typedef struct WorkRun {
+    BdrvWork *work;
+    bool begun;
+    unsigned ticket;
+} WorkRun;
+
+static void coroutine_fn work_entry(void *opaque)
+{
+    WorkRun *run = opaque;
+
+    run->ticket = bdrv_co_work_begin(run->work);
+    run->begun = true;
+}
+
+START_TEST(background_work_counts_like_a_request)
+{
+    WorkRun run = { .work = bdrv_work_new(disk) };
+    Section s;
+
+    aio_co_enter(block_graph_aio_context(graph),
+                 coroutine_create(work_entry, &run));
+    ck_assert(run.begun);
+    section_start(&s, disk);
+    settle();
+    ck_assert(!s.begun);
+    bdrv_work_end(run.work, run.ticket);
+    settle();
+    ck_assert(s.begun);
+
+    run.begun = false;
+    aio_co_enter(block_graph_aio_context(graph),
+                 coroutine_create(work_entry, &run));
+    settle();
+    ck_assert(!run.begun);
+    bdrv_drained_end(disk);
+    settle();
+    ck_assert(run.begun);
+    bdrv_work_end(run.work, run.ticket);
+    bdrv_work_free(run.work);
+}
+END_TEST
+
+/* --- threads ----------------------------------------------------------------------- */
+
+enum { THREADS = 3, DEPTH = 8, ROUNDS = 300 };
+
+typedef struct Guest {
+    IOThread *iothread;
+    Request requests[DEPTH];
+    _Atomic bool stop;
+    _Atomic int in_flight;
+    _Atomic int64_t sent;
+} Guest;
+
+
+static void guest_send(Guest *g, int i);
+
+typedef struct GuestCall {
+    Guest *g;
+    int i;
+} GuestCall;
+
+static void guest_done(void *opaque, int ret)
+{
+    GuestCall *call = opaque;
+    Guest *g = call->g;
+    int i = call->i;
+
+    g_assert(ret == 0);
+    g_free(call);
+    atomic_fetch_sub(&g->in_flight, 1);
+    if (!atomic_load(&g->stop)) {
+        guest_send(g, i);
+    }
+}
+
+static void guest_send(Guest *g, int i)
+{
+    GuestCall *call = g_new(GuestCall, 1);
+    Request *r = &g->requests[i];
+
+    *call = (GuestCall){ g, i };
+    atomic_fetch_add(&g->in_flight, 1);
+    atomic_fetch_add(&g->sent, 1);
+    blk_aio_pwritev(blk, i * 512, block_iov_buf(&r->iov, r->buf, 512), 0,
+                    guest_done, call);
+}
+
+static void guest_start(void *opaque)
+{
+    for (int i = 0; i < DEPTH; i++) {
+        guest_send(opaque, i);
+    }
+}
+
+START_TEST(several_threads_find_the_gate_closed_in_every_section)
+{
+    Guest guests[THREADS] = { 0 };
+    int64_t sent = 0;
+
+    for (int i = 0; i < THREADS; i++) {
+        guests[i].iothread = iothread_new("guest", AIO_ENGINE_AUTO, NULL);
+        aio_bh_schedule_oneshot(iothread_get_aio_context(guests[i].iothread),
+                                guest_start, &guests[i]);
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        unsigned before;
+
+        bdrv_drained_begin(disk);
+        before = mem->count[MEM_WRITE];
+        ck_assert_int_eq(blk_in_flight(blk), 0);
+        settle();
+        ck_assert_uint_eq(mem->count[MEM_WRITE], before);
+        bdrv_drained_end(disk);
+        aio_poll(block_graph_aio_context(graph), false);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        atomic_store(&guests[i].stop, true);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        while (atomic_load(&guests[i].in_flight) > 0) {
+            aio_poll(block_graph_aio_context(graph), false);
+        }
+        sent += guests[i].sent;
+        iothread_free(guests[i].iothread);
+    }
+    ck_assert_int_eq(mem->count[MEM_WRITE], sent);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("drain");
+    TCase *tcase = tcase_create("drain");
+
+    register_pass_driver();
+    mem_register();
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_set_timeout(tcase, 60);
+    PROMISE(tcase,
+            a_section_begins_only_when_the_requests_in_flight_have_ended);
+    PROMISE(tcase, a_request_sent_in_a_section_waits_for_its_end);
+    PROMISE(tcase, sections_nest_and_overlap);
+    PROMISE(tcase, a_resumed_request_does_not_slip_into_the_next_section);
+    PROMISE(tcase, a_section_leaves_other_disks_alone);
+    PROMISE(tcase, a_user_that_comes_during_a_section_waits_as_well);
+    PROMISE(tcase, a_user_that_goes_during_a_section_lets_its_requests_fail);
+    PROMISE(tcase, a_filter_goes_in_and_out_under_requests_that_wait);
+    PROMISE(tcase, background_work_counts_like_a_request);
+    PROMISE(tcase, several_threads_find_the_gate_closed_in_every_section);
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
+}
