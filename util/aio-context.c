@@ -49,7 +49,7 @@ __attribute__((noinline)) AioThread *aio_thread(void)
     return thread;
 }
 
-/* --- life ----------------------------------------------------------------- */
+/* --- life ---------------------------------------------------------------- */
 
 static void index_take(AioContext *ctx)
 {
@@ -178,7 +178,7 @@ int64_t aio_clock_ns(const AioContext *ctx)
     return ctx->ops->clock_ns(ctx);
 }
 
-/* --- the home thread ------------------------------------------------------ */
+/* --- the home thread ----------------------------------------------------- */
 
 bool aio_context_in_home(const AioContext *ctx)
 {
@@ -225,7 +225,7 @@ AioContext *aio_get_current(void)
     return thread->current ? thread->current : thread->first;
 }
 
-/* --- waking --------------------------------------------------------------- */
+/* --- waking -------------------------------------------------------------- */
 
 void aio_context_wake_end(AioContext *ctx)
 {
@@ -236,7 +236,7 @@ void aio_context_wake_end(AioContext *ctx)
     atomic_fetch_sub_explicit(&ctx->wakers, 1, memory_order_release);
 }
 
-/* --- the turn ------------------------------------------------------------- */
+/* --- the turn ------------------------------------------------------------ */
 
 /* How long the engine may wait, as for AioEngineOps.turn(). */
 static int64_t time_to_deadline(AioContext *ctx)

@@ -14,7 +14,7 @@
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
-/* --- a descriptor --------------------------------------------------------- */
+/* --- a descriptor -------------------------------------------------------- */
 
 static void add_fd(int epoll_fd, int fd)
 {
@@ -69,7 +69,7 @@ int64_t aio_context_prepare(AioContext *ctx)
     return timeout;
 }
 
-/* --- a GSource ------------------------------------------------------------ */
+/* --- a GSource ----------------------------------------------------------- */
 
 typedef struct AioSource {
     GSource source;

@@ -116,7 +116,7 @@ static int64_t coroutine_fn transfer_step(AioFile *file, Transfer *t, AioOp op,
     return ret;
 }
 
-/* --- reading -------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------- */
 
 typedef struct EndQuery {
     int fd;
@@ -171,7 +171,7 @@ int64_t coroutine_fn aio_file_preadv(AioFile *file, const struct iovec *iov,
     return bytes - t.bytes;
 }
 
-/* --- writing -------------------------------------------------------------- */
+/* --- writing ------------------------------------------------------------- */
 
 int coroutine_fn aio_file_pwritev(AioFile *file, const struct iovec *iov,
                                   int niov, int64_t offset, int64_t bytes,

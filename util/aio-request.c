@@ -106,7 +106,7 @@ int64_t coroutine_fn aio_request_co_run(AioRequest *req, bool in_workers)
     return req->result;
 }
 
-/* --- other blocking work -------------------------------------------------- */
+/* --- other blocking work ------------------------------------------------- */
 
 typedef struct CoWork {
     WorkItem item;

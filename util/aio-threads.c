@@ -92,7 +92,7 @@ static void threads_work(AioContext *ctx, void *state, WorkItem *item)
     work_pool_submit(ctx->pool, item);
 }
 
-/* --- descriptors ---------------------------------------------------------- */
+/* --- descriptors --------------------------------------------------------- */
 
 static void always_ready_remove(Threads *t, AioFdHandler *handler)
 {
@@ -165,7 +165,7 @@ static void threads_update_fd(AioContext *ctx, void *state,
     }
 }
 
-/* --- the turn ------------------------------------------------------------- */
+/* --- the turn ------------------------------------------------------------ */
 
 static int wait_events(Threads *t, struct epoll_event *events,
                        int64_t timeout_ns)

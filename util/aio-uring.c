@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -66,7 +67,7 @@ typedef struct Uring {
     GArray *stash;              /* struct io_uring_cqe; see make_room() */
 } Uring;
 
-/* --- the queues ------------------------------------------------------------- */
+/* --- the queues ---------------------------------------------------------- */
 
 static unsigned nr_unsubmitted(Uring *u)
 {
@@ -154,6 +155,7 @@ static void make_room(Uring *u)
     while (pop_cqe(u, &cqe)) {
         g_array_append_val(u->stash, cqe);
     }
+    sched_yield();              /* or the kernel is short of memory */
 }
 
 static struct io_uring_sqe *get_sqe(Uring *u)
@@ -177,7 +179,7 @@ static void removed_free(Uring *u, AioFdHandler *handler)
     g_free(handler);
 }
 
-/* --- life ------------------------------------------------------------------- */
+/* --- life ---------------------------------------------------------------- */
 
 /* Make the ring with as many of the good flags as the kernel knows. */
 static int make_ring(struct io_uring *ring)
@@ -324,7 +326,7 @@ static int64_t uring_clock_ns(const AioContext *ctx)
     return clock_monotonic_ns();
 }
 
-/* --- requests ----------------------------------------------------------------- */
+/* --- requests ------------------------------------------------------------ */
 
 static void prepare_rw(struct io_uring_sqe *sqe, const AioRequest *req)
 {
@@ -371,7 +373,7 @@ static void uring_work(AioContext *ctx, void *state, WorkItem *item)
     work_pool_submit(ctx->pool, item);
 }
 
-/* --- descriptors ---------------------------------------------------------------- */
+/* --- descriptors --------------------------------------------------------- */
 
 static uintptr_t fd_data(const AioFdHandler *handler)
 {
@@ -447,7 +449,7 @@ static bool fd_completed(Uring *u, AioFdHandler *handler, int res)
     return ran;
 }
 
-/* --- the turn --------------------------------------------------------------------- */
+/* --- the turn ------------------------------------------------------------ */
 
 static bool complete(Uring *u, const struct io_uring_cqe *cqe)
 {

@@ -39,7 +39,10 @@ BLOCK_API AioContext *aio_context_ref(AioContext *ctx);
 
 /**
  * Drop a reference; the last one frees @ctx, which must be idle: no request,
- * timer, handler or scheduled coroutine.  Thread: any.
+ * timer, handler or scheduled coroutine.
+ *
+ * Thread: any, but the last reference to a context that has a home is dropped
+ * there, or after that thread has ended.
  */
 BLOCK_API void aio_context_unref(AioContext *ctx);
 
@@ -82,9 +85,12 @@ BLOCK_API AioContext *aio_get_current(void);
 BLOCK_API bool aio_poll(AioContext *ctx, bool blocking);
 
 /**
- * A descriptor that polls readable when the loop has work; then call
+ * A descriptor that polls readable when the loop has work: a completion, a
+ * descriptor, a timer, a wake-up of another thread.  Then call
  * aio_poll(@ctx, false) until it returns false.  Call aio_context_prepare()
- * before each wait.  It stays the context's.  Thread: home.
+ * before each wait.  It stays the context's.
+ *
+ * Thread: home.  The process is aborted when no descriptor can be had.
  */
 BLOCK_API int aio_context_get_fd(AioContext *ctx);
 
@@ -105,7 +111,7 @@ BLOCK_API GSource *aio_context_get_gsource(AioContext *ctx);
 /** Nanoseconds of a monotonic clock of @ctx.  Thread: any. */
 BLOCK_API int64_t aio_clock_ns(const AioContext *ctx);
 
-/* --- bottom halves -------------------------------------------------------- */
+/* --- bottom halves ------------------------------------------------------- */
 
 /** A callback that the loop runs soon, at most once per scheduling. */
 typedef struct AioBH AioBH;
@@ -127,7 +133,7 @@ BLOCK_API void aio_bh_delete(AioBH *bh);
 BLOCK_API void aio_bh_schedule_oneshot(AioContext *ctx, AioCallback *cb,
                                        void *opaque);
 
-/* --- timers --------------------------------------------------------------- */
+/* --- timers -------------------------------------------------------------- */
 
 /** A callback at a point in time. */
 typedef struct AioTimer AioTimer;
@@ -148,12 +154,14 @@ BLOCK_API bool aio_timer_pending(const AioTimer *timer);
 /** Free @timer, set or not; NULL is ignored.  Thread: home. */
 BLOCK_API void aio_timer_free(AioTimer *timer);
 
-/* --- file descriptors ----------------------------------------------------- */
+/* --- file descriptors ---------------------------------------------------- */
 
 /**
  * Call @readable when @fd can be read (or has hung up) and @writable when it
- * can be written, as long as it is so (level-triggered).  NULL for both removes
- * the handlers: neither runs after the call.
+ * can be written (or has hung up), as long as it is so (level-triggered).  A
+ * call may come although another callback has used up what was there, so @fd
+ * is best non-blocking.  NULL for both removes the handlers: neither runs after
+ * the call, which may come from inside any callback.
  *
  * Thread: home.  @fd stays the caller's, and must be removed before close.
  */
@@ -161,12 +169,13 @@ BLOCK_API void aio_set_fd_handler(AioContext *ctx, int fd,
                                   AioCallback *readable, AioCallback *writable,
                                   void *opaque);
 
-/* --- coroutines ----------------------------------------------------------- */
+/* --- coroutines ---------------------------------------------------------- */
 
 /**
  * Enter @co in @ctx.  In the home thread: at once when outside a coroutine,
- * else when the running coroutine yields or ends.  From another thread: in
- * the next turn of @ctx.  Thread: any.
+ * else when the running coroutine yields or ends.  From another thread, from
+ * another context of the thread, or for the running coroutine itself: in the
+ * next turn of @ctx.  Thread: any.
  */
 BLOCK_API void aio_co_enter(AioContext *ctx, Coroutine *co);
 
@@ -198,7 +207,7 @@ BLOCK_API void coroutine_fn aio_co_reschedule_self(AioContext *ctx);
 BLOCK_API int aio_co_run(AioContext *ctx, int (*entry)(void *opaque),
                          void *opaque);
 
-/* --- blocking work -------------------------------------------------------- */
+/* --- blocking work ------------------------------------------------------- */
 
 /**
  * Run @func(@opaque) in a worker thread, for calls that have no asynchronous
@@ -211,7 +220,7 @@ BLOCK_API int aio_co_run(AioContext *ctx, int (*entry)(void *opaque),
 BLOCK_API int coroutine_fn aio_co_work(int (*func)(void *opaque),
                                        void *opaque);
 
-/* --- disk I/O ------------------------------------------------------------- */
+/* --- disk I/O ------------------------------------------------------------ */
 
 /** An open file that any context may do I/O on. */
 typedef struct AioFile AioFile;
@@ -279,7 +288,7 @@ BLOCK_API int coroutine_fn aio_file_fdatasync(AioFile *file);
 BLOCK_API int coroutine_fn aio_file_fallocate(AioFile *file, int mode,
                                               int64_t offset, int64_t bytes);
 
-/* --- threads -------------------------------------------------------------- */
+/* --- threads ------------------------------------------------------------- */
 
 /** A thread that runs one AioContext. */
 typedef struct IOThread IOThread;

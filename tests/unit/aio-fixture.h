@@ -41,4 +41,54 @@ static inline AioContext *aio_fixture_context(int i)
 #define PROMISE_ENGINES(tcase, test)                                          \
     tcase_add_loop_test(tcase, test, 0, G_N_ELEMENTS(aio_engines))
 
+/* What callbacks did, one letter each. */
+static GString *trace;
+
+/** Begin of a test: an empty trace. */
+static inline void setup(void)
+{
+    trace = g_string_new(NULL);
+}
+
+/** End of a test. */
+static inline void teardown(void)
+{
+    g_string_free(trace, true);
+}
+
+/** A callback that adds the letter @opaque to the trace. */
+static inline void append(void *opaque)
+{
+    g_string_append(trace, opaque);
+}
+
+/** Turn the loop until there is nothing to do. */
+static inline void run_all(AioContext *ctx)
+{
+    while (aio_poll(ctx, false)) {
+        continue;
+    }
+}
+
+/** A timer that adds @letter to the trace at time @ns. */
+static inline AioTimer *timer_at(AioContext *ctx, int64_t ns,
+                                 const char *letter)
+{
+    AioTimer *timer = aio_timer_new(ctx, append, (void *)letter);
+
+    aio_timer_set(timer, ns);
+    return timer;
+}
+
+/** A test case of @suite with trace and time-out. */
+static inline TCase *new_tcase(Suite *suite, const char *name)
+{
+    TCase *tcase = tcase_create(name);
+
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_set_timeout(tcase, 60);
+    suite_add_tcase(suite, tcase);
+    return tcase;
+}
+
 #endif /* TESTS_UNIT_AIO_FIXTURE_H */

@@ -121,7 +121,7 @@ static void fill(char *buf, size_t bytes, int seed)
     }
 }
 
-/* --- without faults ---------------------------------------------------------- */
+/* --- without faults ------------------------------------------------------ */
 
 START_TEST(what_is_written_is_read_back)
 {
@@ -294,9 +294,10 @@ START_TEST(a_bad_descriptor_is_an_error_of_each_call)
 }
 END_TEST
 
-/* --- many at once -------------------------------------------------------------- */
+/* --- many at once -------------------------------------------------------- */
 
-#define NR_PARALLEL 1000
+/* More than both queues of the ring hold. */
+#define NR_PARALLEL 3000
 #define BLOCK 512
 
 typedef struct Many {
@@ -459,7 +460,7 @@ START_TEST(a_reader_of_a_file_in_memory_lets_others_run)
 }
 END_TEST
 
-/* --- with faults ------------------------------------------------------------------ */
+/* --- with faults --------------------------------------------------------- */
 
 #define FAULTS_MAX 8
 
@@ -739,15 +740,6 @@ START_TEST(fua_that_the_system_refuses_becomes_a_flush)
     fixture_close(&f);
 }
 END_TEST
-
-static TCase *new_tcase(Suite *suite, const char *name)
-{
-    TCase *tcase = tcase_create(name);
-
-    tcase_set_timeout(tcase, 60);
-    suite_add_tcase(suite, tcase);
-    return tcase;
-}
 
 #define PROMISE_VARIANTS(tcase, test)                                         \
     tcase_add_loop_test(tcase, test, 0, NR_VARIANTS)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The event loop: bottom halves, timers, descriptors, coroutines, wake-ups.
+ * The event loop: bottom halves, timers, coroutines, wake-ups.
  * Each promise holds on each engine.
  */
 #include "aio-fixture.h"
@@ -8,47 +8,22 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
-
-/* What callbacks did, one letter each. */
-static GString *trace;
-
-static void setup(void)
-{
-    trace = g_string_new(NULL);
-}
-
-static void teardown(void)
-{
-    g_string_free(trace, true);
-}
-
-static void append(void *opaque)
-{
-    g_string_append(trace, opaque);
-}
-
-static void run_all(AioContext *ctx)
-{
-    while (aio_poll(ctx, false)) {
-        continue;
-    }
-}
 
 static void count_up(void *opaque)
 {
     ++*(int *)opaque;
 }
 
-/* --- bottom halves ----------------------------------------------------------- */
+/* --- bottom halves ------------------------------------------------------- */
 
 START_TEST(a_bottom_half_runs_once_for_many_schedulings)
 {
@@ -145,7 +120,7 @@ START_TEST(a_deleted_bottom_half_does_not_run)
 }
 END_TEST
 
-/* --- wake-ups from other threads ----------------------------------------------- */
+/* --- wake-ups from other threads ----------------------------------------- */
 
 #define NR_THREADS 4
 #define NR_WAKEUPS 25000
@@ -293,15 +268,7 @@ START_TEST(the_order_of_one_thread_is_kept)
 }
 END_TEST
 
-/* --- timers --------------------------------------------------------------------- */
-
-static AioTimer *timer_at(AioContext *ctx, int64_t ns, const char *letter)
-{
-    AioTimer *timer = aio_timer_new(ctx, append, (void *)letter);
-
-    aio_timer_set(timer, ns);
-    return timer;
-}
+/* --- timers -------------------------------------------------------------- */
 
 START_TEST(timers_fire_by_time_and_then_by_order_of_setting)
 {
@@ -339,6 +306,30 @@ START_TEST(a_loop_sleeps_until_its_timer)
     }
     ck_assert_str_eq(trace->str, "x");
     ck_assert_int_ge(aio_clock_ns(ctx), when);
+    aio_timer_free(timer);
+    aio_context_unref(ctx);
+}
+END_TEST
+
+static void on_signal(int number)
+{
+    (void)number;
+}
+
+START_TEST(signals_do_not_end_a_wait_early)
+{
+    AIO_TEST(ctx);
+    struct sigaction action = { .sa_handler = on_signal };
+    struct itimerval often = { { 0, 500 }, { 0, 500 } }, never = { 0 };
+    AioTimer *timer;
+
+    aio_context_bind(ctx);
+    sigaction(SIGALRM, &action, NULL);
+    timer = timer_at(ctx, aio_clock_ns(ctx) + 10 * 1000 * 1000, "x");
+    setitimer(ITIMER_REAL, &often, NULL);
+    ck_assert(aio_poll(ctx, true));
+    setitimer(ITIMER_REAL, &never, NULL);
+    ck_assert_str_eq(trace->str, "x");
     aio_timer_free(timer);
     aio_context_unref(ctx);
 }
@@ -480,347 +471,7 @@ START_TEST(five_hundred_timers_set_moved_and_cancelled_fire_in_order)
 }
 END_TEST
 
-/* --- descriptors ------------------------------------------------------------------ */
-
-typedef struct Pipe {
-    AioContext *ctx;
-    int fd[2];
-    int nr_readable;
-    int nr_writable;
-    bool remove_self;
-    struct Pipe *remove_other;
-    int consume;                /* bytes to read in the callback */
-} Pipe;
-
-static void pipe_open(Pipe *p, AioContext *ctx)
-{
-    *p = (Pipe) { .ctx = ctx };
-    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p->fd),
-                     0);
-}
-
-static void pipe_close(Pipe *p)
-{
-    for (int i = 0; i < 2; i++) {
-        if (p->fd[i] >= 0) {
-            aio_set_fd_handler(p->ctx, p->fd[i], NULL, NULL, NULL);
-            close(p->fd[i]);
-        }
-    }
-}
-
-static void readable(void *opaque)
-{
-    Pipe *p = opaque;
-    char buf[64];
-
-    p->nr_readable++;
-    if (p->consume) {
-        ck_assert_int_ne(read(p->fd[0], buf, p->consume), 0);
-    }
-    if (p->remove_other) {
-        aio_set_fd_handler(p->ctx, p->remove_other->fd[0], NULL, NULL, NULL);
-    }
-    if (p->remove_self) {
-        aio_set_fd_handler(p->ctx, p->fd[0], NULL, NULL, NULL);
-    }
-}
-
-static void writable(void *opaque)
-{
-    Pipe *p = opaque;
-
-    p->nr_writable++;
-}
-
-static void put(Pipe *p, const char *bytes)
-{
-    ck_assert_int_eq(write(p->fd[1], bytes, strlen(bytes)), strlen(bytes));
-}
-
-START_TEST(a_readable_descriptor_reports_as_long_as_it_is_readable)
-{
-    AIO_TEST(ctx);
-    Pipe p;
-
-    pipe_open(&p, ctx);
-    p.consume = 1;
-    aio_set_fd_handler(ctx, p.fd[0], readable, NULL, &p);
-    ck_assert(!aio_poll(ctx, false));
-    put(&p, "abc");
-    while (p.nr_readable < 3) {
-        ck_assert(aio_poll(ctx, true));
-    }
-    run_all(ctx);
-    ck_assert_int_eq(p.nr_readable, 3);
-    put(&p, "d");
-    ck_assert(aio_poll(ctx, true));
-    ck_assert_int_eq(p.nr_readable, 4);
-    pipe_close(&p);
-    ck_assert(!aio_poll(ctx, false));
-    aio_context_unref(ctx);
-}
-END_TEST
-
-START_TEST(interest_can_be_changed_while_the_loop_watches)
-{
-    AIO_TEST(ctx);
-    Pipe p;
-
-    pipe_open(&p, ctx);
-    aio_set_fd_handler(ctx, p.fd[0], readable, NULL, &p);
-    ck_assert(!aio_poll(ctx, false));
-    aio_set_fd_handler(ctx, p.fd[0], readable, writable, &p);
-    while (!p.nr_writable) {
-        aio_poll(ctx, true);
-    }
-    ck_assert_int_eq(p.nr_readable, 0);
-    aio_set_fd_handler(ctx, p.fd[0], readable, NULL, &p);
-    p.nr_writable = 0;
-    p.remove_self = true;
-    put(&p, "x");
-    while (!p.nr_readable) {
-        aio_poll(ctx, true);
-    }
-    run_all(ctx);
-    ck_assert_int_eq(p.nr_writable, 0);
-    ck_assert_int_eq(p.nr_readable, 1);
-    pipe_close(&p);
-    aio_context_unref(ctx);
-}
-END_TEST
-
-START_TEST(hang_up_reads_as_readable_and_writable)
-{
-    AIO_TEST(ctx);
-    Pipe p;
-
-    pipe_open(&p, ctx);
-    aio_set_fd_handler(ctx, p.fd[0], readable, NULL, &p);
-    ck_assert(!aio_poll(ctx, false));
-    close(p.fd[1]);
-    p.fd[1] = -1;
-    ck_assert(aio_poll(ctx, true));
-    ck_assert_int_ge(p.nr_readable, 1);
-    aio_set_fd_handler(ctx, p.fd[0], NULL, writable, &p);
-    while (!p.nr_writable) {
-        ck_assert(aio_poll(ctx, true));
-    }
-    pipe_close(&p);
-    aio_context_unref(ctx);
-}
-END_TEST
-
-START_TEST(a_handler_removed_by_its_readable_side_is_not_called_for_writing)
-{
-    AIO_TEST(ctx);
-    Pipe p;
-
-    pipe_open(&p, ctx);
-    p.remove_self = true;
-    put(&p, "x");
-    aio_set_fd_handler(ctx, p.fd[0], readable, writable, &p);
-    ck_assert(aio_poll(ctx, true));
-    run_all(ctx);
-    ck_assert_int_eq(p.nr_readable, 1);
-    ck_assert_int_eq(p.nr_writable, 0);
-    pipe_close(&p);
-    aio_context_unref(ctx);
-}
-END_TEST
-
-/* Both are ready in one turn; whoever is first removes the other. */
-START_TEST(a_handler_whose_event_is_already_queued_can_be_removed)
-{
-    AIO_TEST(ctx);
-    Pipe p[2];
-
-    for (int i = 0; i < 2; i++) {
-        pipe_open(&p[i], ctx);
-        put(&p[i], "x");
-    }
-    for (int i = 0; i < 2; i++) {
-        p[i].remove_other = &p[!i];
-        p[i].remove_self = true;
-        aio_set_fd_handler(ctx, p[i].fd[0], readable, NULL, &p[i]);
-    }
-    ck_assert(aio_poll(ctx, true));
-    run_all(ctx);
-    ck_assert_int_eq(p[0].nr_readable + p[1].nr_readable, 1);
-    pipe_close(&p[0]);
-    pipe_close(&p[1]);
-    aio_context_unref(ctx);
-}
-END_TEST
-
-START_TEST(a_number_that_is_used_again_gets_no_news_of_the_old_file)
-{
-    AIO_TEST(ctx);
-    Pipe old, new;
-
-    pipe_open(&old, ctx);
-    aio_set_fd_handler(ctx, old.fd[0], readable, NULL, &old);
-    ck_assert(!aio_poll(ctx, false));
-    put(&old, "x");                 /* its event is on the way */
-    aio_set_fd_handler(ctx, old.fd[0], NULL, NULL, NULL);
-    pipe_open(&new, ctx);
-    ck_assert_int_eq(dup2(new.fd[0], old.fd[0]), old.fd[0]);
-    close(new.fd[0]);
-    new.fd[0] = old.fd[0];
-    old.fd[0] = -1;
-    aio_set_fd_handler(ctx, new.fd[0], readable, NULL, &new);
-    run_all(ctx);
-    ck_assert_int_eq(old.nr_readable + new.nr_readable, 0);
-    new.remove_self = true;
-    put(&new, "y");
-    ck_assert(aio_poll(ctx, true));
-    ck_assert_int_eq(new.nr_readable, 1);
-    pipe_close(&old);
-    pipe_close(&new);
-    aio_context_unref(ctx);
-}
-END_TEST
-
-START_TEST(the_loop_lets_go_of_a_removed_descriptor_at_once)
-{
-    AIO_TEST(ctx);
-    Pipe p;
-    char c;
-
-    pipe_open(&p, ctx);
-    aio_set_fd_handler(ctx, p.fd[0], readable, NULL, &p);
-    ck_assert(!aio_poll(ctx, false));
-    aio_set_fd_handler(ctx, p.fd[0], NULL, NULL, NULL);
-    close(p.fd[0]);
-    p.fd[0] = -1;
-    ck_assert_int_eq(read(p.fd[1], &c, 1), 0);      /* end of file: closed */
-    pipe_close(&p);
-    run_all(ctx);
-    aio_context_unref(ctx);
-}
-END_TEST
-
-START_TEST(a_regular_file_is_always_ready)
-{
-    AIO_TEST(ctx);
-    g_autofree char *name = NULL;
-    int fd = g_file_open_tmp("aio-XXXXXX", &name, NULL);
-    Pipe p = { .ctx = ctx, .fd = { fd, -1 }, .remove_self = true };
-
-    unlink(name);
-    aio_set_fd_handler(ctx, fd, readable, NULL, &p);
-    ck_assert(aio_poll(ctx, true));
-    run_all(ctx);
-    ck_assert_int_eq(p.nr_readable, 1);
-    pipe_close(&p);
-    aio_context_unref(ctx);
-}
-END_TEST
-
-/* --- somebody else's loop ----------------------------------------------------------- */
-
-static void *schedule_from_thread(void *opaque)
-{
-    aio_bh_schedule_oneshot(opaque, append, "t");
-    return NULL;
-}
-
-static bool poll_fd(int fd, int timeout_ms)
-{
-    struct pollfd p = { .fd = fd, .events = POLLIN };
-
-    return poll(&p, 1, timeout_ms) == 1;
-}
-
-/* One round of an embedder's loop. */
-static void outer_round(AioContext *ctx, int fd)
-{
-    int64_t timeout = aio_context_prepare(ctx);
-
-    if (timeout != 0) {
-        ck_assert(poll_fd(fd, -1));         /* hangs if nothing comes */
-    }
-    run_all(ctx);
-}
-
-START_TEST(the_descriptor_of_a_loop_reports_each_kind_of_work)
-{
-    AIO_TEST(ctx);
-    int fd = aio_context_get_fd(ctx);
-    AioTimer *timer;
-    pthread_t thread;
-    Pipe p;
-
-    run_all(ctx);
-    ck_assert_int_eq(aio_context_prepare(ctx), -1);
-    ck_assert(!poll_fd(fd, 0));
-
-    aio_bh_schedule_oneshot(ctx, append, "b");
-    ck_assert_int_eq(aio_context_prepare(ctx), 0);
-    run_all(ctx);
-    ck_assert_str_eq(trace->str, "b");
-
-    ck_assert_int_eq(aio_context_prepare(ctx), -1);
-    pthread_create(&thread, NULL, schedule_from_thread, ctx);
-    while (trace->len < 2) {
-        outer_round(ctx, fd);
-    }
-    pthread_join(thread, NULL);
-    ck_assert_str_eq(trace->str, "bt");
-
-    timer = timer_at(ctx, aio_clock_ns(ctx) + 2000000, "T");
-    while (trace->len < 3) {
-        outer_round(ctx, fd);
-    }
-    aio_timer_free(timer);
-
-    pipe_open(&p, ctx);
-    p.remove_self = true;
-    aio_set_fd_handler(ctx, p.fd[0], readable, NULL, &p);
-    run_all(ctx);
-    ck_assert_int_eq(aio_context_prepare(ctx), -1);
-    ck_assert(!poll_fd(fd, 0));             /* the work above is gone */
-    put(&p, "x");
-    while (!p.nr_readable) {
-        outer_round(ctx, fd);
-    }
-    pipe_close(&p);
-    aio_context_unref(ctx);
-}
-END_TEST
-
-static gboolean quit_when_long(gpointer opaque)
-{
-    return trace->len < 3;
-}
-
-START_TEST(a_gsource_runs_the_loop)
-{
-    AIO_TEST(ctx);
-    GMainContext *main_context = g_main_context_new();
-    GSource *source = aio_context_get_gsource(ctx);
-    AioTimer *timer;
-    pthread_t thread;
-
-    g_source_attach(source, main_context);
-    aio_bh_schedule_oneshot(ctx, append, "b");
-    g_main_context_iteration(main_context, true);
-    ck_assert_str_eq(trace->str, "b");
-    timer = timer_at(ctx, aio_clock_ns(ctx) + 2000000, "T");
-    pthread_create(&thread, NULL, schedule_from_thread, ctx);
-    while (quit_when_long(NULL)) {
-        g_main_context_iteration(main_context, true);
-    }
-    pthread_join(thread, NULL);
-    aio_timer_free(timer);
-    g_source_destroy(source);
-    g_source_unref(source);
-    g_main_context_unref(main_context);
-    aio_context_unref(ctx);
-}
-END_TEST
-
-/* --- coroutines ----------------------------------------------------------------------- */
+/* --- coroutines ---------------------------------------------------------- */
 
 static void coroutine_fn letters(void *opaque)
 {
@@ -1006,21 +657,12 @@ START_TEST(where_io_uring_is_forbidden_threads_do_the_work)
 }
 END_TEST
 
-static TCase *new_tcase(Suite *suite, const char *name)
-{
-    TCase *tcase = tcase_create(name);
-
-    tcase_add_checked_fixture(tcase, setup, teardown);
-    tcase_set_timeout(tcase, 60);
-    suite_add_tcase(suite, tcase);
-    return tcase;
-}
-
 static void add_bh_tests(TCase *tcase)
 {
     PROMISE_ENGINES(tcase, a_bottom_half_runs_once_for_many_schedulings);
     PROMISE_ENGINES(tcase, bottom_halves_run_in_the_order_of_scheduling);
-    PROMISE_ENGINES(tcase, a_bottom_half_that_schedules_itself_runs_once_a_turn);
+    PROMISE_ENGINES(tcase,
+                    a_bottom_half_that_schedules_itself_runs_once_a_turn);
     PROMISE_ENGINES(tcase, a_deleted_bottom_half_does_not_run);
     PROMISE_ENGINES(tcase, no_wake_up_of_four_threads_is_lost);
     PROMISE_ENGINES(tcase, a_loop_about_to_sleep_hears_each_wake_up);
@@ -1031,6 +673,7 @@ static void add_timer_tests(TCase *tcase)
 {
     PROMISE_ENGINES(tcase, timers_fire_by_time_and_then_by_order_of_setting);
     PROMISE_ENGINES(tcase, a_loop_sleeps_until_its_timer);
+    PROMISE_ENGINES(tcase, signals_do_not_end_a_wait_early);
     PROMISE_ENGINES(tcase,
                     a_cancelled_or_moved_timer_does_not_fire_at_the_old_time);
     PROMISE_ENGINES(tcase,
@@ -1039,25 +682,6 @@ static void add_timer_tests(TCase *tcase)
                     a_callback_may_free_its_own_timer_and_one_that_is_due);
     PROMISE_ENGINES(tcase,
                     five_hundred_timers_set_moved_and_cancelled_fire_in_order);
-}
-
-static void add_fd_tests(TCase *tcase)
-{
-    PROMISE_ENGINES(tcase,
-                    a_readable_descriptor_reports_as_long_as_it_is_readable);
-    PROMISE_ENGINES(tcase, interest_can_be_changed_while_the_loop_watches);
-    PROMISE_ENGINES(tcase, hang_up_reads_as_readable_and_writable);
-    PROMISE_ENGINES(
-        tcase, a_handler_removed_by_its_readable_side_is_not_called_for_writing);
-    PROMISE_ENGINES(tcase,
-                    a_handler_whose_event_is_already_queued_can_be_removed);
-    PROMISE_ENGINES(tcase,
-                    a_number_that_is_used_again_gets_no_news_of_the_old_file);
-    PROMISE_ENGINES(tcase, the_loop_lets_go_of_a_removed_descriptor_at_once);
-    PROMISE_ENGINES(tcase, a_regular_file_is_always_ready);
-    PROMISE_ENGINES(tcase,
-                    the_descriptor_of_a_loop_reports_each_kind_of_work);
-    PROMISE_ENGINES(tcase, a_gsource_runs_the_loop);
 }
 
 static void add_coroutine_tests(TCase *tcase)
@@ -1079,7 +703,6 @@ int main(void)
 
     add_bh_tests(new_tcase(suite, "bottom halves"));
     add_timer_tests(new_tcase(suite, "timers"));
-    add_fd_tests(new_tcase(suite, "descriptors"));
     add_coroutine_tests(new_tcase(suite, "coroutines"));
     if (!fork || strcmp(fork, "no")) {
         /* Number 1 is the threads engine, which every system has. */
