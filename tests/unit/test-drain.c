@@ -251,7 +251,7 @@ START_TEST(a_filter_goes_in_and_out_under_requests_that_wait)
 }
 END_TEST
 
-/* --- background work ------------------------------------------------------------ */
+/* --- background work ------------------------------------------------------ */
 
 typedef struct WorkRun {
     BdrvWork *work;
@@ -295,7 +295,7 @@ START_TEST(background_work_counts_like_a_request)
 }
 END_TEST
 
-/* --- threads ----------------------------------------------------------------------- */
+/* --- threads -------------------------------------------------------------- */
 
 enum { THREADS = 3, DEPTH = 8, ROUNDS = 300 };
 

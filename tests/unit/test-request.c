@@ -30,7 +30,7 @@ static void close_disk(void)
     bdrv_unref(disk);
 }
 
-/* --- the door --------------------------------------------------------------- */
+/* --- the door ------------------------------------------------------------- */
 
 START_TEST(ranges_outside_the_disk_are_refused)
 {
@@ -114,7 +114,7 @@ START_TEST(unknown_flags_and_wrong_vectors_are_refused)
 }
 END_TEST
 
-/* --- content ------------------------------------------------------------------- */
+/* --- content -------------------------------------------------------------- */
 
 static uint64_t seed_state;
 
@@ -247,7 +247,7 @@ START_TEST(a_vector_of_more_pieces_than_the_system_takes_is_gathered)
 }
 END_TEST
 
-/* --- padding, splitting, flags ----------------------------------------------------- */
+/* --- padding, splitting, flags -------------------------------------------- */
 
 START_TEST(an_unaligned_write_is_one_write_of_whole_blocks)
 {
@@ -326,7 +326,7 @@ START_TEST(detect_zeroes_turns_zeroes_into_zero_writes)
 }
 END_TEST
 
-/* --- zero writes and discards --------------------------------------------------------- */
+/* --- zero writes and discards --------------------------------------------- */
 
 START_TEST(no_fallback_fails_where_data_would_be_written)
 {
@@ -374,7 +374,7 @@ START_TEST(discard_keeps_to_whole_blocks_and_forgives_a_driver_without_it)
 }
 END_TEST
 
-/* --- flush --------------------------------------------------------------------------------- */
+/* --- flush ---------------------------------------------------------------- */
 
 START_TEST(a_flush_without_a_write_since_the_last_one_costs_nothing)
 {
@@ -412,7 +412,7 @@ START_TEST(a_failed_write_counts_for_the_next_flush)
 }
 END_TEST
 
-/* --- truncate ---------------------------------------------------------------------------------- */
+/* --- truncate ------------------------------------------------------------- */
 
 START_TEST(truncate_changes_the_length_both_ways)
 {
@@ -462,7 +462,7 @@ START_TEST(growing_over_a_longer_backing_file_shows_zeroes_not_its_data)
 }
 END_TEST
 
-/* --- block status ------------------------------------------------------------------------------- */
+/* --- block status --------------------------------------------------------- */
 
 /* A picture of [0, length): per cluster, D data, Z zero, - unallocated zero. */
 static void expect_status(const char *picture)
@@ -526,7 +526,7 @@ START_TEST(block_status_at_and_beyond_the_end_is_empty)
 }
 END_TEST
 
-/* --- errors ---------------------------------------------------------------------------------------- */
+/* --- errors --------------------------------------------------------------- */
 
 START_TEST(errors_reach_the_caller_and_leave_nothing_in_flight)
 {
