@@ -88,8 +88,10 @@ static Coroutine *get_holder(Mutex *mutex)
  * Get into the list (true), or get the lock because it has become free
  * (false).
  */
-static LOCK_REQUIRES(mutex->waiters_lock)
-bool enqueue_locked(Mutex *mutex, Coroutine *self)
+static bool enqueue_locked(Mutex *mutex, Coroutine *self)
+    LOCK_REQUIRES(mutex->waiters_lock);
+
+static bool enqueue_locked(Mutex *mutex, Coroutine *self)
 {
     uintptr_t word = atomic_load_explicit(&mutex->word, memory_order_relaxed);
 

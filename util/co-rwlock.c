@@ -34,19 +34,25 @@ typedef struct Rwlock {
 _Static_assert(sizeof(Rwlock) <= sizeof(CoRwlock), "the words suffice");
 _Static_assert(_Alignof(Rwlock) <= _Alignof(CoRwlock), "and are aligned");
 
-static LOCK_REQUIRES(rw->lock) bool may_have_locked(Rwlock *rw, Ticket ticket)
+/* Who calls these holds the lock: clang wants that said in a prototype. */
+static bool may_have_locked(Rwlock *rw, Ticket ticket)
+    LOCK_REQUIRES(rw->lock);
+static void own_locked(Rwlock *rw, Ticket ticket) LOCK_REQUIRES(rw->lock);
+static CoWaiters grant_locked(Rwlock *rw) LOCK_REQUIRES(rw->lock);
+
+static bool may_have_locked(Rwlock *rw, Ticket ticket)
 {
     return ticket == TICKET_READ ? rw->owners >= 0 : rw->owners == 0;
 }
 
-static LOCK_REQUIRES(rw->lock) void own_locked(Rwlock *rw, Ticket ticket)
+static void own_locked(Rwlock *rw, Ticket ticket)
 {
     g_assert(may_have_locked(rw, ticket));                      /* R1 */
     rw->owners = ticket == TICKET_READ ? rw->owners + 1 : -1;
 }
 
 /* Take every ticket off that can be granted now, and grant it. */
-static LOCK_REQUIRES(rw->lock) CoWaiters grant_locked(Rwlock *rw)
+static CoWaiters grant_locked(Rwlock *rw)
 {
     CoWaiters granted = { NULL, NULL };
 
