@@ -32,8 +32,6 @@ void coroutine_fn co_queue_wait(CoQueue *queue, CoMutex *mutex)
     }
 }
 
-/* The analysis cannot see that the caller's lock is merely lent. */
-LOCK_UNCHECKED
 void coroutine_fn co_queue_wait_locked(CoQueue *queue, Lock *lock)
 {
     Coroutine *self = coroutine_self();

@@ -32,17 +32,17 @@ typedef enum LockRank {
 } LockRank;
 
 /*
- * For clang's -Wthread-safety: who takes, releases or needs which lock.  The
- * analysis does not follow the cleanup attribute, so the guards below merely
- * assert that the lock is held from there on.
+ * For clang's -Wthread-safety: a function marked LOCK_REQUIRES() is called only
+ * where the lock has been taken.  The analysis does not follow the cleanup
+ * attribute, so it would take every guard for a lock that is never released;
+ * therefore taking a lock merely asserts that it is held from there on.  A lock
+ * that is left held is found by lock_assert_none_held().
  */
 #ifdef __clang__
 #define LOCK_ANNOTATE(attribute) __attribute__((attribute))
 #else
 #define LOCK_ANNOTATE(attribute)
 #endif
-#define LOCK_ACQUIRES(...) LOCK_ANNOTATE(acquire_capability(__VA_ARGS__))
-#define LOCK_RELEASES(...) LOCK_ANNOTATE(release_capability(__VA_ARGS__))
 #define LOCK_REQUIRES(...) LOCK_ANNOTATE(requires_capability(__VA_ARGS__))
 #define LOCK_ASSERTS(...) LOCK_ANNOTATE(assert_capability(__VA_ARGS__))
 #define LOCK_UNCHECKED LOCK_ANNOTATE(no_thread_safety_analysis)
@@ -92,7 +92,7 @@ static inline void lock_init(Lock *lock, LockRank rank)
 #endif
 
 /** Take @lock; sleeps while another thread holds it.  Not recursive. */
-static inline void lock_acquire(Lock *lock) LOCK_ACQUIRES(lock);
+static inline void lock_acquire(Lock *lock) LOCK_ASSERTS(lock);
 
 static inline LOCK_UNCHECKED void lock_acquire(Lock *lock)
 {
@@ -110,9 +110,7 @@ static inline LOCK_UNCHECKED void lock_acquire(Lock *lock)
  * Release @lock.  The word is not read after the exchange, so whoever takes
  * the lock next may free it; a late futex call then finds nobody to wake.
  */
-static inline void lock_release(Lock *lock) LOCK_RELEASES(lock);
-
-static inline LOCK_UNCHECKED void lock_release(Lock *lock)
+static inline void lock_release(Lock *lock)
 {
     lock_rank_pop(LOCK_RANK_OF(lock));
     if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) != 1) {
@@ -135,7 +133,7 @@ static inline LOCK_UNCHECKED Lock *lock_guard_take(Lock *lock)
     return lock;
 }
 
-static inline LOCK_UNCHECKED void lock_guard_drop(Lock **lock)
+static inline void lock_guard_drop(Lock **lock)
 {
     if (*lock) {
         lock_release(*lock);

@@ -432,6 +432,25 @@ START_TEST(overrunning_the_stack_hits_the_guard_page)
 }
 END_TEST
 
+static void coroutine_fn one_large_frame(void *opaque)
+{
+    char frame[200 << 10];
+
+    /* Its lowest byte lies far below the mapping of this stack. */
+    frame[0] = 1;
+    __asm__ volatile("" : : "r"(frame) : "memory");
+    *(volatile char *)opaque = frame[0];
+}
+
+START_TEST(a_frame_larger_than_the_guard_page_does_not_jump_over_it)
+{
+    char byte;
+
+    no_core_file();
+    coroutine_enter(coroutine_create(one_large_frame, &byte));
+}
+END_TEST
+
 START_TEST(a_stack_carries_forty_kilobytes_of_frames)
 {
     int depth = 70;
@@ -475,6 +494,9 @@ static void add_misuse(Suite *suite)
         tcase_add_test_raise_signal(tcase,
                                     overrunning_the_stack_hits_the_guard_page,
                                     SIGSEGV);
+        tcase_add_test_raise_signal(
+            tcase, a_frame_larger_than_the_guard_page_does_not_jump_over_it,
+            SIGSEGV);
     }
     suite_add_tcase(suite, tcase);
 }
