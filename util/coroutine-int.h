@@ -13,7 +13,7 @@
 
 /*
  * It lies at the top of the mapping whose lower part is its stack, so that the
- * struct and the first frames share cache lines' neighbours and a page.
+ * struct and the first frames share a page.
  */
 struct Coroutine {
     /* Set by coroutine_stack_get(), never changed while the memory lives. */
