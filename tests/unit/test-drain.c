@@ -358,6 +358,11 @@ START_TEST(several_threads_find_the_gate_closed_in_every_section)
         aio_bh_schedule_oneshot(iothread_get_aio_context(guests[i].iothread),
                                 guest_start, &guests[i]);
     }
+    for (int i = 0; i < THREADS; i++) {
+        while (atomic_load(&guests[i].sent) < DEPTH) {
+            aio_poll(block_graph_aio_context(graph), false);
+        }
+    }
     for (int round = 0; round < ROUNDS; round++) {
         unsigned before;
 

@@ -206,8 +206,8 @@ START_TEST(random_requests_behave_like_an_array_of_bytes)
         "mem,size=100k,align=64k,mem-align=4k,detect-zeroes=on",
         "mem,size=102399,align=512",
         "pass,file.driver=mem,file.size=100k,file.align=512",
-        "mem,size=100k,backing.driver=mem,backing.size=50k,"
-        "backing.align=512",
+        ("mem,size=100k,backing.driver=mem,backing.size=50k,"
+         "backing.align=512"),
     };
     int64_t length;
     g_autofree uint8_t *model = g_malloc0(100 * 1024);
