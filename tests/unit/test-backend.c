@@ -120,7 +120,7 @@ START_TEST(unref_waits_for_the_requests_that_are_in_flight)
 }
 END_TEST
 
-/* --- threads ----------------------------------------------------------------------- */
+/* --- threads -------------------------------------------------------------- */
 
 enum { THREADS = 4, EACH = 4000 };
 
@@ -184,7 +184,7 @@ START_TEST(several_threads_use_one_node_each_called_back_in_its_own)
 }
 END_TEST
 
-/* --- accounting ----------------------------------------------------------------------- */
+/* --- accounting ----------------------------------------------------------- */
 
 START_TEST(each_kind_of_operation_is_counted_apart)
 {
@@ -239,7 +239,7 @@ START_TEST(latencies_fill_a_histogram_once_asked_for)
 }
 END_TEST
 
-/* --- error policy ------------------------------------------------------------------------ */
+/* --- error policy --------------------------------------------------------- */
 
 static BlockErrorEvent last_event;
 

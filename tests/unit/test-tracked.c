@@ -185,7 +185,7 @@ START_TEST(requests_that_began_before_the_first_serialising_one_are_seen)
 }
 END_TEST
 
-/* --- several threads -------------------------------------------------------- */
+/* --- several threads ------------------------------------------------------ */
 
 enum { THREADS = 3, LANES = 6, STEPS = 1500, BLOCKS = 32 };
 
