@@ -9,7 +9,8 @@
 
 /** Calls @X with the C name of each driver's table, block_driver_NAME. */
 #define BLOCK_DRIVERS(X)                                                      \
-    X(null_co)
+    X(null_co)                                                                \
+    X(raw)
 
 #define BLOCK_DRIVER_DECLARE(name) extern const BlockDriver block_driver_##name;
 BLOCK_DRIVERS(BLOCK_DRIVER_DECLARE)

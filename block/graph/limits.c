@@ -108,6 +108,11 @@ int bdrv_refresh_limits(BlockDriverState *bs, GError **errp)
     return ret;
 }
 
+const BlockLimits *bdrv_limits(const BlockDriverState *bs)
+{
+    return &bs->limits;
+}
+
 void bdrv_refresh_limits_above(BlockDriverState *bs)
 {
     g_autoptr(GPtrArray) nodes = g_ptr_array_new();

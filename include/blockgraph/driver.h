@@ -215,6 +215,9 @@ BLOCK_API BdrvChild *bdrv_cow_child(BlockDriverState *bs);
 /** The node that @child leads to.  Thread: reader rule. */
 BLOCK_API BlockDriverState *bdrv_child_bs(const BdrvChild *child);
 
+/** What @bs can do and prefers.  Owned by the node.  Thread: reader rule. */
+BLOCK_API const BlockLimits *bdrv_limits(const BlockDriverState *bs);
+
 /**
  * The name that error texts give to @bs: its file name if it has one.  Set by
  * protocol drivers in open.  Copied.  Thread: main context.
