@@ -89,7 +89,10 @@ BLOCK_API void blk_drained_end(BlockBackend *blk);
 /** Wait until no request of @blk is in flight.  Outside coroutines. */
 BLOCK_API void blk_drain(BlockBackend *blk);
 
-/** How many requests of @blk are in flight; exact only when drained. */
+/**
+ * How many requests of @blk are in flight.  A look, not a lock: other threads
+ * go on meanwhile, and one that finds the gate closed counts for a moment.
+ */
 BLOCK_API int64_t blk_in_flight(BlockBackend *blk);
 
 /**

@@ -40,6 +40,17 @@ MemDisk *mem_disk(BlockDriverState *bs)
     return bdrv_opaque(bs);
 }
 
+unsigned mem_total(MemDisk *disk)
+{
+    unsigned total = 0;
+
+    LOCK_GUARD(&disk->lock);
+    for (int op = 0; op < MEM_OPS; op++) {
+        total += disk->count[op];
+    }
+    return total;
+}
+
 static int64_t nr_clusters(int64_t bytes)
 {
     return (bytes + MEM_CLUSTER - 1) / MEM_CLUSTER;

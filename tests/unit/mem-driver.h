@@ -63,6 +63,9 @@ typedef struct MemDisk {
 /** The disk of a mem node. */
 MemDisk *mem_disk(BlockDriverState *bs);
 
+/** How many requests have reached the driver so far. */
+unsigned mem_total(MemDisk *disk);
+
 /** Register the driver "mem"; before any test runs. */
 void mem_register(void);
 
