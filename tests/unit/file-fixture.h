@@ -107,8 +107,9 @@ static inline void expect_bytes(const char *name, int64_t offset,
     ck_assert(g_file_get_contents(path, &content, &length, NULL));
     ck_assert_int_ge((int64_t)length, offset + bytes);
     for (int64_t i = offset; i < offset + bytes; i++) {
-        ck_assert_msg(content[i] == byte, "byte %ld of '%s' is %d", (long)i,
-                      name, content[i]);
+        if (content[i] != byte) {
+            ck_abort_msg("byte %ld of '%s' is %d", (long)i, name, content[i]);
+        }
     }
 }
 
