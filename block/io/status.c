@@ -170,6 +170,30 @@ static BlockDriverState *next_in_chain(BlockDriverState *bs)
     return child ? child->bs : NULL;
 }
 
+/*
+ * A filter decides nothing, but where its driver has a say it is asked: it may
+ * fail, or know only about a shorter range than @bytes.
+ */
+static int coroutine_fn ask_filter(BlockDriverState *bs, unsigned want,
+                                   int64_t offset, int64_t *bytes)
+{
+    int64_t inside = MIN(*bytes, bdrv_length(bs) - offset);
+    BlockExtent extent;
+    int code;
+
+    if (!bs->drv->block_status || inside <= 0) {
+        return 0;
+    }
+    code = driver_status(bs, want, offset, inside, &extent);
+    if (code < 0) {
+        return code;
+    }
+    if (extent.bytes < inside) {
+        *bytes = extent.bytes;
+    }
+    return 0;
+}
+
 /* A question about a chain. */
 typedef struct StatusQuery {
     BlockDriverState *top;
@@ -196,7 +220,12 @@ static int coroutine_fn status_above(const StatusQuery *query,
         int code;
 
         if (p->filtered) {
-            continue; /* shows what is below; counts as no layer */
+            /* Shows what is below; counts as no layer. */
+            code = ask_filter(p, query->want, query->offset, &bytes);
+            if (code < 0) {
+                return code;
+            }
+            continue;
         }
         depth++;
         code = node_status(p, query->want, query->offset, bytes, ret);
