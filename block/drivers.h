@@ -9,6 +9,7 @@
 
 /** Calls @X with the C name of each driver's table, block_driver_NAME. */
 #define BLOCK_DRIVERS(X)                                                      \
+    X(blkdebug)                                                               \
     X(file)                                                                   \
     X(null_co)                                                                \
     X(raw)

@@ -23,6 +23,7 @@ static int coroutine_fn flush_driver(BlockDriverState *bs)
         (bs->open_flags & BDRV_O_NO_FLUSH)) {
         return 0;
     }
+    io_debug_event(bs, "flush_to_os");
     io_debug_event(bs, "flush_to_disk");
     ret = bs->drv->flush(bs);
     g_assert(ret <= 0);

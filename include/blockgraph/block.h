@@ -454,7 +454,8 @@ BLOCK_API int coroutine_fn bdrv_co_is_zero_fast(BlockDriverState *bs,
 /* --- break points (blkdebug) ---------------------------------------------- */
 /*
  * Requests can be suspended at named events by a blkdebug node at or below
- * @bs.  Return 0, or -ENOTSUP without such a node, -ENOENT for an unknown tag.
+ * @bs.  Return 0, or -ENOTSUP without such a node, -ENOENT for an unknown
+ * event or tag.
  */
 
 /** Suspend the next request that reaches @event, under the name @tag. */
