@@ -47,6 +47,7 @@ typedef struct AioRequest {
 
     /* Belongs to the engine while it carries the request. */
     WorkItem work;
+    struct AioRequest *next;
 } AioRequest;
 
 /** A watched descriptor. */
@@ -155,8 +156,11 @@ void aio_fd_dispatch(AioFdHandler *handler, unsigned revents);
  */
 void aio_request_run_blocking(AioRequest *req);
 
+/** For engines: whether @req is short and on a file that lives in memory. */
+bool aio_request_is_copy(const AioRequest *req);
+
 /**
- * For engines: if @req is on a file that lives in memory, and short, run it
+ * For engines: if @req is short and on a file that lives in memory, run it
  * now and have its coroutine go on in the next turn.  Returns false if
  * nothing was done.
  */

@@ -55,6 +55,12 @@ void aio_request_run_blocking(AioRequest *req)
     req->result = ret < 0 ? -errno : 0;
 }
 
+bool aio_request_is_copy(const AioRequest *req)
+{
+    return req->in_memory && req->op != AIO_OP_FALLOCATE &&
+           req->bytes <= INLINE_BYTES_MAX;
+}
+
 /*
  * The kernel has no way to read or write such a file without the right to
  * block, so io_uring hands each request to a thread of its own.  To copy a few
@@ -63,8 +69,7 @@ void aio_request_run_blocking(AioRequest *req)
  */
 bool aio_request_run_inline(AioContext *ctx, AioRequest *req)
 {
-    if (!req->in_memory || req->op == AIO_OP_FALLOCATE ||
-        req->bytes > INLINE_BYTES_MAX) {
+    if (!aio_request_is_copy(req)) {
         return false;
     }
     aio_request_run_blocking(req);

@@ -38,6 +38,10 @@
 /* The largest transfer the kernel does in one call. */
 #define RW_BYTES_MAX 0x7ffff000u
 
+/* See run_copies(). */
+#define COPIES_ALONE 4
+#define COPIES_IN_RING_MAX 48
+
 /* Everything the ring is ever asked to do. */
 static const int opcodes[] = {
     IORING_OP_READ, IORING_OP_READV,
@@ -65,6 +69,10 @@ typedef struct Uring {
     AioFdHandler *removed;      /* whose last completion is due; by next */
     bool want_wake_poll;        /* the watch on event_fd has to be armed */
     GArray *stash;              /* struct io_uring_cqe; see make_room() */
+    AioRequest *copies_head;    /* reads in memory that are not begun */
+    AioRequest **copies_tail;
+    unsigned nr_copies;
+    unsigned nr_copies_in_ring;
 } Uring;
 
 /* --- the queues ---------------------------------------------------------- */
@@ -258,6 +266,7 @@ static int uring_create(AioContext *ctx, void **ret_state, GError **errp)
     }
     u->enter_fd = u->ring.ring_fd;
     u->notify_fd = -1;
+    u->copies_tail = &u->copies_head;
     *ret_state = u;
     return 0;
 
@@ -343,14 +352,10 @@ static void prepare_rw(struct io_uring_sqe *sqe, const AioRequest *req)
     sqe->rw_flags = req->flags;
 }
 
-static bool uring_submit(AioContext *ctx, void *state, AioRequest *req)
+static void start(Uring *u, AioRequest *req)
 {
-    struct io_uring_sqe *sqe;
+    struct io_uring_sqe *sqe = get_sqe(u);
 
-    if (aio_request_run_inline(ctx, req)) {
-        return true;
-    }
-    sqe = get_sqe(state);
     switch (req->op) {
     case AIO_OP_READV:
     case AIO_OP_WRITEV:
@@ -365,7 +370,67 @@ static bool uring_submit(AioContext *ctx, void *state, AioRequest *req)
         break;
     }
     io_uring_sqe_set_data(sqe, req);
+}
+
+static bool is_copied_read(const AioRequest *req)
+{
+    return req->op == AIO_OP_READV && aio_request_is_copy(req);
+}
+
+static bool uring_submit(AioContext *ctx, void *state, AioRequest *req)
+{
+    Uring *u = state;
+
+    if (is_copied_read(req)) {
+        req->next = NULL;
+        *u->copies_tail = req;
+        u->copies_tail = &req->next;
+        u->nr_copies++;
+    } else if (!aio_request_run_inline(ctx, req)) {
+        start(u, req);
+    }
     return true;
+}
+
+/*
+ * Reads of files in memory.  The kernel gives each that comes through the ring
+ * to a thread of its own, which costs more than the copy but uses another
+ * processor.  So a few are copied here; of many, a part goes to the ring first
+ * and the rest is copied here meanwhile.  The bound on what is in the ring
+ * keeps us busy when no other processor is free.
+ *
+ * Returns whether a coroutine ran.
+ */
+static bool run_copies(Uring *u)
+{
+    AioRequest *req = u->copies_head;
+    unsigned n = u->nr_copies;
+    unsigned free_in_ring = COPIES_IN_RING_MAX - u->nr_copies_in_ring;
+    unsigned to_ring = n > COPIES_ALONE ? MIN(n - n / 4, free_in_ring) : 0;
+
+    u->copies_head = NULL;
+    u->copies_tail = &u->copies_head;
+    u->nr_copies = 0;
+    if (to_ring > 0) {
+        for (unsigned i = 0; i < to_ring; i++) {
+            AioRequest *next = req->next;
+
+            start(u, req);
+            u->nr_copies_in_ring++;
+            req = next;
+        }
+        enter(u, 0);
+    }
+    for (AioRequest *r = req; r; r = r->next) {
+        aio_request_run_blocking(r);
+    }
+    for (unsigned i = to_ring; i < n; i++) {
+        AioRequest *next = req->next; /* gone when its coroutine goes on */
+
+        coroutine_enter(req->co);
+        req = next;
+    }
+    return to_ring < n;
 }
 
 static void uring_work(AioContext *ctx, void *state, WorkItem *item)
@@ -459,6 +524,7 @@ static bool complete(Uring *u, const struct io_uring_cqe *cqe)
     switch (cqe->user_data & DATA_TAG_MASK) {
     case DATA_TAG_REQUEST:
         req->result = cqe->res;
+        u->nr_copies_in_ring -= is_copied_read(req);
         coroutine_enter(req->co);
         return true;
     case DATA_TAG_FD:
@@ -514,6 +580,7 @@ static void arm_wake_poll(Uring *u)
 static bool uring_turn(AioContext *ctx, void *state, int64_t timeout_ns)
 {
     Uring *u = state;
+    bool ran = false;
 
     if (G_UNLIKELY(u->want_wake_poll)) {
         arm_wake_poll(u);
@@ -524,14 +591,17 @@ static bool uring_turn(AioContext *ctx, void *state, int64_t timeout_ns)
         /* Before we look, so that what comes later is reported again. */
         eventfd_read(u->notify_fd, &value);
     }
-    if (u->stash || nr_completed(u) > 0) {
+    if (u->nr_copies > 0) {
+        ran = run_copies(u);
+    }
+    if (ran || u->stash || nr_completed(u) > 0) {
         timeout_ns = 0;
     }
     if (timeout_ns != 0 || nr_unsubmitted(u) > 0 ||
         kernel_holds_completions(u)) {
         enter(u, timeout_ns);
     }
-    return reap(u);
+    return reap(u) || ran;
 }
 
 static bool uring_flush(AioContext *ctx, void *state)
@@ -544,7 +614,8 @@ static bool uring_flush(AioContext *ctx, void *state)
     if (nr_unsubmitted(u) > 0) {
         enter(u, 0);
     }
-    return u->stash || nr_completed(u) > 0 || kernel_holds_completions(u);
+    return u->nr_copies > 0 || u->stash || nr_completed(u) > 0 ||
+           kernel_holds_completions(u);
 }
 
 static void uring_wake(AioContext *ctx, void *state)
