@@ -52,7 +52,7 @@ static BlockGraph *graph;
 static BlockBackend *guest;
 static _Atomic bool stop;
 
-/* --- lanes ------------------------------------------------------------------ */
+/* --- lanes ---------------------------------------------------------------- */
 
 static void check_read(Lane *lane, const uint8_t *buf, int64_t at,
                        int64_t bytes)
@@ -145,7 +145,7 @@ static void coroutine_fn lane_entry(void *opaque)
     atomic_store(&lane->done, true);
 }
 
-/* --- the main thread ----------------------------------------------------------- */
+/* --- the main thread ------------------------------------------------------ */
 
 static BlockOptions *options_of(const char *text)
 {
@@ -292,7 +292,7 @@ static void change(Random *random)
     }
 }
 
-/* --- set up ------------------------------------------------------------------------ */
+/* --- set up --------------------------------------------------------------- */
 
 static int coroutine_fn pass_open(BlockDriverState *bs, BlockOptions *options,
                                   unsigned flags, GError **errp)

@@ -354,6 +354,28 @@ START_TEST(a_shorter_node_does_not_take_the_place_of_a_longer_one)
 }
 END_TEST
 
+START_TEST(the_dump_shows_nodes_edges_permissions_and_roots)
+{
+    BlockDriverState *top =
+        open_ok("pass,node-name=top,file.driver=null-co,file.node-name=below");
+    BlockBackend *blk = backend_ok("guest", top, READ | WRITE, ALL);
+    g_autofree char *dump = block_graph_dump(graph);
+    BlockOptions *tree = block_options_parse_json(dump, NULL);
+
+    ck_assert_ptr_nonnull(tree);
+    ck_assert_str_eq(block_options_peek_str(tree, "nodes.0.node-name"), "top");
+    ck_assert_str_eq(
+        block_options_peek_str(tree, "nodes.0.children.0.node-name"), "below");
+    ck_assert_str_eq(
+        block_options_peek_str(tree, "nodes.0.children.0.perm.1"), "write");
+    ck_assert_str_eq(block_options_peek_str(tree, "roots.0.name"),
+                     "block backend 'guest'");
+    block_options_free(tree);
+    blk_unref(blk);
+    bdrv_unref(top);
+}
+END_TEST
+
 /* --- permissions ---------------------------------------------------------- */
 
 START_TEST(a_conflict_names_both_parties_and_the_permission)
@@ -551,6 +573,7 @@ int main(void)
     PROMISE(tcase, cycles_are_refused);
     PROMISE(tcase, a_frozen_edge_refuses_every_change_until_thawed);
     PROMISE(tcase, a_shorter_node_does_not_take_the_place_of_a_longer_one);
+    PROMISE(tcase, the_dump_shows_nodes_edges_permissions_and_roots);
     PROMISE(tcase, a_conflict_names_both_parties_and_the_permission);
     PROMISE(tcase, a_conflict_deep_below_undoes_the_whole_change);
     PROMISE(tcase, a_read_only_node_gives_no_write_permission);
