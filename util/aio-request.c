@@ -16,12 +16,24 @@
 /* The longest transfer that aio_request_run_inline() does itself. */
 #define INLINE_BYTES_MAX (256 * 1024)
 
+/* One piece without flags, as most requests are: spares the kernel a copy. */
+static ssize_t rw_one_piece(const AioRequest *req)
+{
+    const struct iovec *iov = req->iov;
+
+    return req->op == AIO_OP_READV
+               ? pread(req->fd, iov->iov_base, iov->iov_len, req->offset)
+               : pwrite(req->fd, iov->iov_base, iov->iov_len, req->offset);
+}
+
 static int64_t run_rw(const AioRequest *req)
 {
     ssize_t ret;
 
     do {
-        if (req->op == AIO_OP_READV) {
+        if (req->niov == 1 && !req->flags) {
+            ret = rw_one_piece(req);
+        } else if (req->op == AIO_OP_READV) {
             ret = preadv(req->fd, req->iov, req->niov, req->offset);
         } else if (req->flags) {
             ret = pwritev2(req->fd, req->iov, req->niov, req->offset,
