@@ -12,6 +12,22 @@
 
 #include "block/graph/transaction.h"
 
+/* End @txn, which has changed edges to @bs: both shape and permissions. */
+static int end_change(Transaction *txn, GPtrArray *nodes, BlockDriverState *bs,
+                      GError **errp)
+{
+    int ret = graph_check_height(bs, errp);
+
+    if (ret == 0) {
+        ret = perm_refresh(nodes, txn, errp);
+    }
+    transaction_end(txn, ret);
+    if (ret == 0) {
+        bdrv_refresh_limits_above(bs);
+    }
+    return ret;
+}
+
 /*
  * Which edges to @from are to lead to @to: all but those from @to itself and
  * from what is below @to, which would close a cycle.
@@ -52,11 +68,7 @@ static int replace_node_drained(BlockDriverState *from, BlockDriverState *to,
     }
     g_ptr_array_add(nodes, to);
     g_ptr_array_add(nodes, from);
-    ret = transaction_end(txn, perm_refresh(nodes, txn, errp));
-    if (ret == 0) {
-        bdrv_refresh_limits_above(to);
-    }
-    return ret;
+    return end_change(txn, nodes, to, errp);
 }
 
 static void coroutine_fn drain_both(BlockDriverState *a, BlockDriverState *b)
@@ -162,7 +174,6 @@ static int drop_filter_drained(BlockDriverState *bs, BlockDriverState *below,
     g_autoptr(GPtrArray) edges = g_ptr_array_new();
     g_autoptr(GPtrArray) nodes = g_ptr_array_new();
     Transaction *txn;
-    int ret;
 
     if (edge_check_thawed(bs->filtered, errp) < 0) {
         return -EBUSY;
@@ -182,11 +193,7 @@ static int drop_filter_drained(BlockDriverState *bs, BlockDriverState *below,
     }
     g_ptr_array_add(nodes, below);
     g_ptr_array_add(nodes, bs);
-    ret = transaction_end(txn, perm_refresh(nodes, txn, errp));
-    if (ret == 0) {
-        bdrv_refresh_limits_above(below);
-    }
-    return ret;
+    return end_change(txn, nodes, below, errp);
 }
 
 int coroutine_fn bdrv_co_drop_filter(BlockDriverState *bs, GError **errp)
@@ -218,7 +225,6 @@ static int replace_child_drained(BdrvChild *child, BlockDriverState *bs,
     g_autoptr(GPtrArray) nodes = g_ptr_array_new();
     BlockDriverState *old = child->bs;
     Transaction *txn;
-    int ret;
 
     if (edge_check_thawed(child, errp) < 0) {
         return -EBUSY;
@@ -233,11 +239,7 @@ static int replace_child_drained(BdrvChild *child, BlockDriverState *bs,
     g_ptr_array_add(nodes, child->parent ? child->parent : bs);
     g_ptr_array_add(nodes, bs);
     g_ptr_array_add(nodes, old);
-    ret = transaction_end(txn, perm_refresh(nodes, txn, errp));
-    if (ret == 0) {
-        bdrv_refresh_limits_above(bs);
-    }
-    return ret;
+    return end_change(txn, nodes, bs, errp);
 }
 
 int coroutine_fn bdrv_co_replace_child(BdrvChild *child, BlockDriverState *bs,
@@ -263,7 +265,6 @@ static int set_backing_drained(BlockDriverState *bs, BlockDriverState *backing,
 {
     g_autoptr(GPtrArray) nodes = g_ptr_array_new();
     Transaction *txn;
-    int ret;
 
     if (bs->cow && backing) {
         return replace_child_drained(bs->cow, backing, errp);
@@ -285,11 +286,7 @@ static int set_backing_drained(BlockDriverState *bs, BlockDriverState *backing,
     if (backing) {
         edge_attach(bs, NULL, backing, "backing", BDRV_CHILD_COW, txn);
     }
-    ret = transaction_end(txn, perm_refresh(nodes, txn, errp));
-    if (ret == 0) {
-        bdrv_refresh_limits_above(bs);
-    }
-    return ret;
+    return end_change(txn, nodes, bs, errp);
 }
 
 int coroutine_fn bdrv_co_set_backing(BlockDriverState *bs,

@@ -17,6 +17,12 @@
 #include "block/io/tracked.h"
 #include "util/list.h"
 
+/**
+ * How many nodes may stand on top of each other.  A request recurses through
+ * them on the stack of a coroutine, and walks stay bounded.
+ */
+#define BDRV_HEIGHT_MAX 64
+
 /** Life of a node; see open.c. */
 typedef enum BdrvState {
     BDRV_STATE_OPENING, /* has its name, cannot be found by it */
@@ -84,7 +90,8 @@ struct BlockDriverState {
     ListHead works;        /* background work: BlockRoot.work_link */
     BlockPerm perm;        /* over all parents */
     ListHead graph_link;
-    uint64_t visit_mark;
+    uint64_t visit_mark;   /* scratch of walk.c */
+    unsigned level;        /* scratch of walk.c */
 };
 
 struct BdrvChild {
@@ -129,6 +136,12 @@ GPtrArray *graph_above(GPtrArray *nodes);
 
 /** Whether @below can be reached from @bs (a node reaches itself). */
 bool graph_reaches(BlockDriverState *bs, BlockDriverState *below);
+
+/**
+ * -ELOOP with @errp if more than BDRV_HEIGHT_MAX nodes stand on top of each
+ * other somewhere above or below @bs.
+ */
+int graph_check_height(BlockDriverState *bs, GError **errp);
 
 /* --- edge.c --------------------------------------------------------------- */
 

@@ -17,9 +17,6 @@
 
 #include "block/graph/transaction.h"
 
-/* A chain deeper than this is refused: every walk stays bounded. */
-#define BDRV_DEPTH_MAX 64
-
 static const char *const discard_names[] = { "ignore", "unmap", NULL };
 static const char *const detect_zeroes_names[] = { "off", "on", "unmap",
                                                    NULL };
@@ -227,36 +224,6 @@ int64_t coroutine_fn bdrv_co_get_allocated_size(BlockDriverState *bs)
 
 /* --- opening -------------------------------------------------------------- */
 
-/* Height of the graph at @bs: one more than that of its highest child. */
-static unsigned node_height(BlockDriverState *bs)
-{
-    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
-    g_autoptr(GPtrArray) order = NULL;
-    unsigned height = 0;
-
-    /* Levels from above: the parents of a node come before it. */
-    g_ptr_array_add(nodes, bs);
-    order = graph_below(nodes);
-    for (guint i = 0; i < order->len; i++) {
-        BlockDriverState *node = g_ptr_array_index(order, i);
-
-        node->visit_mark = i == 0 ? 1 : 0;
-    }
-    for (guint i = 0; i < order->len; i++) {
-        BlockDriverState *node = g_ptr_array_index(order, i);
-
-        height = MAX(height, node->visit_mark);
-        LIST_FOREACH(link, &node->children) {
-            BlockDriverState *below =
-                LIST_ENTRY(link, BdrvChild, parent_link)->bs;
-
-            below->visit_mark = MAX(below->visit_mark, node->visit_mark + 1);
-        }
-    }
-    bs->graph->visit_mark = MAX(bs->graph->visit_mark, order->len + 1);
-    return height;
-}
-
 static int coroutine_fn open_node_driver(BlockDriverState *bs,
                                          BlockOptions *options,
                                          const char *what, GError **errp)
@@ -278,9 +245,8 @@ static int coroutine_fn open_node_driver(BlockDriverState *bs,
     if (ret == 0 && bs->drv->kind == BLOCK_DRIVER_FILTER && !bs->filtered) {
         ret = block_error(errp, EINVAL, "%s: the filter has no child", what);
     }
-    if (ret == 0 && node_height(bs) > BDRV_DEPTH_MAX) {
-        ret = block_error(errp, ELOOP, "%s: more than %d nodes on top of each "
-                          "other", what, BDRV_DEPTH_MAX);
+    if (ret == 0) {
+        ret = graph_check_height(bs, errp);
     }
     if (ret == 0) {
         ret = bdrv_co_refresh_length(bs);

@@ -356,21 +356,26 @@ static int reopen_change(BdrvReopenQueue *queue, GError **errp)
 {
     g_autoptr(GPtrArray) nodes = g_ptr_array_new();
     Transaction *txn = transaction_new();
+    int ret = 0;
 
-    for (guint i = 0; i < queue->nodes->len; i++) {
+    for (guint i = 0; i < queue->nodes->len && ret == 0; i++) {
         ReopenNode *node = g_ptr_array_index(queue->nodes, i);
 
         set_flags(node->state.bs, node->state.flags, txn);
         g_ptr_array_add(nodes, node->state.bs);
-        for (guint j = 0; j < node->replace->len; j++) {
+        for (guint j = 0; j < node->replace->len && ret == 0; j++) {
             ReplaceChild *replace = g_ptr_array_index(node->replace, j);
 
             g_ptr_array_add(nodes, replace->child->bs);
             g_ptr_array_add(nodes, replace->bs);
             edge_replace(replace->child, replace->bs, txn);
+            ret = graph_check_height(replace->bs, errp);
         }
     }
-    return transaction_end(txn, perm_refresh(nodes, txn, errp));
+    if (ret == 0) {
+        ret = perm_refresh(nodes, txn, errp);
+    }
+    return transaction_end(txn, ret);
 }
 
 static void coroutine_fn reopen_commit(BdrvReopenQueue *queue)

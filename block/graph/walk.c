@@ -7,6 +7,8 @@
  */
 #include "block/graph/graph-int.h"
 
+#include <errno.h>
+
 typedef struct WalkFrame {
     BlockDriverState *bs;
     ListHead *next; /* the next edge of @bs to follow */
@@ -120,4 +122,34 @@ bool graph_reaches(BlockDriverState *bs, BlockDriverState *below)
         }
     }
     return false;
+}
+
+int graph_check_height(BlockDriverState *bs, GError **errp)
+{
+    g_autoptr(GPtrArray) start = g_ptr_array_new();
+    g_autoptr(GPtrArray) above = NULL;
+    g_autoptr(GPtrArray) order = NULL;
+
+    g_ptr_array_add(start, bs);
+    above = graph_above(start);
+    order = graph_below(above);
+    for (guint i = 0; i < order->len; i++) {
+        ((BlockDriverState *)g_ptr_array_index(order, i))->level = 1;
+    }
+    /* Parents come first, so a level is final when its node is reached. */
+    for (guint i = 0; i < order->len; i++) {
+        BlockDriverState *node = g_ptr_array_index(order, i);
+
+        if (node->level > BDRV_HEIGHT_MAX) {
+            return block_error(errp, ELOOP, "Node '%s': more than %d nodes on "
+                               "top of each other", node->node_name,
+                               BDRV_HEIGHT_MAX);
+        }
+        LIST_FOREACH(link, &node->children) {
+            BdrvChild *child = LIST_ENTRY(link, BdrvChild, parent_link);
+
+            child->bs->level = MAX(child->bs->level, node->level + 1);
+        }
+    }
+    return 0;
 }

@@ -92,6 +92,7 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
                                   GError **errp)
 {
     BlockDriverState *bs = child->bs;
+    int64_t end = io_align_down(bs, BDRV_MAX_LENGTH);
     TrackedRequest req;
     int64_t start;
     int ret;
@@ -105,8 +106,8 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
                            bs->node_name);
     }
     start = io_align_down(bs, MIN(how->offset, bdrv_length(bs)));
-    tracked_begin_serialising(&bs->tracked, &req, start,
-                              io_align_down(bs, BDRV_MAX_LENGTH) - start,
+    start = MIN(start, end - bs->limits.request_alignment); /* not empty */
+    tracked_begin_serialising(&bs->tracked, &req, start, end - start,
                               bs->limits.request_alignment, false);
     ret = truncate_tracked(bs, how, errp);
     tracked_end(&bs->tracked, &req, true);

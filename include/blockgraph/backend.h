@@ -273,7 +273,9 @@ typedef void BlockErrorListener(const BlockErrorEvent *event, void *opaque);
 /**
  * Set the policy.  A request held by STOP is not in flight for drain; it ends
  * with its error when the node is removed.  @listener (may be NULL) is called
- * in the thread of the request.  Main context, no request in flight.
+ * in the thread of the request.  A synchronous call that is held returns only
+ * after a resume, from the listener or another thread.
+ * Main context, no request in flight.
  */
 BLOCK_API void blk_set_on_error(BlockBackend *blk, BlockOnError on_read_error,
                                 BlockOnError on_write_error,

@@ -162,6 +162,27 @@ START_TEST(a_graph_deeper_than_the_limit_is_refused)
 }
 END_TEST
 
+START_TEST(no_change_makes_a_graph_higher_than_the_limit)
+{
+    BlockDriverState *bottom = open_ok("null-co,node-name=bottom");
+    BlockDriverState *nodes[64];
+    GError *error = NULL;
+    int n = 0;
+
+    while (n < 64 && bdrv_insert_node(bottom, opts("pass"), &nodes[n],
+                                      &error) == 0) {
+        n++;
+    }
+    ck_assert_int_eq(n, 63);
+    expect_error(&error, ELOOP, "on top of each other");
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 64);
+    while (n > 0) {
+        bdrv_unref(nodes[--n]);
+    }
+    bdrv_unref(bottom);
+}
+END_TEST
+
 START_TEST(the_deepest_graph_carries_padded_writes_on_its_stack)
 {
     BlockDriverState *top = open_ok("null-co,node-name=n0,size=1M");
@@ -563,6 +584,7 @@ int main(void)
     PROMISE(tcase, nested_dotted_and_json_forms_make_the_same_nodes);
     PROMISE(tcase, a_reference_keeps_the_node_when_its_opener_lets_go);
     PROMISE(tcase, a_graph_deeper_than_the_limit_is_refused);
+    PROMISE(tcase, no_change_makes_a_graph_higher_than_the_limit);
     PROMISE(tcase, the_deepest_graph_carries_padded_writes_on_its_stack);
     PROMISE(tcase, a_node_in_use_is_not_deleted_and_its_user_named);
     PROMISE(tcase, nodes_close_in_any_order);

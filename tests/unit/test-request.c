@@ -441,6 +441,24 @@ START_TEST(truncate_changes_the_length_both_ways)
 }
 END_TEST
 
+START_TEST(truncate_at_the_largest_length_is_safe)
+{
+    BlockTruncate how = { .offset = BDRV_MAX_LENGTH };
+    BlockDriverState *null = open_ok("null-co,size=0");
+    BlockBackend *user = backend_ok("user", null, WRITE | RESIZE, ALL);
+    GError *error = NULL;
+
+    ck_assert_int_eq(blk_truncate(user, &how, NULL), 0);
+    ck_assert_int_eq(blk_truncate(user, &how, NULL), 0);
+    ck_assert_int_eq(blk_getlength(user), BDRV_MAX_LENGTH);
+    how.offset = BDRV_MAX_LENGTH + 1;
+    ck_assert_int_eq(blk_truncate(user, &how, &error), -EINVAL);
+    expect_error(&error, EINVAL, "invalid length");
+    blk_unref(user);
+    bdrv_unref(null);
+}
+END_TEST
+
 START_TEST(growing_over_a_longer_backing_file_shows_zeroes_not_its_data)
 {
     BlockTruncate how = { .offset = 64 << 10, .exact = true };
@@ -581,6 +599,7 @@ int main(void)
     PROMISE(tcase, a_flush_without_a_write_since_the_last_one_costs_nothing);
     PROMISE(tcase, a_flush_that_failed_is_asked_again);
     PROMISE(tcase, a_failed_write_counts_for_the_next_flush);
+    PROMISE(tcase, truncate_at_the_largest_length_is_safe);
     PROMISE(tcase, truncate_changes_the_length_both_ways);
     PROMISE(tcase,
             growing_over_a_longer_backing_file_shows_zeroes_not_its_data);
