@@ -337,7 +337,7 @@ void file_handle_close(FileHandle *h)
     }
     if (h->fd >= 0) {
         /* A ring may hold the file a moment longer than the descriptor. */
-        file_lock_reduce(&h->lock, &file_lock_nothing);
+        file_lock_release(&h->lock);
         aio_file_free(h->file);
         close(h->fd);
     }

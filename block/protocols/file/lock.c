@@ -145,6 +145,17 @@ void file_lock_reduce(FileLock *lock, const BlockPerm *perm)
                 &lock->unshared);
 }
 
+void file_lock_release(FileLock *lock)
+{
+    struct flock fl = one_byte(LOCK_BYTE_USED, F_UNLCK);
+
+    fl.l_len = LOCK_BYTE_UNSHARED + NR_PERM_BITS - LOCK_BYTE_USED;
+    if (lock->used || lock->unshared) {
+        fcntl(lock->fd, F_OFD_SETLK, &fl);
+    }
+    lock->used = lock->unshared = 0;
+}
+
 /* --- looking at others ---------------------------------------------------- */
 
 /* Check that nobody else holds one of @bits at @base. */

@@ -66,4 +66,10 @@ int file_lock_check(const FileLock *lock, const BlockPerm *perm,
 /** Release all locks but those for @perm.  Cannot fail. */
 void file_lock_reduce(FileLock *lock, const BlockPerm *perm);
 
+/**
+ * Release all locks of a descriptor that is about to be closed, which would
+ * release them too, but only when nobody holds the file any more.
+ */
+void file_lock_release(FileLock *lock);
+
 #endif /* BLOCK_PROTOCOLS_FILE_LOCK_H */
