@@ -116,7 +116,8 @@ int ioctl(int fd, unsigned long request, ...)
 
 off_t lseek(int fd, off_t offset, int whence)
 {
-    return must_fail(__func__) ? -1 : REAL(lseek, "lseek64")(fd, offset, whence);
+    return must_fail(__func__) ? -1
+                               : REAL(lseek, "lseek64")(fd, offset, whence);
 }
 
 ssize_t pread(int fd, void *buf, size_t bytes, off_t offset)
@@ -133,7 +134,8 @@ ssize_t pwrite(int fd, const void *buf, size_t bytes, off_t offset)
 
 int ftruncate(int fd, off_t length)
 {
-    return must_fail(__func__) ? -1 : REAL(ftruncate, "ftruncate64")(fd, length);
+    return must_fail(__func__) ? -1
+                               : REAL(ftruncate, "ftruncate64")(fd, length);
 }
 
 int fallocate(int fd, int mode, off_t offset, off_t bytes)
