@@ -44,7 +44,7 @@ typedef struct Lane {
 } Lane;
 
 static gint seed = 1;
-static gint rounds = 500;
+static gint rounds = 300;
 static char *engine_name;
 static char *disk_options;
 

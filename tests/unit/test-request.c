@@ -216,7 +216,7 @@ START_TEST(random_requests_behave_like_an_array_of_bytes)
     mem = NULL;
     length = bdrv_length(disk);
     seed_state = 4711 + _i;
-    for (int step = 0; step < 3000; step++) {
+    for (int step = 0; step < 1000; step++) {
         random_step(model, length);
     }
     ck_assert_int_eq(blk_flush(blk), 0);
