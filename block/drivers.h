@@ -12,7 +12,8 @@
     X(blkdebug)                                                               \
     X(file)                                                                   \
     X(null_co)                                                                \
-    X(raw)
+    X(raw)                                                                    \
+    X(throttle)
 
 #define BLOCK_DRIVER_DECLARE(name) extern const BlockDriver block_driver_##name;
 BLOCK_DRIVERS(BLOCK_DRIVER_DECLARE)

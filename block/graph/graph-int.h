@@ -48,6 +48,7 @@ struct BlockGraph {
     size_t nr_nodes;
     ListHead roots;        /* BlockRoot.graph_link */
     ListHead sections;     /* DrainSection.link */
+    ListHead throttle_groups; /* ThrottleGroup.graph_link */
     CoQueue drain_waiters; /* coroutines that wait for counts to fall */
     CoMutex control_lock;  /* held over yields by reopen and graph changes */
     uint64_t next_auto_name;

@@ -31,6 +31,7 @@ BlockGraph *block_graph_new(AioContext *ctx, GError **errp)
     list_init(&graph->nodes);
     list_init(&graph->roots);
     list_init(&graph->sections);
+    list_init(&graph->throttle_groups);
     co_queue_init(&graph->drain_waiters);
     co_mutex_init(&graph->control_lock);
     graph->notifier = drain_notifier_new(graph);
@@ -45,6 +46,7 @@ void block_graph_free(BlockGraph *graph)
     g_assert(list_empty(&graph->nodes));
     g_assert(list_empty(&graph->roots));
     g_assert(list_empty(&graph->sections));
+    g_assert(list_empty(&graph->throttle_groups));
     drain_notifier_retire(graph->notifier);
     g_hash_table_destroy(graph->by_name);
     aio_context_unref(graph->ctx);

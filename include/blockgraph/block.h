@@ -32,7 +32,8 @@ BLOCK_API BlockGraph *block_graph_new(AioContext *ctx, GError **errp);
 
 /**
  * Free @graph.  All BlockBackends are gone and all references to nodes dropped
- * before; nodes that are left are a bug of the caller and abort.
+ * before, those to throttle groups as well; what is left is a bug of the
+ * caller and aborts.
  */
 BLOCK_API void block_graph_free(BlockGraph *graph);
 
