@@ -9,9 +9,9 @@
  * writes in turn, and wakes them and the new heads in their threads.
  *
  * G1  A request goes without waiting only while nobody waits.
- * G2  While requests wait in a direction it has a head, and after dispatch()
- *     the head is awake or has been woken since the limits last changed for
- *     the worse or better: it knows when to look again.
+ * G2  While requests wait in a direction it has a head, and the head is woken
+ *     when it becomes that and when the limits change: so it has a timer that
+ *     never fires too late.  Too early does no harm: it looks again.
  * G3  The head stays head until it goes.  The next one is the oldest request
  *     of the next member in the circle.  So of n members that wait each gets
  *     every n-th turn, whatever it sends.
