@@ -4,12 +4,9 @@
  *
  * This program defines the system calls that the driver makes on its control
  * path: each passes to the C library, unless it is the one that is to fail.
- * Failures of the data path are made at the table of the event loop's engine,
- * or by fdatasync() here for the worker threads.
+ * For failures of the data path see test-file-sync.c.
  */
 #include "file-fixture.h"
-
-#include "util/aio-engine.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -24,8 +21,6 @@ static struct Faults {
     int err;                  /* what the call fails with */
     const char *failed;       /* the name of the call that has failed */
     void (*after)(void);      /* called after each call while armed */
-    _Atomic int sync_error;   /* errno of the next fdatasync(); 0 none */
-    _Atomic int nr_syncs;
 } faults;
 
 /* Whether the call that is made now is to fail. */
@@ -159,18 +154,6 @@ int close(int fd)
 
     call_made();
     return ret;
-}
-
-int fdatasync(int fd)
-{
-    int err = atomic_exchange(&faults.sync_error, 0);
-
-    atomic_fetch_add(&faults.nr_syncs, 1);
-    if (err) {
-        errno = err;
-        return -1;
-    }
-    return REAL(fdatasync, "fdatasync")(fd);
 }
 
 static void arm(int countdown, int err)
@@ -486,149 +469,6 @@ START_TEST(a_reopen_leaves_no_moment_without_locks)
 }
 END_TEST
 
-/* --- flushes that fail ---------------------------------------------------- */
-
-static AioEngineOps shim_ops;
-static const AioEngineOps *real_ops;
-
-/* The engine with one more way to fail: fdatasync. */
-static bool shim_submit(AioContext *ctx, void *state, AioRequest *req)
-{
-    if (req->op == AIO_OP_FDATASYNC) {
-        int err = atomic_exchange(&faults.sync_error, 0);
-
-        atomic_fetch_add(&faults.nr_syncs, 1);
-        if (err) {
-            req->result = -err;
-            return false;
-        }
-    }
-    return real_ops->submit(ctx, state, req);
-}
-
-/* Variants: the ring; epoll and workers; the ring with aio=threads. */
-static AioContext *shim_graph(int variant)
-{
-    AioContext *ctx;
-
-    real_ops = variant == 1 ? &aio_threads_ops : &aio_uring_ops;
-    shim_ops = *real_ops;
-    shim_ops.submit = shim_submit;
-    if (variant == 2) {
-        shim_ops.submit = real_ops->submit; /* fdatasync() fails itself */
-    }
-    ctx = aio_context_new_with_ops(&shim_ops, NULL);
-    if (ctx) {
-        block_graph_free(graph);
-        graph = block_graph_new(ctx, NULL);
-    }
-    return ctx;
-}
-
-static void unshim_graph(AioContext *ctx)
-{
-    block_graph_free(graph);
-    aio_context_unref(ctx);
-    graph_setup();
-}
-
-START_TEST(after_a_failed_flush_none_succeeds_until_the_node_is_closed)
-{
-    const char *aio = _i == 2 ? "threads" : "io_uring";
-    AioContext *ctx = shim_graph(_i);
-    BlockBackend *blk;
-
-    if (!ctx) {
-        return; /* no io_uring here */
-    }
-    make_file("disk", 4096);
-    blk = file_backend("file,filename=%s/disk,aio=%s", aio);
-    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", 0), 0);
-    ck_assert_int_eq(blk_flush(blk), 0);
-    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "b", 0), 0);
-    atomic_store(&faults.sync_error, EIO);
-    ck_assert_int_eq(blk_flush(blk), -EIO);
-    atomic_store(&faults.nr_syncs, 0);
-    for (int i = 0; i < 3; i++) {
-        ck_assert_int_eq(blk_pwrite(blk, 0, 1, "c", 0), 0);
-        ck_assert_int_eq(blk_flush(blk), -EIO);
-        ck_assert_int_eq(blk_pwrite(blk, 0, 1, "d", BDRV_REQ_FUA), -EIO);
-        ck_assert_int_eq(blk_pwrite_zeroes(blk, 0, 1, BDRV_REQ_FUA), -EIO);
-    }
-    ck_assert_int_eq(atomic_load(&faults.nr_syncs), 0);
-    /* A new descriptor would not know; the node does. */
-    reopen_fails(blk_bs(blk), "cache.direct=on", EIO, "could not flush");
-    close_backend(blk);
-    blk = file_backend("file,filename=%s/disk,aio=%s", aio);
-    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "e", 0), 0);
-    ck_assert_int_eq(blk_flush(blk), 0);
-    close_backend(blk);
-    unshim_graph(ctx);
-}
-END_TEST
-
-START_TEST(after_a_failed_fua_write_no_flush_succeeds)
-{
-    AioContext *ctx = shim_graph(_i);
-    BlockBackend *blk;
-
-    if (!ctx) {
-        return; /* no io_uring here */
-    }
-    make_file("disk", 4096);
-    blk = file_backend("file,filename=%s/disk,aio=%s",
-                       _i == 2 ? "threads" : "io_uring");
-    atomic_store(&faults.sync_error, ENOSPC);
-    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), -ENOSPC);
-    ck_assert_int_eq(blk_flush(blk), -EIO);
-    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), -EIO);
-    close_backend(blk);
-    unshim_graph(ctx);
-}
-END_TEST
-
-START_TEST(with_direct_io_a_failed_flush_may_be_tried_again)
-{
-    AioContext *ctx = shim_graph(_i);
-    BlockBackend *blk;
-
-    if (!ctx) {
-        return; /* no io_uring here */
-    }
-    make_file("disk", 4096);
-    blk = file_backend("file,filename=%s/disk,cache.direct=on,aio=%s",
-                       _i == 2 ? "threads" : "io_uring");
-    if (blk) {
-        ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", 0), 0);
-        atomic_store(&faults.sync_error, EIO);
-        ck_assert_int_eq(blk_flush(blk), -EIO);
-        ck_assert_int_eq(blk_flush(blk), 0);
-        close_backend(blk);
-    }
-    unshim_graph(ctx);
-}
-END_TEST
-
-START_TEST(without_flushes_nothing_is_synced)
-{
-    AioContext *ctx = shim_graph(_i);
-    BlockBackend *blk;
-
-    if (!ctx) {
-        return; /* no io_uring here */
-    }
-    make_file("disk", 4096);
-    blk = file_backend("file,filename=%s/disk,cache.no-flush=on,aio=%s",
-                       _i == 2 ? "threads" : "io_uring");
-    atomic_store(&faults.nr_syncs, 0);
-    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), 0);
-    ck_assert_int_eq(blk_flush(blk), 0);
-    close_backend(blk);
-    ck_assert_int_eq(atomic_load(&faults.nr_syncs), 0);
-    unshim_graph(ctx);
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("file-faults");
@@ -645,11 +485,5 @@ int main(void)
     PROMISE(tc, each_call_of_a_new_image_may_fail);
     PROMISE(tc, extents_that_cannot_be_asked_for_are_data);
     PROMISE(tc, a_reopen_leaves_no_moment_without_locks);
-    tcase_add_loop_test(
-        tc, after_a_failed_flush_none_succeeds_until_the_node_is_closed, 0, 3);
-    tcase_add_loop_test(tc, after_a_failed_fua_write_no_flush_succeeds, 0, 3);
-    tcase_add_loop_test(tc, with_direct_io_a_failed_flush_may_be_tried_again,
-                        0, 3);
-    tcase_add_loop_test(tc, without_flushes_nothing_is_synced, 0, 3);
     return check_main(suite);
 }

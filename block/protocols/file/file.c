@@ -148,7 +148,8 @@ static int coroutine_fn open_next(BdrvReopenState *state,
     FileHandle *next;
     int ret = 0;
 
-    if (s->handle->writable) {
+    if (s->handle->writable &&
+        !(bdrv_open_flags(state->bs) & BDRV_O_NO_FLUSH)) {
         /* A new descriptor does not hear of old failures to write back. */
         ret = file_flush(state->bs);
         if (ret < 0) {

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The driver "file" when its requests fail, or wait.
+ *
+ * The requests go through an engine that can fail or hold them; for
+ * aio=threads this program defines fdatasync().  Variants: the ring; epoll and
+ * workers; the ring with aio=threads.
+ */
+#include "file-fixture.h"
+
+#include "util/aio-engine.h"
+
+#include <dlfcn.h>
+#include <stdatomic.h>
+
+static struct Shim {
+    AioEngineOps ops;
+    const AioEngineOps *real;
+
+    /* Any thread. */
+    _Atomic int sync_error; /* errno of the next sync; 0 none */
+    _Atomic int nr_syncs;
+
+    /* Main thread. */
+    int write_error;        /* errno of the next write; 0 none */
+    int nr_writes;
+    unsigned hold;          /* bit for each AioOp that is held */
+    AioRequest *held;       /* the last request that was */
+    void *state;            /* of the engine */
+} shim;
+
+static int take_sync_error(void)
+{
+    atomic_fetch_add(&shim.nr_syncs, 1);
+    return atomic_exchange(&shim.sync_error, 0);
+}
+
+int fdatasync(int fd)
+{
+    int (*real)(int fd) = (__typeof__(real))dlsym(RTLD_NEXT, "fdatasync");
+    int err = take_sync_error();
+
+    if (err) {
+        errno = err;
+        return -1;
+    }
+    return real(fd);
+}
+
+static int planned_error(AioRequest *req)
+{
+    int err = 0;
+
+    if (req->op == AIO_OP_FDATASYNC && shim.real != &aio_threads_ops) {
+        err = take_sync_error();
+    } else if (req->op == AIO_OP_WRITEV) {
+        shim.nr_writes++;
+        err = shim.write_error;
+        shim.write_error = 0;
+    }
+    return err;
+}
+
+static bool shim_submit(AioContext *ctx, void *state, AioRequest *req)
+{
+    int err;
+
+    if (shim.hold & (1u << req->op)) {
+        g_assert(!shim.held);
+        shim.held = req;
+        shim.state = state;
+        return true;
+    }
+    err = planned_error(req);
+    if (err) {
+        req->result = -err;
+        return false;
+    }
+    return shim.real->submit(ctx, state, req);
+}
+
+/* Let the held request go, or fail with @err; others are not held then. */
+static void let_go(AioContext *ctx, int err)
+{
+    AioRequest *req = shim.held;
+
+    ck_assert_ptr_nonnull(req);
+    shim.hold = 0;
+    shim.held = NULL;
+    if (err) {
+        req->result = -err;
+        aio_co_wake(req->co);
+    } else if (!shim.real->submit(ctx, shim.state, req)) {
+        aio_co_wake(req->co);
+    }
+}
+
+/* A graph on the engine of a variant; false: this system does not have it. */
+static AioContext *shim_graph(int variant)
+{
+    AioContext *ctx;
+
+    memset(&shim, 0, sizeof(shim));
+    shim.real = variant == 1 ? &aio_threads_ops : &aio_uring_ops;
+    shim.ops = *shim.real;
+    shim.ops.submit = shim_submit;
+    ctx = aio_context_new_with_ops(&shim.ops, NULL);
+    if (ctx) {
+        block_graph_free(graph);
+        graph = block_graph_new(ctx, NULL);
+    }
+    return ctx;
+}
+
+static void unshim_graph(AioContext *ctx)
+{
+    block_graph_free(graph);
+    aio_context_unref(ctx);
+    graph_setup();
+}
+
+static const char *variant_aio(int variant)
+{
+    return variant == 2 ? "threads" : "io_uring";
+}
+
+/* --- syncs that fail ------------------------------------------------------ */
+
+START_TEST(after_a_failed_flush_none_succeeds_until_the_node_is_closed)
+{
+    const char *aio = variant_aio(_i);
+    AioContext *ctx = shim_graph(_i);
+    BlockBackend *blk;
+
+    if (!ctx) {
+        return; /* no io_uring here */
+    }
+    make_file("disk", 4096);
+    blk = file_backend("file,filename=%s/disk,aio=%s", aio);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", 0), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "b", 0), 0);
+    atomic_store(&shim.sync_error, EIO);
+    ck_assert_int_eq(blk_flush(blk), -EIO);
+    atomic_store(&shim.nr_syncs, 0);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(blk_pwrite(blk, 0, 1, "c", 0), 0);
+        ck_assert_int_eq(blk_flush(blk), -EIO);
+        ck_assert_int_eq(blk_pwrite(blk, 0, 1, "d", BDRV_REQ_FUA), -EIO);
+        ck_assert_int_eq(blk_pwrite_zeroes(blk, 0, 1, BDRV_REQ_FUA), -EIO);
+    }
+    ck_assert_int_eq(atomic_load(&shim.nr_syncs), 0);
+    /* A new descriptor would not know; the node does. */
+    reopen_fails(blk_bs(blk), "cache.direct=on", EIO, "could not flush");
+    close_backend(blk);
+    blk = file_backend("file,filename=%s/disk,aio=%s", aio);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "e", 0), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    close_backend(blk);
+    unshim_graph(ctx);
+}
+END_TEST
+
+START_TEST(after_a_failed_fua_write_no_flush_succeeds)
+{
+    AioContext *ctx = shim_graph(_i);
+    BlockBackend *blk;
+
+    if (!ctx) {
+        return; /* no io_uring here */
+    }
+    make_file("disk", 4096);
+    blk = file_backend("file,filename=%s/disk,aio=%s",
+                       variant_aio(_i));
+    atomic_store(&shim.sync_error, ENOSPC);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), -ENOSPC);
+    ck_assert_int_eq(blk_flush(blk), -EIO);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), -EIO);
+    close_backend(blk);
+    unshim_graph(ctx);
+}
+END_TEST
+
+START_TEST(with_direct_io_a_failed_flush_may_be_tried_again)
+{
+    AioContext *ctx = shim_graph(_i);
+    BlockBackend *blk;
+
+    if (!ctx) {
+        return; /* no io_uring here */
+    }
+    make_file("disk", 4096);
+    blk = file_backend("file,filename=%s/disk,cache.direct=on,aio=%s",
+                       variant_aio(_i));
+    if (blk) {
+        ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", 0), 0);
+        atomic_store(&shim.sync_error, EIO);
+        ck_assert_int_eq(blk_flush(blk), -EIO);
+        ck_assert_int_eq(blk_flush(blk), 0);
+        close_backend(blk);
+    }
+    unshim_graph(ctx);
+}
+END_TEST
+
+START_TEST(without_flushes_nothing_is_synced)
+{
+    AioContext *ctx = shim_graph(_i);
+    BlockBackend *blk;
+
+    if (!ctx) {
+        return; /* no io_uring here */
+    }
+    make_file("disk", 4096);
+    blk = file_backend("file,filename=%s/disk,cache.no-flush=on,aio=%s",
+                       variant_aio(_i));
+    atomic_store(&shim.nr_syncs, 0);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    close_backend(blk);
+    ck_assert_int_eq(atomic_load(&shim.nr_syncs), 0);
+    unshim_graph(ctx);
+}
+END_TEST
+
+START_TEST(a_write_without_space_does_no_harm_to_flushes)
+{
+    AioContext *ctx = shim_graph(_i);
+    BlockBackend *blk;
+
+    if (!ctx) {
+        return; /* no io_uring here */
+    }
+    make_file("disk", 4096);
+    blk = file_backend("file,filename=%s/disk");
+    shim.write_error = ENOSPC;
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), -ENOSPC);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), 0);
+    shim.write_error = EIO;
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "b", 0), -EIO);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "b", 0), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    close_backend(blk);
+    unshim_graph(ctx);
+}
+END_TEST
+
+/* --- requests that meet --------------------------------------------------- */
+
+#define PENDING 1
+
+static void done(void *opaque, int ret)
+{
+    *(int *)opaque = ret;
+}
+
+static void settle(AioContext *ctx)
+{
+    while (aio_poll(ctx, false)) {
+    }
+}
+
+static void wait_for(AioContext *ctx, const int *ret)
+{
+    while (*ret == PENDING) {
+        aio_poll(ctx, true);
+    }
+}
+
+static void wait_until_held(AioContext *ctx)
+{
+    while (!shim.held) {
+        aio_poll(ctx, true);
+    }
+}
+
+START_TEST(a_flush_beside_a_failing_fua_write_fails_too)
+{
+    AioContext *ctx = shim_graph(_i);
+    int fua = PENDING, flush = PENDING;
+    BlockIOVec1 iov;
+    BlockBackend *blk;
+
+    if (!ctx) {
+        return; /* no io_uring here */
+    }
+    make_file("disk", 4096);
+    blk = file_backend("file,filename=%s/disk");
+    block_iov_buf(&iov, "a", 1);
+    ck_assert_int_eq(blk_pwrite(blk, 1, 1, "b", 0), 0);
+    shim.hold = 1u << AIO_OP_FDATASYNC;
+    blk_aio_pwritev(blk, 0, &iov.vec, BDRV_REQ_FUA, done, &fua);
+    wait_until_held(ctx);
+    /* Held back until it is known how the other one ends: the kernel tells
+     * of a failure once, and this one would be told that all is well. */
+    blk_aio_flush(blk, done, &flush);
+    settle(ctx);
+    ck_assert_int_eq(flush, PENDING);
+    let_go(ctx, EIO);
+    wait_for(ctx, &fua);
+    wait_for(ctx, &flush);
+    ck_assert_int_eq(fua, -EIO);
+    ck_assert_int_eq(flush, -EIO);
+    close_backend(blk);
+    unshim_graph(ctx);
+}
+END_TEST
+
+START_TEST(syncs_that_wait_together_share_one)
+{
+    enum { NR = 5 };
+    AioContext *ctx = shim_graph(_i);
+    int ret[NR];
+    BlockIOVec1 iov;
+    BlockBackend *blk;
+
+    if (!ctx) {
+        return; /* no io_uring here */
+    }
+    make_file("disk", 4096);
+    blk = file_backend("file,filename=%s/disk");
+    block_iov_buf(&iov, "a", 1);
+    shim.hold = 1u << AIO_OP_FDATASYNC;
+    for (int i = 0; i < NR; i++) {
+        ret[i] = PENDING;
+        blk_aio_pwritev(blk, i, &iov.vec, BDRV_REQ_FUA, done, &ret[i]);
+    }
+    while (shim.nr_writes < NR || !shim.held) {
+        aio_poll(ctx, true);
+    }
+    settle(ctx);
+    atomic_store(&shim.nr_syncs, 0);
+    let_go(ctx, 0);
+    for (int i = 0; i < NR; i++) {
+        wait_for(ctx, &ret[i]);
+        ck_assert_int_eq(ret[i], 0);
+    }
+    /* The held one covers its own write; one more covers all the others,
+     * unless a write ended after that one began. */
+    ck_assert_int_ge(atomic_load(&shim.nr_syncs), 1);
+    ck_assert_int_le(atomic_load(&shim.nr_syncs), NR - 1);
+    close_backend(blk);
+    unshim_graph(ctx);
+}
+END_TEST
+
+/* A call on an edge, as formats make them. */
+typedef struct EdgeCall {
+    BdrvChild *child;
+    int64_t offset;
+    bool zero;
+    int ret;
+} EdgeCall;
+
+static void coroutine_fn edge_entry(void *opaque)
+{
+    EdgeCall *call = opaque;
+
+    call->ret = call->zero ? bdrv_co_pwrite_zeroes(call->child, call->offset,
+                                                   4096, 0)
+                           : bdrv_co_pwrite(call->child, call->offset, 4096,
+                                            memset(g_alloca(4096), 'w', 4096),
+                                            0);
+}
+
+START_TEST(no_write_beyond_the_end_meets_an_allocation_there)
+{
+    AioContext *ctx = shim_graph(_i);
+    EdgeCall zero = { .offset = 4096, .zero = true, .ret = PENDING };
+    EdgeCall beyond = { .offset = 8192, .ret = PENDING };
+    EdgeCall inside = { .offset = 0, .ret = PENDING };
+    BlockBackend *blk;
+
+    if (!ctx) {
+        return; /* no io_uring here */
+    }
+    make_file("disk", 4096);
+    blk = file_backend("pass,file.driver=file,file.filename=%s/disk");
+    zero.child = beyond.child = inside.child =
+        bdrv_find_child(blk_bs(blk), "file");
+    shim.hold = 1u << AIO_OP_FALLOCATE;
+    aio_co_enter(ctx, coroutine_create(edge_entry, &zero));
+    wait_until_held(ctx);
+    aio_co_enter(ctx, coroutine_create(edge_entry, &beyond));
+    aio_co_enter(ctx, coroutine_create(edge_entry, &inside));
+    /* Inside the file nothing waits. */
+    wait_for(ctx, &inside.ret);
+    settle(ctx);
+    ck_assert_int_eq(shim.nr_writes, 1);
+    ck_assert_int_eq(beyond.ret, PENDING);
+    let_go(ctx, 0);
+    wait_for(ctx, &zero.ret);
+    wait_for(ctx, &beyond.ret);
+    ck_assert_int_eq(inside.ret | zero.ret | beyond.ret, 0);
+    ck_assert_int_eq(file_length("disk"), 12288);
+    close_backend(blk);
+    expect_bytes("disk", 4096, 4096, 0);
+    expect_bytes("disk", 8192, 4096, 'w');
+    unshim_graph(ctx);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("file-sync");
+    TCase *tc = tcase_create("file-sync");
+
+    register_pass_driver();
+    tcase_add_checked_fixture(tc, file_setup, file_teardown);
+    tcase_set_timeout(tc, 100);
+    suite_add_tcase(suite, tc);
+    tcase_add_loop_test(
+        tc, after_a_failed_flush_none_succeeds_until_the_node_is_closed, 0, 3);
+    tcase_add_loop_test(tc, after_a_failed_fua_write_no_flush_succeeds, 0, 3);
+    tcase_add_loop_test(tc, with_direct_io_a_failed_flush_may_be_tried_again,
+                        0, 3);
+    tcase_add_loop_test(tc, without_flushes_nothing_is_synced, 0, 3);
+    tcase_add_loop_test(tc, a_write_without_space_does_no_harm_to_flushes, 0,
+                        2);
+    tcase_add_loop_test(tc, a_flush_beside_a_failing_fua_write_fails_too, 0,
+                        2);
+    tcase_add_loop_test(tc, syncs_that_wait_together_share_one, 0, 2);
+    tcase_add_loop_test(
+        tc, no_write_beyond_the_end_meets_an_allocation_there, 0, 2);
+    return check_main(suite);
+}
