@@ -12,6 +12,12 @@
 
 #include <dlfcn.h>
 #include <stdatomic.h>
+#include <stdio.h>
+
+/* What a file system may lack of fallocate. */
+#define REFUSE_PUNCH 1
+#define REFUSE_ZERO_RANGE 2
+#define REFUSE_ALLOCATE 4
 
 static struct Shim {
     AioEngineOps ops;
@@ -24,6 +30,8 @@ static struct Shim {
     /* Main thread. */
     int write_error;        /* errno of the next write; 0 none */
     int nr_writes;
+    unsigned refuse;        /* ways of fallocate: REFUSE_* */
+    int nr_refused;
     unsigned hold;          /* bit for each AioOp that is held */
     AioRequest *held;       /* the last request that was */
     void *state;            /* of the engine */
@@ -47,6 +55,16 @@ int fdatasync(int fd)
     return real(fd);
 }
 
+static bool is_refused(const AioRequest *req)
+{
+    unsigned way = req->flags & FALLOC_FL_PUNCH_HOLE   ? REFUSE_PUNCH
+                   : req->flags & FALLOC_FL_ZERO_RANGE ? REFUSE_ZERO_RANGE
+                                                       : REFUSE_ALLOCATE;
+
+    shim.nr_refused += (shim.refuse & way) != 0;
+    return shim.refuse & way;
+}
+
 static int planned_error(AioRequest *req)
 {
     int err = 0;
@@ -57,6 +75,8 @@ static int planned_error(AioRequest *req)
         shim.nr_writes++;
         err = shim.write_error;
         shim.write_error = 0;
+    } else if (req->op == AIO_OP_FALLOCATE && is_refused(req)) {
+        err = EOPNOTSUPP;
     }
     return err;
 }
@@ -349,6 +369,7 @@ typedef struct EdgeCall {
     BdrvChild *child;
     int64_t offset;
     bool zero;
+    unsigned flags;
     int ret;
 } EdgeCall;
 
@@ -357,7 +378,7 @@ static void coroutine_fn edge_entry(void *opaque)
     EdgeCall *call = opaque;
 
     call->ret = call->zero ? bdrv_co_pwrite_zeroes(call->child, call->offset,
-                                                   4096, 0)
+                                                   4096, call->flags)
                            : bdrv_co_pwrite(call->child, call->offset, 4096,
                                             memset(g_alloca(4096), 'w', 4096),
                                             0);
@@ -400,6 +421,77 @@ START_TEST(no_write_beyond_the_end_meets_an_allocation_there)
 }
 END_TEST
 
+/* --- file systems that cannot do much ------------------------------------- */
+
+/* A zero write of 4 KiB at @offset by way of the filter's edge. */
+static int zero_write(AioContext *ctx, BlockBackend *blk, int64_t offset,
+                      unsigned flags)
+{
+    EdgeCall call = { .child = bdrv_find_child(blk_bs(blk), "file"),
+                      .offset = offset, .zero = true, .flags = flags,
+                      .ret = PENDING };
+
+    aio_co_enter(ctx, coroutine_create(edge_entry, &call));
+    wait_for(ctx, &call.ret);
+    return call.ret;
+}
+
+/* Somebody else makes the file longer, with what is not zero. */
+static void grow_with_junk(const char *name, int64_t bytes)
+{
+    g_autofree char *path = path_of(name);
+    g_autofree char *junk = g_strnfill(bytes, 'j');
+    FILE *file = fopen(path, "r+");
+
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fwrite(junk, 1, bytes, file), bytes);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+START_TEST(zero_writes_find_a_way_on_any_file_system)
+{
+    AioContext *ctx = shim_graph(0);
+
+    if (!ctx) {
+        return; /* no io_uring here */
+    }
+    for (shim.refuse = 0; shim.refuse < 8; shim.refuse++) {
+        for (unsigned unmap = 0; unmap < 2; unmap++) {
+            unsigned flags = unmap ? BDRV_REQ_MAY_UNMAP : 0;
+            BlockBackend *blk;
+            int ret;
+
+            make_file("disk", 4096);
+            grow_with_junk("disk", 4096);
+            blk = file_backend("pass,discard=unmap,file.driver=file,"
+                               "file.discard=unmap,file.filename=%s/disk");
+            grow_with_junk("disk", 20480);
+            shim.nr_refused = 0;
+            ck_assert_int_eq(zero_write(ctx, blk, 0, flags), 0);
+            ck_assert_int_eq(zero_write(ctx, blk, 2048, flags), 0);
+            ck_assert_int_eq(zero_write(ctx, blk, 8192, flags), 0);
+            ck_assert_int_eq(zero_write(ctx, blk, 30000, flags), 0);
+            ck_assert_int_eq(zero_write(ctx, blk, 30001, flags), 0);
+            /* What was refused once is not tried again. */
+            ck_assert_int_le(shim.nr_refused,
+                             __builtin_popcount(shim.refuse));
+            ret = zero_write(ctx, blk, 0, flags | BDRV_REQ_NO_FALLBACK);
+            ck_assert(ret == 0 || (ret == -ENOTSUP && shim.refuse & 2));
+            ck_assert_int_eq(blk_pdiscard(blk, 0, 4096), 0);
+            close_backend(blk);
+            expect_bytes("disk", 0, 6144, 0);
+            expect_bytes("disk", 6144, 2048, 'j');
+            expect_bytes("disk", 8192, 4096, 0);
+            expect_bytes("disk", 12288, 8192, 'j');
+            expect_bytes("disk", 20480, 34097 - 20480, 0);
+            ck_assert_int_eq(file_length("disk"), 34097);
+        }
+    }
+    shim.refuse = 0;
+    unshim_graph(ctx);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("file-sync");
@@ -422,5 +514,6 @@ int main(void)
     tcase_add_loop_test(tc, syncs_that_wait_together_share_one, 0, 2);
     tcase_add_loop_test(
         tc, no_write_beyond_the_end_meets_an_allocation_there, 0, 2);
+    PROMISE(tc, zero_writes_find_a_way_on_any_file_system);
     return check_main(suite);
 }

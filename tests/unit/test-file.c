@@ -107,6 +107,36 @@ START_TEST(auto_read_only_does_not_make_a_writable_file_read_only)
 }
 END_TEST
 
+/* The number of our descriptor of a file. */
+static int descriptor_of(const char *name)
+{
+    g_autofree char *path = path_of(name);
+
+    for (int fd = 0; fd < 1000; fd++) {
+        g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+        g_autofree char *target = g_file_read_link(link, NULL);
+
+        if (target && strcmp(target, path) == 0) {
+            return fd;
+        }
+    }
+    ck_abort_msg("'%s' is not open", path);
+}
+
+START_TEST(the_descriptor_blocks_and_is_not_inherited)
+{
+    BlockDriverState *bs;
+    int fd;
+
+    make_file("disk", 512);
+    bs = file_open_ok("file,filename=%s/disk");
+    fd = descriptor_of("disk");
+    ck_assert_int_eq(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+    ck_assert_int_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    bdrv_unref(bs);
+}
+END_TEST
+
 /* --- direct I/O ----------------------------------------------------------- */
 
 START_TEST(direct_io_takes_requests_of_any_alignment)
@@ -436,6 +466,7 @@ int main(void)
     PROMISE(tc, wrong_options_are_refused_by_name);
     PROMISE(tc, a_file_that_cannot_be_written_opens_only_read_only);
     PROMISE(tc, auto_read_only_does_not_make_a_writable_file_read_only);
+    PROMISE(tc, the_descriptor_blocks_and_is_not_inherited);
     PROMISE(tc, direct_io_takes_requests_of_any_alignment);
     PROMISE(tc, reopen_changes_what_can_be_written);
     PROMISE(tc, reopen_changes_the_cache_and_the_way_of_io);
