@@ -199,6 +199,20 @@ static inline bool has_direct_io(const char *name)
     return fd >= 0;
 }
 
+/** Whether the file system of the test has fallocate. */
+static inline bool has_fallocate(void)
+{
+    g_autofree char *path = path_of("fallocate");
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    bool works;
+
+    ck_assert_int_ge(fd, 0);
+    works = fallocate(fd, 0, 0, 4096) == 0;
+    close(fd);
+    unlink(path);
+    return works;
+}
+
 static inline int try_reopen(BlockDriverState *bs, const char *text,
                              GError **errp)
 {

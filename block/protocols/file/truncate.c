@@ -88,11 +88,14 @@ static int write_new_part(const FileHandle *h, int64_t old, int64_t new)
 static int set_length(const FileHandle *h, const BlockTruncate *how,
                       int64_t old)
 {
+    int ret = -EOPNOTSUPP;
+
     if (how->offset > old && how->prealloc == PREALLOC_MODE_FALLOC) {
-        return do_fallocate(h, old, how->offset);
+        ret = do_fallocate(h, old, how->offset);
     }
-    if (how->offset > old && how->prealloc == PREALLOC_MODE_FULL) {
-        return write_new_part(h, old, how->offset);
+    if (how->offset > old && how->prealloc != PREALLOC_MODE_OFF) {
+        /* To write is another way to reserve, where there is no quick one. */
+        return ret == -EOPNOTSUPP ? write_new_part(h, old, how->offset) : ret;
     }
     return ftruncate(h->fd, how->offset) < 0 ? -errno : 0;
 }
