@@ -8,6 +8,9 @@
 
 #include "util/lock.h"
 
+#include <sched.h>
+#include <sys/mount.h>
+
 #define KIB 1024
 #define MIB (1024 * 1024)
 
@@ -208,6 +211,50 @@ START_TEST(a_file_that_became_shorter_reads_as_zero)
     ck_assert_int_eq(blk_block_status(blk, 32 * KIB, KIB, &extent), 0);
     ck_assert_uint_eq(extent.status & BDRV_BLOCK_ZERO, BDRV_BLOCK_ZERO);
     close_backend(blk);
+}
+END_TEST
+
+/* --- a full disk ---------------------------------------------------------- */
+
+/* Mount a small file system over the test's directory, for us alone. */
+static bool mount_small(const char *size)
+{
+    g_autofree char *options = g_strdup_printf("size=%s", size);
+
+    return unshare(CLONE_NEWNS) == 0 &&
+           mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount("none", file_dir, "tmpfs", 0, options) == 0;
+}
+
+START_TEST(a_full_disk_fails_what_does_not_fit_and_nothing_else)
+{
+    BlockTruncate how = { .offset = 4 * MIB, .exact = true,
+                          .prealloc = _i ? PREALLOC_MODE_FULL
+                                         : PREALLOC_MODE_FALLOC };
+    GError *error = NULL;
+    BlockBackend *blk;
+
+    if (!mount_small("1M")) {
+        return; /* not allowed here */
+    }
+    make_file("disk", 3 * MIB);
+    blk = file_backend("file,filename=%s/disk,discard=unmap,aio=%s",
+                       _i ? "threads" : "io_uring");
+    ck_assert_int_eq(write_bytes(blk, 0, 512 * KIB, 'f'), 0);
+    ck_assert_int_eq(write_bytes(blk, MIB, MIB, 'x'), -ENOSPC);
+    ck_assert_int_eq(blk_pwrite_zeroes(blk, 2 * MIB, MIB, 0), -ENOSPC);
+    ck_assert_int_lt(blk_truncate(blk, &how, &error), 0);
+    expect_error(&error, ENOSPC, "disk'");
+    ck_assert_int_eq(file_length("disk"), 3 * MIB);
+    create_fails("filename=%s/new,size=2M,preallocation=full", ENOSPC,
+                 "new'");
+    ck_assert_int_eq(blk_flush(blk), 0);
+    expect_bytes("disk", 0, 512 * KIB, 'f');
+    ck_assert_int_eq(blk_pdiscard(blk, MIB, 2 * MIB), 0);
+    ck_assert_int_eq(write_bytes(blk, MIB, 256 * KIB, 'y'), 0);
+    expect_bytes("disk", MIB, 256 * KIB, 'y');
+    close_backend(blk);
+    umount(file_dir);
 }
 END_TEST
 
@@ -553,6 +600,8 @@ static void add_tests(Suite *suite, const char *name, SFun setup)
     PROMISE(tc, a_file_that_became_shorter_reads_as_zero);
     tcase_add_loop_test(tc, extents_are_right_directly_after_every_change, 0,
                         2);
+    tcase_add_loop_test(
+        tc, a_full_disk_fails_what_does_not_fit_and_nothing_else, 0, 2);
     PROMISE(tc, the_space_of_a_file_is_what_the_system_says);
     PROMISE(tc, files_are_copied_in_the_kernel);
     PROMISE(tc, a_copy_inside_one_file_must_not_overlap);
