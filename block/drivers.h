@@ -10,6 +10,7 @@
 /** Calls @X with the C name of each driver's table, block_driver_NAME. */
 #define BLOCK_DRIVERS(X)                                                      \
     X(blkdebug)                                                               \
+    X(blklogwrites)                                                           \
     X(file)                                                                   \
     X(null_co)                                                                \
     X(raw)                                                                    \
