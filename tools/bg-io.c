@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * bg-io: try an image out, a command at a time.
+ *
+ * Commands come from -c or, without any, from standard input.  While the
+ * program waits for a line, the event loop goes on: asynchronous requests end
+ * and say so.  The exit status is 1 when the image could not be opened or any
+ * command failed.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/io-command.h"
+#include "tools/tool-print.h"
+
+#define LINE_READ_BYTES 4096
+#define PROMPT "bg-io> "
+
+enum {
+    OPTION_OBJECT = 256,
+    OPTION_IMAGE_OPTS,
+};
+
+typedef struct Arguments {
+    ToolImage image;
+    const char *name;       /* of the image, or NULL */
+    GPtrArray *commands;    /* of -c; points into argv */
+    bool misalign;
+} Arguments;
+
+static const struct option long_options[] = {
+    { "aio", required_argument, NULL, 'i' },
+    { "cache", required_argument, NULL, 't' },
+    { "cmd", required_argument, NULL, 'c' },
+    { "copy-on-read", no_argument, NULL, 'C' },
+    { "discard", required_argument, NULL, 'd' },
+    { "force-share", no_argument, NULL, 'U' },
+    { "format", required_argument, NULL, 'f' },
+    { "help", no_argument, NULL, 'h' },
+    { "image-opts", no_argument, NULL, OPTION_IMAGE_OPTS },
+    { "misalign", no_argument, NULL, 'm' },
+    { "native-aio", no_argument, NULL, 'k' },
+    { "nocache", no_argument, NULL, 'n' },
+    { "object", required_argument, NULL, OPTION_OBJECT },
+    { "read-only", no_argument, NULL, 'r' },
+    { "snapshot", no_argument, NULL, 's' },
+    { "trace", required_argument, NULL, 'T' },
+    { "version", no_argument, NULL, 'V' },
+    { NULL, 0, NULL, 0 },
+};
+
+static void print_help(void)
+{
+    printf(
+"Usage: bg-io [OPTIONS]... [-c STRING]... [file]\n"
+"Read, write and look at an image, a command at a time\n"
+"\n"
+"  -c, --cmd STRING     run this command; may be given again.  Without any,\n"
+"                       commands are read from standard input\n"
+"  -f, --format FMT     the driver of the image (default: raw)\n"
+"      --image-opts     the file argument is key=value,... text\n"
+"  -r, --read-only      do not write\n"
+"  -n, --nocache        past the page cache; the same as -t none\n"
+"  -t, --cache=MODE     none, off, writeback, writethrough, directsync, unsafe\n"
+"  -d, --discard=MODE   ignore, off, unmap, on\n"
+"  -i, --aio=MODE       threads, native or io_uring (native means io_uring)\n"
+"  -k, --native-aio     the same as -i native\n"
+"  -m, --misalign       use buffers that are not aligned\n"
+"  -U, --force-share    read even while others write; needs -r\n"
+"  -h, --help           show this text and exit\n"
+"  -V, --version        show the version and exit\n"
+"\n"
+"Refused, since this version cannot do it: -s (--snapshot), -C\n"
+"(--copy-on-read), -T (--trace), and any --object.\n"
+"\n"
+"See 'bg-io -c help' for the commands.\n");
+}
+
+/* Say which option is at fault, and why. */
+static int refuse(const char *option, const char *why)
+{
+    tool_error("%s: %s", option, why);
+    return -ENOTSUP;
+}
+
+static int bad_mode(const char *what)
+{
+    tool_error("Invalid %s option: %s", what, optarg);
+    return -EINVAL;
+}
+
+static int refuse_option(int letter)
+{
+    switch (letter) {
+    case 's':
+        return refuse("-s (--snapshot)", "needs an overlay format, and this "
+                      "version has none");
+    case 'C':
+        return refuse("-C (--copy-on-read)", "this version has no "
+                      "copy-on-read node");
+    case 'T':
+        return refuse("-T (--trace)", "this version has no trace events");
+    case OPTION_OBJECT:
+        tool_error("--object: unknown object '%s'", optarg);
+        return -EINVAL;
+    default:
+        print_help();
+        return -EINVAL;
+    }
+}
+
+/* Returns 0 or a negative errno, printed. */
+static int parse_option(Arguments *args, int letter)
+{
+    ToolImage *image = &args->image;
+
+    switch (letter) {
+    case 'c':
+        g_ptr_array_add(args->commands, optarg);
+        return 0;
+    case 'd':
+        return tool_image_set_discard(image, optarg) < 0 ?
+               bad_mode("discard") : 0;
+    case 'f':
+        image->format = optarg;
+        return 0;
+    case 'i':
+        return tool_image_set_aio(image, optarg) < 0 ? bad_mode("aio") : 0;
+    case 'k':
+        return tool_image_set_aio(image, "native");
+    case 'm':
+        args->misalign = true;
+        return 0;
+    case 'n':
+        return tool_image_set_cache(image, "none");
+    case 'r':
+        image->read_only = true;
+        return 0;
+    case 't':
+        return tool_image_set_cache(image, optarg) < 0 ? bad_mode("cache") : 0;
+    case 'U':
+        image->force_share = true;
+        return 0;
+    case OPTION_IMAGE_OPTS:
+        image->image_opts = true;
+        return 0;
+    default:
+        return refuse_option(letter);
+    }
+}
+
+/* Returns 0 or a negative errno, printed.  -h and -V do not return. */
+static int parse_arguments(Arguments *args, int argc, char **argv)
+{
+    int letter;
+
+    while ((letter = getopt_long(argc, argv, "hVc:d:f:rsnCmki:t:T:U",
+                                 long_options, NULL)) != -1) {
+        int ret;
+
+        if (letter == 'h') {
+            print_help();
+            exit(EXIT_SUCCESS);
+        } else if (letter == 'V') {
+            printf("bg-io version %s\n", block_version());
+            exit(EXIT_SUCCESS);
+        }
+        ret = parse_option(args, letter);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (argc - optind > 1) {
+        print_help();
+        return -EINVAL;
+    }
+    if (args->image.format && args->image.image_opts) {
+        tool_error("--image-opts and -f are mutually exclusive");
+        return -EINVAL;
+    }
+    args->name = argv[optind];
+    return 0;
+}
+
+/* --- where commands come from --------------------------------------------- */
+
+static int run_commands(IoSession *io, const GPtrArray *commands)
+{
+    int first_error = 0;
+
+    for (guint i = 0; i < commands->len && !io->quit; i++) {
+        int ret = io_command_run(io, g_ptr_array_index(commands, i));
+
+        first_error = first_error ? first_error : ret;
+    }
+    return first_error;
+}
+
+/* Turn the event loop until standard input has something to read. */
+static void wait_for_input(AioContext *ctx)
+{
+    struct pollfd fds[] = {
+        { .fd = STDIN_FILENO, .events = POLLIN },
+        { .fd = aio_context_get_fd(ctx), .events = POLLIN },
+    };
+
+    for (;;) {
+        int64_t wait_ns;
+
+        while (aio_poll(ctx, false)) {
+            /* whatever is ready */
+        }
+        wait_ns = aio_context_prepare(ctx);
+        if (ppoll(fds, G_N_ELEMENTS(fds),
+                  wait_ns < 0 ? NULL : &(struct timespec) {
+                      wait_ns / 1000000000, wait_ns % 1000000000 },
+                  NULL) > 0 && fds[0].revents) {
+            return;
+        }
+    }
+}
+
+/* The next line without its end, or NULL.  @text holds what was read ahead. */
+static char *read_line(AioContext *ctx, GString *text)
+{
+    char buf[LINE_READ_BYTES];
+    char *line;
+    char *end;
+    ssize_t nr;
+
+    while (!(end = memchr(text->str, '\n', text->len))) {
+        wait_for_input(ctx);
+        nr = read(STDIN_FILENO, buf, sizeof(buf));
+        if (nr < 0 && (errno == EINTR || errno == EAGAIN)) {
+            continue;
+        }
+        if (nr <= 0) {
+            break;
+        }
+        g_string_append_len(text, buf, nr);
+    }
+    if (!end && text->len == 0) {
+        return NULL;
+    }
+    line = g_strndup(text->str, end ? (gsize)(end - text->str) : text->len);
+    g_string_erase(text, 0, end ? end - text->str + 1 : -1);
+    return line;
+}
+
+static int run_stdin(IoSession *io)
+{
+    AioContext *ctx = block_graph_aio_context(io->graph);
+    GString *text = g_string_new(NULL);
+    int first_error = 0;
+    char *line;
+
+    while (!io->quit) {
+        int ret;
+
+        printf(PROMPT);
+        fflush(stdout);
+        line = read_line(ctx, text);
+        if (!line) {
+            break;
+        }
+        ret = io_command_run(io, line);
+        first_error = first_error ? first_error : ret;
+        g_free(line);
+    }
+    g_string_free(text, TRUE);
+    return first_error;
+}
+
+static int run(const Arguments *args)
+{
+    IoSession io = { .misalign = args->misalign };
+    GError *error = NULL;
+    int ret = 0;
+
+    io.graph = block_graph_new(NULL, &error);
+    if (!io.graph) {
+        tool_report(error, NULL);
+        return -EINVAL;
+    }
+    io.told = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    if (args->name) {
+        ret = io_open(&io, &args->image, args->name, NULL);
+    }
+    if (ret == 0) {
+        ret = args->commands->len ? run_commands(&io, args->commands) :
+                                    run_stdin(&io);
+    }
+    io_close(&io);
+    g_hash_table_unref(io.told);
+    block_graph_free(io.graph);
+    return ret;
+}
+
+int main(int argc, char **argv)
+{
+    Arguments args = { .commands = g_ptr_array_new() };
+    int ret;
+
+    g_set_prgname("bg-io");
+    ret = parse_arguments(&args, argc, argv);
+    if (ret == 0) {
+        ret = run(&args);
+    }
+    g_ptr_array_free(args.commands, TRUE);
+    return ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * From what a person writes on a command line to the options of a node.
+ */
+#ifndef TOOL_IMAGE_H
+#define TOOL_IMAGE_H
+
+#include <blockgraph/options.h>
+
+/** What the options of a command line say about an image. */
+typedef struct ToolImage {
+    const char *format;  /* driver of the top node, or NULL */
+    bool image_opts;     /* the name is key=value text */
+    bool read_only;
+    bool force_share;
+    bool nocache;        /* cache.direct=on */
+    bool no_flush;       /* cache.no-flush=on */
+    bool write_through;  /* flush after each write; for the backend */
+    bool unmap;          /* discard=unmap */
+    const char *aio;     /* "threads" or "io_uring" for files, or NULL */
+} ToolImage;
+
+/** Set the cache fields of @image from a mode's name; -EINVAL: none such. */
+int tool_image_set_cache(ToolImage *image, const char *mode);
+
+/** Set @image->unmap from "unmap", "on", "ignore" or "off"; else -EINVAL. */
+int tool_image_set_discard(ToolImage *image, const char *mode);
+
+/** Set @image->aio from "threads", "native" or "io_uring"; else -EINVAL. */
+int tool_image_set_aio(ToolImage *image, const char *mode);
+
+/**
+ * The options of the top node.
+ *
+ * @image      what else was said; where the text names an option itself, the
+ *             text wins
+ * @name       a file name, json:{...}, key=value text with image_opts, or NULL
+ * @extra      options of the top node that come on top, or NULL
+ * @ret_guess  whether "raw" was assumed because nothing named a format
+ *
+ * Returns the tree, which the caller owns, or NULL with @errp set.
+ */
+BlockOptions *tool_image_options(const ToolImage *image, const char *name,
+                                 const BlockOptions *extra, bool *ret_guess,
+                                 GError **errp);
+
+#endif /* TOOL_IMAGE_H */
