@@ -67,7 +67,7 @@ static void print_help(void)
 "  -r, --read-only      do not write\n"
 "  -n, --nocache        past the page cache; the same as -t none\n"
 "  -t, --cache=MODE     none, off, writeback, writethrough, directsync, unsafe\n"
-"  -d, --discard=MODE   ignore, off, unmap, on\n"
+"  -d, --discard=MODE   unmap, on (the default), ignore, off\n"
 "  -i, --aio=MODE       threads, native or io_uring (native means io_uring)\n"
 "  -k, --native-aio     the same as -i native\n"
 "  -m, --misalign       use buffers that are not aligned\n"
@@ -303,7 +303,10 @@ static int run(const Arguments *args)
 
 int main(int argc, char **argv)
 {
-    Arguments args = { .commands = g_ptr_array_new() };
+    Arguments args = {
+        .image.unmap = true,    /* unless -d says otherwise */
+        .commands = g_ptr_array_new(),
+    };
     int ret;
 
     g_set_prgname("bg-io");

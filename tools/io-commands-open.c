@@ -164,7 +164,7 @@ static int open_option(ToolImage *image, BlockOptions **extra, int letter)
 static int open_run(IoSession *io, int argc, char **argv)
 {
     g_autoptr(BlockOptions) extra = NULL;
-    ToolImage image = { 0 };
+    ToolImage image = { .unmap = true };
     int letter;
 
     io_getopt_start();
@@ -306,7 +306,7 @@ const IoCommand io_commands_open[] = {
       " -k  the same as -i native\n"
       " -i  how files are read: threads, native or io_uring\n"
       " -t  cache mode: none, writeback, writethrough, directsync, unsafe\n"
-      " -d  what a discard does: ignore or unmap\n"
+      " -d  what a discard does: unmap (the default) or ignore\n"
       " -o  options of the node, key=value,...\n"
       " -s, -C  refused: overlays and copy-on-read\n" },
     { .name = "close", .alt_name = "c", .run = close_run,
