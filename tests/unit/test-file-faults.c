@@ -243,6 +243,42 @@ START_TEST(each_call_of_open_may_fail)
 }
 END_TEST
 
+/* How many ways there are to open the file while an fcntl(2) fails. */
+static int opens_without_fcntl(const char *format)
+{
+    g_autofree char *text = options_text(format);
+    bool happened = true;
+    int count = 0;
+
+    for (int n = 1; happened; n++) {
+        g_autoptr(GError) error = NULL;
+        BlockDriverState *bs;
+
+        arm(n, EINVAL); /* what a system without such locks says */
+        bs = bdrv_open(graph, opts(text), &error);
+        happened = disarm();
+        if (bs && happened && strcmp(faults.failed, "fcntl") == 0) {
+            BlockBackend *blk = backend_ok("user", bs, BLK_PERM_ALL, 0);
+            BlockBackend *other = file_backend("file,filename=%s/disk");
+
+            close_backend(other); /* nothing was locked against it */
+            blk_unref(blk);
+            count++;
+        }
+        bdrv_unref(bs);
+    }
+    return count;
+}
+
+START_TEST(a_file_system_without_locks_is_used_only_without_locking_on)
+{
+    make_file("disk", 4096);
+    ck_assert_int_eq(opens_without_fcntl("file,filename=%s/disk"), 1);
+    ck_assert_int_eq(opens_without_fcntl("file,filename=%s/disk,locking=on"),
+                     0);
+}
+END_TEST
+
 START_TEST(each_call_of_open_on_a_device_may_fail)
 {
     g_autofree char *loop = NULL;
@@ -478,6 +514,7 @@ int main(void)
     tcase_set_timeout(tc, 100);
     suite_add_tcase(suite, tc);
     PROMISE(tc, each_call_of_open_may_fail);
+    PROMISE(tc, a_file_system_without_locks_is_used_only_without_locking_on);
     PROMISE(tc, each_call_of_open_on_a_device_may_fail);
     PROMISE(tc, each_call_of_reopen_may_fail);
     PROMISE(tc, each_call_of_a_change_of_permissions_may_fail);
