@@ -10,6 +10,8 @@
 
 #include <blockgraph/common.h>
 
+G_BEGIN_DECLS
+
 #define BLOCK_ERROR (block_error_quark())
 
 /** The GError domain of this library.  Thread: any. */
@@ -44,5 +46,7 @@ BLOCK_API int block_error(GError **errp, int err, const char *fmt, ...)
  * BLOCK_ERROR, EIO for any other domain.  Thread: any.
  */
 BLOCK_API int block_error_code(const GError *error);
+
+G_END_DECLS
 
 #endif /* BLOCKGRAPH_ERROR_H */

@@ -1,0 +1,84 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Install into a temporary directory and use the library as strangers do.
+#
+#     check-install.sh BUILD_DIR [--update-abi]
+#
+# Every installed header compiles alone, as C11 and as C++; the examples build
+# through pkg-config and run; the exported symbols are those of abi.txt.  With
+# --update-abi, that list is written anew instead: for symbols that were added.
+# A symbol that was released is never removed.
+set -eu
+
+build=$1
+source=$(cd "$(dirname "$0")/.." && pwd)
+cc=${CC:-cc}
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+failed=0
+
+fail() {
+    echo "FAILED: $*"
+    failed=1
+}
+
+DESTDIR=$stage meson install -C "$build" --no-rebuild --quiet >/dev/null
+
+# The prefix in the file is that of a real install, so it must be moved.
+pc=$(find "$stage" -name blockgraph.pc)
+root=${pc%/lib/*}
+sed -i "s|^prefix=.*|prefix=$root|" "$pc"
+PKG_CONFIG_PATH=$(dirname "$pc")
+export PKG_CONFIG_PATH
+cflags=$(pkg-config --cflags blockgraph)
+libs=$(pkg-config --libs blockgraph)
+LD_LIBRARY_PATH=$(dirname "$(dirname "$pc")")
+export LD_LIBRARY_PATH
+
+echo "- headers"
+for header in "$root"/include/blockgraph/*.h; do
+    line="#include <blockgraph/$(basename "$header")>"
+    # shellcheck disable=SC2086
+    echo "$line" | "$cc" -x c -std=c11 -Wall -Wextra -Werror $cflags \
+        -fsyntax-only - || fail "$header as C11"
+    if command -v g++ >/dev/null; then
+        # shellcheck disable=SC2086
+        echo "$line" | g++ -x c++ -std=c++11 -Wall -Wextra -Werror $cflags \
+            -fsyntax-only - || fail "$header as C++"
+    fi
+    if grep -q '^BLOCK_API' "$header" && ! grep -q G_BEGIN_DECLS "$header"
+    then
+        fail "$header declares functions that C++ would mangle"
+    fi
+done
+
+echo "- examples"
+truncate -s 1M "$stage/disk.img"
+for example in "$source"/examples/*.c; do
+    name=$(basename "$example" .c)
+    lines=$(wc -l <"$example")
+    [ "$lines" -le 100 ] || fail "$name.c has $lines lines, at most 100"
+    # shellcheck disable=SC2086
+    "$cc" -Wall -Wextra -Wno-unused-parameter -Werror "$example" \
+        -o "$stage/$name" $cflags $libs || { fail "$name: build"; continue; }
+    timeout 60 "$stage/$name" "$stage/disk.img" || fail "$name: run"
+done
+"$root/bin/bg-io" -f raw "$stage/disk.img" -c 'write -q -P 1 0 512' \
+    -c 'read -q -P 1 0 512' || fail "bg-io: run"
+
+echo "- exported symbols"
+nm -D --defined-only "$LD_LIBRARY_PATH/libblockgraph.so" |
+    sed -n 's/.* [A-Z] \([a-z][A-Za-z0-9_]*\)\(@.*\)\{0,1\}$/\1/p' |
+    LC_ALL=C sort >"$stage/abi.txt"
+if [ "${2-}" = --update-abi ]; then
+    cp "$stage/abi.txt" "$source/scripts/abi.txt"
+fi
+LC_ALL=C comm -3 "$source/scripts/abi.txt" "$stage/abi.txt" >"$stage/changes"
+sed -n 's/^\([a-z].*\)/removed: \1/p; s/^\t\(.*\)/added: \1/p' \
+    "$stage/changes"
+if [ -s "$stage/changes" ]; then
+    fail "the exported symbols are not those of scripts/abi.txt" \
+        "(added ones: run this with --update-abi)"
+fi
+exit $failed
