@@ -9,9 +9,11 @@
  * writes in turn, and wakes them and the new heads in their threads.
  *
  * G1  A request goes without waiting only while nobody waits.
- * G2  While requests wait in a direction it has a head, and the head is woken
- *     when it becomes that and when the limits change: so it has a timer that
- *     never fires too late.  Too early does no harm: it looks again.
+ * G2  While requests wait in a direction it has a head, and a request is woken
+ *     when it becomes that, so it has a timer.  The timer never fires too late:
+ *     what others use up only makes the wait longer, and new limits begin with
+ *     empty buckets, so the head goes when they are set.  Too early does no
+ *     harm: it looks again.
  * G3  The head stays head until it goes.  The next one is the oldest request
  *     of the next member in the circle.  So of n members that wait each gets
  *     every n-th turn, whatever it sends.
@@ -266,11 +268,6 @@ void throttle_group_kick(ThrottleGroup *group)
     list_init(&wake);
     WITH_LOCK(&group->lock) {
         dispatch_locked(group, now, &wake);
-        for (unsigned dir = 0; dir < 2; dir++) {
-            if (group->head[dir]) {
-                wake_later_locked(group->head[dir], &wake);     /* G2 */
-            }
-        }
     }
     wake_all(&wake);
 }

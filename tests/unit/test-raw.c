@@ -118,13 +118,15 @@ START_TEST(a_write_past_a_fixed_window_has_no_space)
     upper = backend_ok("upper", top, READ | WRITE, ALL);
     memset(mem->data, 0xee, DISK_BYTES);
     ck_assert_int_eq(blk_pwrite(upper, 1000, 100, buf, 0), -ENOSPC);
-    ck_assert_int_eq(blk_pwrite_zeroes(upper, 1000, 100, 0), -ENOSPC);
+    ck_assert_int_eq(blk_pwrite(upper, 1000, 25, buf, 0), -ENOSPC);
+    ck_assert_int_eq(blk_pwrite_zeroes(upper, 1000, 25, 0), -ENOSPC);
     ck_assert_uint_eq(mem->count[MEM_WRITE] + mem->count[MEM_ZERO], 0);
     ck_assert_int_eq(blk_pdiscard(upper, 1000, 100), 0);
     ck_assert_int_eq(mem->last[MEM_DISCARD].offset, 2024);
     ck_assert_int_eq(mem->last[MEM_DISCARD].bytes, 24);
     ck_assert_int_eq(blk_pread(upper, 1000, 100, buf, 0), 0);
     ck_assert(block_buffer_is_zero(buf + 24, 76));
+    ck_assert_int_eq(blk_pwrite(upper, 1000, 24, buf, 0), 0);
     ck_assert_uint_eq(mem->data[2048], 0xee);
     blk_unref(upper);
     bdrv_unref(top);
