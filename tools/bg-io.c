@@ -81,76 +81,36 @@ static void print_help(void)
 "See 'bg-io -c help' for the commands.\n");
 }
 
-/* Say which option is at fault, and why. */
-static int refuse(const char *option, const char *why)
-{
-    tool_error("%s: %s", option, why);
-    return -ENOTSUP;
-}
-
-static int bad_mode(const char *what)
-{
-    tool_error("Invalid %s option: %s", what, optarg);
-    return -EINVAL;
-}
-
-static int refuse_option(int letter)
-{
-    switch (letter) {
-    case 's':
-        return refuse("-s (--snapshot)", "needs an overlay format, and this "
-                      "version has none");
-    case 'C':
-        return refuse("-C (--copy-on-read)", "this version has no "
-                      "copy-on-read node");
-    case 'T':
-        return refuse("-T (--trace)", "this version has no trace events");
-    case OPTION_OBJECT:
-        tool_error("--object: unknown object '%s'", optarg);
-        return -EINVAL;
-    default:
-        print_help();
-        return -EINVAL;
-    }
-}
-
 /* Returns 0 or a negative errno, printed. */
 static int parse_option(Arguments *args, int letter)
 {
-    ToolImage *image = &args->image;
+    int ret;
 
     switch (letter) {
     case 'c':
         g_ptr_array_add(args->commands, optarg);
         return 0;
-    case 'd':
-        return tool_image_set_discard(image, optarg) < 0 ?
-               bad_mode("discard") : 0;
     case 'f':
-        image->format = optarg;
+        args->image.format = optarg;
         return 0;
-    case 'i':
-        return tool_image_set_aio(image, optarg) < 0 ? bad_mode("aio") : 0;
-    case 'k':
-        return tool_image_set_aio(image, "native");
     case 'm':
         args->misalign = true;
         return 0;
-    case 'n':
-        return tool_image_set_cache(image, "none");
-    case 'r':
-        image->read_only = true;
-        return 0;
-    case 't':
-        return tool_image_set_cache(image, optarg) < 0 ? bad_mode("cache") : 0;
-    case 'U':
-        image->force_share = true;
-        return 0;
+    case 'T':
+        tool_error("-T (trace): this version has no trace events");
+        return -ENOTSUP;
     case OPTION_IMAGE_OPTS:
-        image->image_opts = true;
+        args->image.image_opts = true;
         return 0;
+    case OPTION_OBJECT:
+        tool_error("--object: unknown object '%s'", optarg);
+        return -EINVAL;
     default:
-        return refuse_option(letter);
+        ret = io_image_option(&args->image, letter);
+        if (ret > 0) {
+            print_help();
+        }
+        return ret > 0 ? -EINVAL : ret;
     }
 }
 

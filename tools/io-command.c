@@ -45,9 +45,12 @@ static void print_oneline(const IoCommand *command, const char *name)
     printf("-- %s\n", command->oneline);
 }
 
-void io_command_usage(const char *name)
+int io_command_usage(const char *name)
 {
-    print_oneline(find_command(name), find_command(name)->name);
+    const IoCommand *command = find_command(name);
+
+    print_oneline(command, command->name);
+    return -EINVAL;
 }
 
 static int compare_names(const void *a, const void *b)

@@ -58,8 +58,8 @@ extern const IoCommand io_commands_open[];
  */
 int io_command_run(IoSession *io, const char *line);
 
-/** Print the one-line usage of the command called @name, as it was called. */
-void io_command_usage(const char *name);
+/** Print the one-line usage of the command called @name.  Returns -EINVAL. */
+int io_command_usage(const char *name);
 
 /** Print all commands (@name NULL), or the help of one; -EINVAL: none such. */
 int io_command_help(const char *name);
@@ -69,6 +69,15 @@ int io_command_help(const char *name);
  * Returns 0, or a negative errno with @errp set.
  */
 int io_set_perm(IoSession *io, uint64_t perm, GError **errp);
+
+/**
+ * Put the option @letter of getopt(3), which the program and "open" both have,
+ * into @image.
+ *
+ * Returns 0; a negative errno, printed; or 1 when the letter is not one of
+ * those.
+ */
+int io_image_option(ToolImage *image, int letter);
 
 /** Begin to read the options of a command with getopt(3). */
 void io_getopt_start(void);

@@ -90,12 +90,6 @@ static void invalid_ended(void *opaque, int ret)
     job_ended(opaque);
 }
 
-static int usage(char **argv)
-{
-    io_command_usage(argv[0]);
-    return -EINVAL;
-}
-
 static int parse_options(AioJob *job, int argc, char **argv,
                          const char *letters)
 {
@@ -119,10 +113,10 @@ static int parse_options(AioJob *job, int argc, char **argv,
             job->has_pattern = true;
             break;
         default:
-            return usage(argv);
+            return io_command_usage(argv[0]);
         }
     }
-    return optind > argc - 2 ? usage(argv) : 0;
+    return optind > argc - 2 ? io_command_usage(argv[0]) : 0;
 }
 
 /* Send a request that the backend refuses, in place of the one asked for. */

@@ -36,12 +36,6 @@ typedef struct DataOptions {
     int64_t window_bytes;
 } DataOptions;
 
-static int usage(char **argv)
-{
-    io_command_usage(argv[0]);
-    return -EINVAL;
-}
-
 static int fail(const char *what, int ret)
 {
     printf("%s failed: %s\n", what, g_strerror(-ret));
@@ -118,7 +112,7 @@ static int parse_options(DataOptions *o, int argc, char **argv,
         } else if (flag_of(o, letter)) {
             *flag_of(o, letter) = true;
         } else {
-            return usage(argv);
+            return io_command_usage(argv[0]);
         }
         if (ret < 0) {
             return ret;
@@ -228,14 +222,14 @@ static int read_run(IoSession *io, int argc, char **argv)
         return ret;
     }
     if (optind != argc - 2) {
-        return usage(argv);
+        return io_command_usage(argv[0]);
     }
     ret = parse_range(argv, true, "", &offset, &bytes);
     if (ret < 0) {
         return ret;
     }
     if (!o.has_pattern && o.has_window) {
-        return usage(argv);
+        return io_command_usage(argv[0]);
     }
     ret = o.has_pattern ? check_window(&o, bytes) : 0;
     if (ret == 0 && o.vmstate) {
@@ -262,7 +256,7 @@ static int readv_run(IoSession *io, int argc, char **argv)
         return ret;
     }
     if (optind > argc - 2) {
-        return usage(argv);
+        return io_command_usage(argv[0]);
     }
     offset = tool_parse_size(argv[optind]);
     if (offset < 0) {
@@ -353,7 +347,7 @@ static int write_run(IoSession *io, int argc, char **argv)
         return ret;
     }
     if (optind != argc - 2) {
-        return usage(argv);
+        return io_command_usage(argv[0]);
     }
     if (conflict(&o)) {
         printf("%s\n", conflict(&o));
@@ -387,7 +381,7 @@ static int writev_run(IoSession *io, int argc, char **argv)
         return ret;
     }
     if (optind > argc - 2) {
-        return usage(argv);
+        return io_command_usage(argv[0]);
     }
     range.offset = tool_parse_size(argv[optind]);
     if (range.offset < 0) {
@@ -419,7 +413,7 @@ static int discard_run(IoSession *io, int argc, char **argv)
         return ret;
     }
     if (optind != argc - 2) {
-        return usage(argv);
+        return io_command_usage(argv[0]);
     }
     ret = parse_range(argv, true, "", &offset, &bytes);
     if (ret < 0) {

@@ -162,8 +162,7 @@ static int truncate_run(IoSession *io, int argc, char **argv)
     io_getopt_start();
     while ((letter = getopt(argc, argv, "m:")) != -1) {
         if (letter != 'm') {
-            io_command_usage(argv[0]);
-            return -EINVAL;
+            return io_command_usage(argv[0]);
         }
         ret = parse_prealloc(optarg);
         if (ret < 0) {
@@ -172,8 +171,7 @@ static int truncate_run(IoSession *io, int argc, char **argv)
         how.prealloc = (PreallocMode)ret;
     }
     if (optind != argc - 1) {
-        io_command_usage(argv[0]);
-        return -EINVAL;
+        return io_command_usage(argv[0]);
     }
     how.offset = tool_parse_size(argv[optind]);
     if (how.offset < 0) {

@@ -10,12 +10,6 @@
 
 #include "tools/tool-print.h"
 
-static int usage(char **argv)
-{
-    io_command_usage(argv[0]);
-    return -EINVAL;
-}
-
 /* --- open, close ---------------------------------------------------------- */
 
 /* Open the node of @options and put a backend on it. */
@@ -32,7 +26,7 @@ static int attach_node(IoSession *io, BlockOptions *options, GError **errp)
     if (!bdrv_is_read_only(bs)) {
         perm.used |= BLK_PERM_WRITE;
     }
-    io->blk = blk_new(io->graph, "hda", &perm);
+    io->blk = blk_new(io->graph, "bg-io", &perm);
     io->perm = perm.used;
     ret = blk_insert_bs(io->blk, bs, errp);
     bdrv_unref(bs);     /* the backend holds it now, if it is attached */
@@ -117,9 +111,10 @@ static int parse_extra(BlockOptions **extra, const char *text)
     return 0;
 }
 
-static int refuse(const char *option)
+/* Say which option is at fault, and why. */
+static int refuse(const char *option, const char *why)
 {
-    tool_error("%s: this version has no node that could do that", option);
+    tool_error("%s: %s", option, why);
     return -ENOTSUP;
 }
 
@@ -129,33 +124,32 @@ static int bad_mode(const char *what)
     return -EINVAL;
 }
 
-/* Returns 0, -errno (printed), or 1: not one of the letters. */
-static int open_option(ToolImage *image, BlockOptions **extra, int letter)
+int io_image_option(ToolImage *image, int letter)
 {
     switch (letter) {
-    case 's':
-        return refuse("-s (snapshot)");
     case 'C':
-        return refuse("-C (copy-on-read)");
+        return refuse("-C (copy-on-read)", "this version has no copy-on-read "
+                      "node");
+    case 'd':
+        return tool_image_set_discard(image, optarg) < 0 ?
+               bad_mode("discard") : 0;
+    case 'i':
+        return tool_image_set_aio(image, optarg) < 0 ? bad_mode("aio") : 0;
+    case 'k':
+        return tool_image_set_aio(image, "native");
     case 'n':
         return tool_image_set_cache(image, "none");
     case 'r':
         image->read_only = true;
         return 0;
+    case 's':
+        return refuse("-s (snapshot)", "needs an overlay format, and this "
+                      "version has none");
+    case 't':
+        return tool_image_set_cache(image, optarg) < 0 ? bad_mode("cache") : 0;
     case 'U':
         image->force_share = true;
         return 0;
-    case 'k':
-        return tool_image_set_aio(image, "native");
-    case 'i':
-        return tool_image_set_aio(image, optarg) < 0 ? bad_mode("aio") : 0;
-    case 't':
-        return tool_image_set_cache(image, optarg) < 0 ? bad_mode("cache") : 0;
-    case 'd':
-        return tool_image_set_discard(image, optarg) < 0 ?
-               bad_mode("discard") : 0;
-    case 'o':
-        return parse_extra(extra, optarg);
     default:
         return 1;
     }
@@ -169,14 +163,15 @@ static int open_run(IoSession *io, int argc, char **argv)
 
     io_getopt_start();
     while ((letter = getopt(argc, argv, "Ci:d:kno:rst:U")) != -1) {
-        int ret = open_option(&image, &extra, letter);
+        int ret = letter == 'o' ? parse_extra(&extra, optarg) :
+                                  io_image_option(&image, letter);
 
         if (ret != 0) {
-            return ret < 0 ? ret : usage(argv);
+            return ret < 0 ? ret : io_command_usage(argv[0]);
         }
     }
     if (optind < argc - 1 || (optind == argc && argc == 1)) {
-        return usage(argv);
+        return io_command_usage(argv[0]);
     }
     return io_open(io, &image, optind < argc ? argv[optind] : NULL,
                    g_steal_pointer(&extra));
@@ -278,7 +273,7 @@ static int reopen_run(IoSession *io, int argc, char **argv)
         ret = reopen_option(&re, letter);
     }
     if (ret > 0 || (ret == 0 && optind != argc)) {
-        ret = usage(argv);
+        ret = io_command_usage(argv[0]);
     }
     if (ret == 0) {
         ret = reopen_complete(&re);

@@ -381,6 +381,21 @@ def fuzz_alone(bg_io, folder):
                   f'{done.stderr.decode(errors="replace")}')
 
 
+def refusals(bg_io, folder):
+    """What bg-io cannot do is refused, naming the option."""
+    for argv, word in ((['-s'], '-s'), (['--snapshot'], '-s'),
+                       (['-C'], '-C'), (['-T', 'x'], '-T'),
+                       (['--object', 'secret,id=x'], '--object'),
+                       (['-c', 'open -s pattern'], '-s'),
+                       (['-c', 'open -C pattern'], '-C')):
+        done = subprocess.run([bg_io] + argv, cwd=folder, text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True,
+                              timeout=TIMEOUT_S, check=False)
+        if done.returncode != 1 or word not in done.stderr:
+            failures.append(f'refuse {argv}')
+            print(f'FAILED: {argv}: {done.returncode}\n{done.stderr}')
+
+
 def main():
     if not shutil.which('qemu-io'):
         print('qemu-io is missing')
@@ -396,6 +411,7 @@ def main():
                               (dict(cache_modes()), EXACT)):
             for title, case in group.items():
                 pair.compare(title, case, errors)
+        refusals(bg_io, folder)
         fuzz(pair)
         fuzz_alone(bg_io, folder)
     print(f'{len(failures)} failures')
