@@ -242,11 +242,14 @@ void aio_context_wake_end(AioContext *ctx)
 static int64_t time_to_deadline(AioContext *ctx)
 {
     int64_t deadline = aio_timers_deadline_ns(&ctx->timers);
+    int64_t left;
 
     if (deadline < 0) {
         return -1;
     }
-    return MAX(deadline - aio_clock_ns(ctx), 0);
+    /* MAX() would read the clock twice, and a wait below 0 has no end. */
+    left = deadline - aio_clock_ns(ctx);
+    return MAX(left, 0);
 }
 
 static void awake(AioContext *ctx)

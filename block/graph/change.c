@@ -116,6 +116,21 @@ int coroutine_fn bdrv_co_replace_node(BlockDriverState *from,
     return ret;
 }
 
+/* The option by which the driver of @options takes its first child. */
+static const char *first_child_key(const BlockOptions *options)
+{
+    const char *name = block_options_peek_str(options, "driver");
+    const BlockDriver *drv = name ? bdrv_find_driver(name) : NULL;
+    const BlockOption *option = drv ? drv->options : NULL;
+
+    for (; option && option->type != BLOCK_OPTION_END; option++) {
+        if (option->type == BLOCK_OPTION_CHILD) {
+            return option->name;
+        }
+    }
+    return "file";
+}
+
 static bool has_child_to(BlockDriverState *bs, BlockDriverState *below)
 {
     LIST_FOREACH(link, &bs->children) {
@@ -130,14 +145,15 @@ int coroutine_fn bdrv_co_insert_node(BlockDriverState *bs,
                                      BlockOptions *options,
                                      BlockDriverState **ret_bs, GError **errp)
 {
+    const char *child_key = first_child_key(options);
     BlockGraph *graph = bs->graph;
     BlockDriverState *node;
     GError *error = NULL;
     int ret = 0;
 
-    if (!block_options_has(options, "file") &&
-        !block_options_has(options, "backing")) {
-        block_options_set_str(options, "file", bs->node_name);
+    if (!block_options_has(options, "backing") &&
+        !block_options_has(options, child_key)) {
+        block_options_set_str(options, child_key, bs->node_name);
     }
     bdrv_ref(bs);
     co_mutex_lock(&graph->control_lock);

@@ -177,7 +177,8 @@ static BlockDriverState *next_in_chain(BlockDriverState *bs)
 static int coroutine_fn ask_filter(BlockDriverState *bs, unsigned want,
                                    int64_t offset, int64_t *bytes)
 {
-    int64_t inside = MIN(*bytes, bdrv_length(bs) - offset);
+    int64_t left = bdrv_length(bs) - offset;
+    int64_t inside = MIN(*bytes, left);
     BlockExtent extent;
     int code;
 

@@ -93,6 +93,7 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
 {
     BlockDriverState *bs = child->bs;
     int64_t end = io_align_down(bs, BDRV_MAX_LENGTH);
+    int64_t length = bdrv_length(bs);
     TrackedRequest req;
     int64_t start;
     int ret;
@@ -105,7 +106,7 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
         return block_error(errp, EACCES, "Node '%s' is read-only",
                            bs->node_name);
     }
-    start = io_align_down(bs, MIN(how->offset, bdrv_length(bs)));
+    start = io_align_down(bs, MIN(how->offset, length));
     start = MIN(start, end - bs->limits.request_alignment); /* not empty */
     tracked_begin_serialising(&bs->tracked, &req, start, end - start,
                               bs->limits.request_alignment, false);

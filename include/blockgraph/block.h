@@ -217,8 +217,9 @@ BLOCK_API char *block_graph_dump(BlockGraph *graph);
  */
 
 /**
- * Open a filter (or format) from @options, whose child "file" (or "backing")
- * refers to @bs by node name, and make it the child of all parents of @bs.
+ * Open a filter (or format) from @options above @bs, and make it the child of
+ * all parents of @bs.  The option for its first child ("file"), if it is not
+ * there and "backing" is not either, is set to refer to @bs.
  *
  * @options  taken over
  * @ret      the new node with a reference for the caller

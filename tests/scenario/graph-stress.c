@@ -12,6 +12,7 @@
  */
 #include <blockgraph/backend.h>
 #include <blockgraph/driver.h>
+#include <blockgraph/throttle.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -218,6 +219,9 @@ static void change_by_reopen(Random *random)
 /* At most three filters at a time, in any order in and out. */
 static void change_by_filter(Random *random)
 {
+    static const char *const texts[] = {
+        "pass", "blkdebug,align=4k", "throttle,throttle-group=slow",
+    };
     static BlockDriverState *filters[3];
     unsigned i = random_below(random, G_N_ELEMENTS(filters));
     BlockDriverState *bs = blk_bs(guest);
@@ -232,7 +236,9 @@ static void change_by_filter(Random *random)
     if (random_below(random, 2)) {
         bs = bdrv_skip_filters(bs);
     }
-    must(bdrv_insert_node(bs, options_of("pass"), &filters[i], &error), error);
+    must(bdrv_insert_node(
+             bs, options_of(texts[random_below(random, G_N_ELEMENTS(texts))]),
+             &filters[i], &error), error);
     if (random_below(random, 4) == 0) {
         BlockDriverState *gone = NULL;
 
@@ -338,6 +344,19 @@ static void open_disk(void)
     bdrv_unref(disk);
 }
 
+/* Slow enough that requests wait in the filter when it is drained. */
+static ThrottleGroup *make_group(void)
+{
+    ThrottleConfig config = { .iops_size = 0 };
+    GError *error = NULL;
+    ThrottleGroup *group;
+
+    config.limits[THROTTLE_IOPS_TOTAL].avg = 50000;
+    group = throttle_group_new(graph, "slow", &config, &error);
+    must(group ? 0 : -1, error);
+    return group;
+}
+
 static void lanes_start(Lane *lanes, IOThread **threads)
 {
     GError *error = NULL;
@@ -405,6 +424,7 @@ int main(int argc, char **argv)
     GOptionContext *context = g_option_context_new(NULL);
     Lane lanes[THREADS * LANES] = { 0 };
     IOThread *threads[THREADS];
+    ThrottleGroup *group;
     GError *error = NULL;
     AioContext *ctx;
     Random random;
@@ -420,6 +440,7 @@ int main(int argc, char **argv)
     ctx = aio_context_new(engine(), &error);
     must(ctx ? 0 : -1, error);
     graph = block_graph_new(ctx, &error);
+    group = make_group();
     open_disk();
     lanes_start(lanes, threads);
     for (int i = 0; i < rounds; i++) {
@@ -429,6 +450,7 @@ int main(int argc, char **argv)
     lanes_stop(lanes, threads);
     drop_all_filters();
     blk_unref(guest);
+    throttle_group_unref(group);
     block_graph_free(graph);
     aio_context_unref(ctx);
     g_option_context_free(context);

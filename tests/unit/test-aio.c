@@ -5,6 +5,8 @@
  */
 #include "aio-fixture.h"
 
+#include "util/aio-engine.h"
+
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -287,6 +289,39 @@ START_TEST(timers_fire_by_time_and_then_by_order_of_setting)
         ck_assert(!aio_timer_pending(t[i]));
         aio_timer_free(t[i]);
     }
+    aio_context_unref(ctx);
+}
+END_TEST
+
+/* A clock that goes on with every look at it. */
+static _Atomic int64_t nervous_ns;
+
+static int64_t nervous_clock_ns(const AioContext *ctx)
+{
+    return atomic_fetch_add(&nervous_ns, 10);
+}
+
+START_TEST(a_deadline_that_passes_during_a_look_at_the_clock_is_not_missed)
+{
+    const AioEngineOps *real = _i ? &aio_threads_ops : &aio_uring_ops;
+    AioEngineOps ops = *real;
+    AioContext *ctx;
+    AioTimer *timer;
+    int count = 0;
+
+    ops.clock_ns = nervous_clock_ns;
+    ctx = aio_context_new_with_ops(&ops, NULL);
+    if (!ctx) {
+        return;
+    }
+    aio_context_bind(ctx);
+    timer = aio_timer_new(ctx, count_up, &count);
+    for (int left = 1; left < 100; left++) {
+        aio_timer_set(timer, atomic_load(&nervous_ns) + left);
+        ck_assert(aio_poll(ctx, true));
+        ck_assert_int_eq(count, left);
+    }
+    aio_timer_free(timer);
     aio_context_unref(ctx);
 }
 END_TEST
@@ -673,6 +708,9 @@ static void add_timer_tests(TCase *tcase)
 {
     PROMISE_ENGINES(tcase, timers_fire_by_time_and_then_by_order_of_setting);
     PROMISE_ENGINES(tcase, a_loop_sleeps_until_its_timer);
+    PROMISE_ENGINES(
+        tcase,
+        a_deadline_that_passes_during_a_look_at_the_clock_is_not_missed);
     PROMISE_ENGINES(tcase, signals_do_not_end_a_wait_early);
     PROMISE_ENGINES(tcase,
                     a_cancelled_or_moved_timer_does_not_fire_at_the_old_time);
