@@ -10,10 +10,8 @@
 set -eu
 
 source=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "${1:-$source/build}"
-build=$(cd "${1:-$source/build}" && pwd)
-packages='gcc libc6-dev meson ninja-build pkg-config libglib2.0-dev liburing-dev
-          libjansson-dev qemu-utils'
+mkdir -p "${1:-$source/build-demo}"
+build=$(cd "${1:-$source/build-demo}" && pwd)
 
 say() {
     printf '\n== %s\n' "$*"
@@ -31,31 +29,8 @@ run() {
     "$@"
 }
 
-as_root() {
-    if [ "$(id -u)" -eq 0 ]; then
-        "$@"
-    else
-        sudo "$@"
-    fi
-}
-
-install_packages() {
-    missing=
-    for package in $packages; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null |
-            grep -q 'ok installed' || missing="$missing $package"
-    done
-    if [ -n "$missing" ]; then
-        say "Installing what the build needs:$missing"
-        as_root apt-get update -q
-        # shellcheck disable=SC2086
-        as_root env DEBIAN_FRONTEND=noninteractive \
-            apt-get install -q -y --no-install-recommends $missing
-    fi
-}
-
 if command -v dpkg-query >/dev/null; then
-    install_packages
+    "$source/scripts/install-deps.sh" demo
 fi
 
 say "Building in $build"

@@ -14,6 +14,8 @@ scripts/install-deps.sh test
 
 if [ ! -f build/build.ninja ]; then
     meson setup build --werror
+else
+    meson configure build -Dtests=true
 fi
 ninja -C build
 meson test -C build --no-rebuild --print-errorlogs "$@"

@@ -4,7 +4,8 @@
 # Install the Debian packages that are missing:
 #
 #   install-deps.sh build   what the library and its tools need
-#   install-deps.sh test    the same, and what the tests need
+#   install-deps.sh demo    the same, and what demo.sh shows beside them
+#   install-deps.sh test    what the build and the tests need
 #   install-deps.sh ci      the same, and what the sanitizer builds need
 #
 # Does nothing, and needs no rights, when all are there.
@@ -12,15 +13,17 @@ set -euo pipefail
 
 build="gcc libc6-dev meson ninja-build pkg-config libglib2.0-dev
        liburing-dev libjansson-dev"
+demo="$build qemu-utils"
 test="$build check libsubunit-dev g++ python3 universal-ctags binutils
       qemu-utils gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 ci="$test clang libclang-rt-14-dev"
 
 case "${1:-build}" in
 build) wanted=$build ;;
+demo) wanted=$demo ;;
 test) wanted=$test ;;
 ci) wanted=$ci ;;
-*) echo "usage: $0 build|test|ci" >&2; exit 2 ;;
+*) echo "usage: $0 build|demo|test|ci" >&2; exit 2 ;;
 esac
 
 missing=
