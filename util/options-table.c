@@ -66,6 +66,59 @@ static int value_error(const BlockOption *option, const json_t *value,
                        what, option->name, expects, shown);
 }
 
+/*
+ * How many insertions, deletions, replacements and swaps of neighbours turn
+ * @a into @b.
+ */
+static int edit_distance(const char *a, const char *b)
+{
+    int rows[3][SUGGEST_NAME_MAX + 1];
+    int a_len = strlen(a), b_len = strlen(b);
+
+    g_assert(a_len <= SUGGEST_NAME_MAX && b_len <= SUGGEST_NAME_MAX);
+    for (int j = 0; j <= b_len; j++) {
+        rows[0][j] = j;
+    }
+    for (int i = 1; i <= a_len; i++) {
+        int *row = rows[i % 3];
+        const int *above = rows[(i - 1) % 3];
+        const int *above2 = rows[(i + 1) % 3];
+
+        row[0] = i;
+        for (int j = 1; j <= b_len; j++) {
+            int best = MIN(above[j], row[j - 1]) + 1;
+
+            best = MIN(best, above[j - 1] + (a[i - 1] != b[j - 1]));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
+                a[i - 2] == b[j - 1]) {
+                best = MIN(best, above2[j - 2] + 1);
+            }
+            row[j] = best;
+        }
+    }
+    return rows[a_len % 3][b_len];
+}
+
+/* A required option is not there: perhaps a key was meant to be it. */
+static int required_missing(const BlockOptions *options,
+                            const BlockOption *option, const char *what,
+                            GError **errp)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(options->root, key, value) {
+        if (strlen(key) <= SUGGEST_NAME_MAX &&
+            edit_distance(key, option->name) <= 2) {
+            return block_error(errp, EINVAL, "%s: option '%s' is required; "
+                               "is it what '%s' was meant to be?", what,
+                               option->name, key);
+        }
+    }
+    return block_error(errp, EINVAL, "%s: option '%s' is required", what,
+                       option->name);
+}
+
 static int absorb_one(BlockOptions *options, const BlockOption *option,
                       void *target, const char *what, GError **errp)
 {
@@ -79,8 +132,7 @@ static int absorb_one(BlockOptions *options, const BlockOption *option,
     }
     if (!value || (option->type == BLOCK_OPTION_TREE && json_is_null(value))) {
         if (option->required) {
-            return block_error(errp, EINVAL, "%s: option '%s' is required",
-                               what, option->name);
+            return required_missing(options, option, what, errp);
         }
         options_prune(options->root, option->name);
         if (value) {
@@ -130,39 +182,6 @@ void block_options_clear(const BlockOption *table, void *target)
 }
 
 /* --- what is left over ---------------------------------------------------- */
-
-/*
- * How many insertions, deletions, replacements and swaps of neighbours turn
- * @a into @b.
- */
-static int edit_distance(const char *a, const char *b)
-{
-    int rows[3][SUGGEST_NAME_MAX + 1];
-    int a_len = strlen(a), b_len = strlen(b);
-
-    g_assert(a_len <= SUGGEST_NAME_MAX && b_len <= SUGGEST_NAME_MAX);
-    for (int j = 0; j <= b_len; j++) {
-        rows[0][j] = j;
-    }
-    for (int i = 1; i <= a_len; i++) {
-        int *row = rows[i % 3];
-        const int *above = rows[(i - 1) % 3];
-        const int *above2 = rows[(i + 1) % 3];
-
-        row[0] = i;
-        for (int j = 1; j <= b_len; j++) {
-            int best = MIN(above[j], row[j - 1]) + 1;
-
-            best = MIN(best, above[j - 1] + (a[i - 1] != b[j - 1]));
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
-                a[i - 2] == b[j - 1]) {
-                best = MIN(best, above2[j - 2] + 1);
-            }
-            row[j] = best;
-        }
-    }
-    return rows[a_len % 3][b_len];
-}
 
 /* The name in @known that is closest to @key, or NULL if none is close. */
 static const char *closest_name(const BlockOption *const *known,

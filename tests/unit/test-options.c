@@ -632,6 +632,10 @@ START_TEST(a_required_option_is_asked_for)
 
     ck_assert_int_eq(absorb(keyval, "workers=1", &t, &error), -EINVAL);
     ck_assert_str_eq(error->message, WHAT ": option 'filename' is required");
+    g_clear_error(&error);
+    ck_assert_int_eq(absorb(keyval, "filenam=x", &t, &error), -EINVAL);
+    ck_assert_str_eq(error->message, WHAT ": option 'filename' is required; "
+                     "is it what 'filenam' was meant to be?");
 }
 END_TEST
 
