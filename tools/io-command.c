@@ -125,10 +125,20 @@ static int check_nr_args(const IoCommand *command, const char *name, int nr)
     return -EINVAL;
 }
 
+BlockPerm io_perm(uint64_t used)
+{
+    BlockPerm perm = { .used = used, .shared = BLK_PERM_ALL };
+
+    if (used & BLK_PERM_WRITE) {
+        /* Two writers of one image are a mistake, whoever the other is. */
+        perm.shared &= ~(uint64_t)(BLK_PERM_WRITE | BLK_PERM_RESIZE);
+    }
+    return perm;
+}
+
 int io_set_perm(IoSession *io, uint64_t perm, GError **errp)
 {
-    /* Everybody else may do everything: this is a tool to disturb with. */
-    const BlockPerm both = { .used = perm, .shared = BLK_PERM_ALL };
+    const BlockPerm both = io_perm(perm);
     int ret = blk_set_perm(io->blk, &both, errp);
 
     if (ret == 0) {

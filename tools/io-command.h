@@ -64,6 +64,9 @@ int io_command_usage(const char *name);
 /** Print all commands (@name NULL), or the help of one; -EINVAL: none such. */
 int io_command_help(const char *name);
 
+/** What bg-io shares with others while it uses @used. */
+BlockPerm io_perm(uint64_t used);
+
 /**
  * Take the permissions @perm for the open file and give back all others.
  * Returns 0, or a negative errno with @errp set.

@@ -16,16 +16,17 @@
 static int attach_node(IoSession *io, BlockOptions *options, GError **errp)
 {
     BlockDriverState *bs = bdrv_open(io->graph, options, errp);
-    BlockPerm perm = { .used = BLK_PERM_CONSISTENT_READ,
-                       .shared = BLK_PERM_ALL };
+    uint64_t used = BLK_PERM_CONSISTENT_READ;
+    BlockPerm perm;
     int ret;
 
     if (!bs) {
         return -EINVAL;
     }
     if (!bdrv_is_read_only(bs)) {
-        perm.used |= BLK_PERM_WRITE;
+        used |= BLK_PERM_WRITE;
     }
+    perm = io_perm(used);
     io->blk = blk_new(io->graph, "bg-io", &perm);
     io->perm = perm.used;
     ret = blk_insert_bs(io->blk, bs, errp);

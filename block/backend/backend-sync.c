@@ -182,7 +182,7 @@ void blk_drain(BlockBackend *blk)
 BlockBackend *blk_open(BlockGraph *graph, BlockOptions *options, GError **errp)
 {
     BlockPerm perm = { .used = BLK_PERM_CONSISTENT_READ,
-                       .shared = BLK_PERM_ALL & ~BLK_PERM_RESIZE };
+                       .shared = BLK_PERM_ALL };
     BlockDriverState *bs = bdrv_open(graph, options, errp);
     BlockBackend *blk = NULL;
 
@@ -191,6 +191,8 @@ BlockBackend *blk_open(BlockGraph *graph, BlockOptions *options, GError **errp)
     }
     if (!bdrv_is_read_only(bs)) {
         perm.used |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
+        perm.shared &= ~perm.used;
+        perm.shared |= BLK_PERM_CONSISTENT_READ;
     }
     blk = blk_new(graph, bdrv_node_name(bs), &perm);
     if (blk_insert_bs(blk, bs, errp) < 0) {

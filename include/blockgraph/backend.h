@@ -56,8 +56,8 @@ BLOCK_API void blk_remove_bs(BlockBackend *blk);
 
 /**
  * Open a node from @options (taken over) and attach it to a new backend that
- * reads, and writes and resizes if the node is writable, and shares with others
- * all but RESIZE.
+ * reads, and writes and resizes if the node is writable; then others may read,
+ * but neither write nor resize.
  *
  * Returns the backend, or NULL with @errp set.  Outside coroutines.
  */
