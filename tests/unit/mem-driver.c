@@ -82,8 +82,7 @@ static int coroutine_fn mem_open(BlockDriverState *bs, BlockOptions *options,
     }
     lock_init(&d->lock, LOCK_RANK_DRIVER);
     reserve_locked(d, MAX(d->length, 1));
-    d->backing = bdrv_co_open_child(bs, options, "backing", BDRV_CHILD_COW,
-                                    false, &error);
+    bdrv_co_open_child(bs, options, "backing", BDRV_CHILD_COW, false, &error);
     if (error) {
         g_propagate_error(errp, g_steal_pointer(&error));
         return -EINVAL;
@@ -179,7 +178,7 @@ static int coroutine_fn read_run(BlockDriverState *bs, const BlockIO *io,
         int64_t offset = io->offset + done;
         int64_t run = io->bytes - done;
 
-        if (d->backing) {
+        if (bdrv_cow_child(bs)) {
             run = run_locked(d, offset, run, &allocated);
         }
         if (allocated) {
@@ -193,7 +192,7 @@ static int coroutine_fn read_run(BlockDriverState *bs, const BlockIO *io,
         *ret_run = run;
     }
     if (!allocated) {
-        ret = bdrv_co_preadv(d->backing, io->offset + done, *ret_run,
+        ret = bdrv_co_preadv(bdrv_cow_child(bs), io->offset + done, *ret_run,
                              block_iov_slice(&slice, io->iov, done, *ret_run),
                              0);
         block_iov_slice_clear(&slice);
@@ -225,7 +224,7 @@ static int coroutine_fn fill_edges(BlockDriverState *bs, int64_t offset,
     uint8_t buf[MEM_CLUSTER];
     int ret = 0;
 
-    for (int64_t c = first; ret == 0 && d->backing && c <= last; c++) {
+    for (int64_t c = first; ret == 0 && bdrv_cow_child(bs) && c <= last; c++) {
         bool have = false;
 
         WITH_LOCK(&d->lock) {
@@ -233,8 +232,8 @@ static int coroutine_fn fill_edges(BlockDriverState *bs, int64_t offset,
             have = d->allocated[c];
         }
         if (!have) {
-            ret = bdrv_co_pread(d->backing, c * MEM_CLUSTER, MEM_CLUSTER, buf,
-                                0);
+            ret = bdrv_co_pread(bdrv_cow_child(bs), c * MEM_CLUSTER,
+                                MEM_CLUSTER, buf, 0);
         }
         LOCK_GUARD(&d->lock);
         if (ret == 0 && !have && !d->allocated[c]) {

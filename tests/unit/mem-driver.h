@@ -57,7 +57,6 @@ typedef struct MemDisk {
     int64_t align, mem_align, max_transfer, max_iov, zero_align,
         discard_align;
     bool zero, discard, fua, grow;
-    BdrvChild *backing;
 } MemDisk;
 
 /** The disk of a mem node. */

@@ -530,6 +530,100 @@ START_TEST(block_status_walks_filters_and_backing_files)
 }
 END_TEST
 
+typedef struct AboveCall {
+    BlockDriverState *base;
+    bool include;
+    int64_t offset;
+    int64_t bytes;
+    BlockExtent extent;
+} AboveCall;
+
+static int coroutine_fn allocated_above_entry(void *opaque)
+{
+    AboveCall *call = opaque;
+
+    return bdrv_co_is_allocated_above(disk, call->base, call->include,
+                                      call->offset, 65536, &call->bytes);
+}
+
+static int coroutine_fn status_above_entry(void *opaque)
+{
+    AboveCall *call = opaque;
+
+    return bdrv_co_block_status_above(disk, call->base, call->offset, 65536,
+                                      &call->extent);
+}
+
+START_TEST(block_status_above_a_base_does_not_look_at_it)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockDriverState *base = open_ok("mem,node-name=base,size=16k");
+    BlockDriverState *mid =
+        open_ok("mem,node-name=mid,size=16k,backing=base");
+    AboveCall call = { .base = base };
+
+    open_disk("mem,size=16k,backing=mid");
+    memset(mem_disk(base)->allocated, 1, 4);    /* base: DDDD */
+    mem_disk(mid)->allocated[1] = true;         /* mid:  -D-- */
+    mem->allocated[2] = true;                   /* top:  --D- */
+
+    ck_assert_int_eq(aio_co_run(ctx, allocated_above_entry, &call), 0);
+    ck_assert_int_eq(call.bytes, 4096);
+    call.include = true;
+    ck_assert_int_eq(aio_co_run(ctx, allocated_above_entry, &call), 3);
+    call = (AboveCall){ .base = base, .offset = 4096 };
+    ck_assert_int_eq(aio_co_run(ctx, allocated_above_entry, &call), 2);
+    call = (AboveCall){ .base = mid, .offset = 4096 };
+    ck_assert_int_eq(aio_co_run(ctx, allocated_above_entry, &call), 0);
+    call = (AboveCall){ .base = mid, .offset = 8192 };
+    ck_assert_int_eq(aio_co_run(ctx, allocated_above_entry, &call), 1);
+
+    call = (AboveCall){ .base = mid, .offset = 0 };
+    ck_assert_int_eq(aio_co_run(ctx, status_above_entry, &call), 0);
+    ck_assert_uint_eq(call.extent.status & BDRV_BLOCK_ALLOCATED, 0);
+    ck_assert_int_eq(call.extent.bytes, 8192);
+    call = (AboveCall){ .base = NULL, .offset = 0 };
+    ck_assert_int_eq(aio_co_run(ctx, status_above_entry, &call), 0);
+    ck_assert_ptr_eq(call.extent.file, base);
+    close_disk();
+    bdrv_unref(mid);
+    bdrv_unref(base);
+}
+END_TEST
+
+START_TEST(a_backing_node_is_attached_exchanged_and_detached)
+{
+    BlockDriverState *red = open_ok("mem,node-name=red,size=8k");
+    BlockDriverState *blue = open_ok("mem,node-name=blue,size=8k");
+    BlockDriverState *filter = open_ok("pass,node-name=filter,file=red");
+    GError *error = NULL;
+    char byte;
+
+    memset(mem_disk(red)->data, 'r', 8192);
+    memset(mem_disk(blue)->data, 'b', 8192);
+    open_disk("mem,size=8k,node-name=top");
+    ck_assert_int_eq(bdrv_set_backing(disk, red, &error), 0);
+    ck_assert_int_eq(blk_pread(blk, 0, 1, &byte, 0), 0);
+    ck_assert_int_eq(byte, 'r');
+    ck_assert_int_eq(bdrv_set_backing(disk, blue, &error), 0);
+    ck_assert_int_eq(blk_pread(blk, 0, 1, &byte, 0), 0);
+    ck_assert_int_eq(byte, 'b');
+    ck_assert_int_eq(bdrv_delete(blue, &error), -EBUSY);
+    expect_error(&error, EBUSY, "'top' (as 'backing')");
+    ck_assert_int_eq(bdrv_set_backing(disk, disk, &error), -ELOOP);
+    expect_error(&error, ELOOP, "cycle");
+    ck_assert_int_eq(bdrv_set_backing(filter, blue, &error), -ENOTSUP);
+    expect_error(&error, ENOTSUP, "filter");
+    ck_assert_int_eq(bdrv_set_backing(disk, NULL, &error), 0);
+    ck_assert_int_eq(blk_pread(blk, 0, 1, &byte, 0), 0);
+    ck_assert_int_eq(byte, 0);
+    close_disk();
+    bdrv_unref(filter);
+    bdrv_unref(blue);
+    bdrv_unref(red);
+}
+END_TEST
+
 START_TEST(block_status_at_and_beyond_the_end_is_empty)
 {
     BlockExtent e;
@@ -604,6 +698,8 @@ int main(void)
     PROMISE(tcase,
             growing_over_a_longer_backing_file_shows_zeroes_not_its_data);
     PROMISE(tcase, block_status_walks_filters_and_backing_files);
+    PROMISE(tcase, block_status_above_a_base_does_not_look_at_it);
+    PROMISE(tcase, a_backing_node_is_attached_exchanged_and_detached);
     PROMISE(tcase, block_status_at_and_beyond_the_end_is_empty);
     PROMISE(tcase, errors_reach_the_caller_and_leave_nothing_in_flight);
     suite_add_tcase(suite, tcase);
