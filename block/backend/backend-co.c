@@ -57,7 +57,8 @@ static int check_request(const BlkRequest *req)
                                        memory_order_relaxed) & perm)) {
         return -EPERM;
     }
-    if (req->flags & ~BDRV_REQ_MASK) {
+    if ((req->flags & ~BDRV_REQ_MASK) ||
+        ((req->flags & BDRV_REQ_ZERO_WRITE) && req->type != BLOCK_ACCT_ZERO)) {
         return -EINVAL;
     }
     if (req->type == BLOCK_ACCT_READ || req->type == BLOCK_ACCT_WRITE) {

@@ -139,42 +139,50 @@ int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes,
 
 /* --- writing -------------------------------------------------------------- */
 
+/* Data or zeroes: track, pad if need be, write, note what has changed. */
+static int coroutine_fn write_request(BlockDriverState *bs, const BlockIO *io)
+{
+    bool aligned = io_is_aligned(bs, io->offset, io->bytes);
+    TrackedRequest req;
+    int ret;
+
+    /* A padded write reads and writes back bytes that are not its own. */
+    ret = io_begin(bs, &req, io->offset, io->bytes,
+                   aligned ? io->flags : io->flags | BDRV_REQ_SERIALISING);
+    if (ret < 0) {
+        return ret;
+    }
+    if (G_UNLIKELY(!aligned)) {
+        ret = io_write_padded(bs, io);
+    } else if (io->flags & BDRV_REQ_ZERO_WRITE) {
+        ret = io_zero_aligned(bs, io);
+    } else {
+        ret = io_write_aligned(bs, io);
+    }
+    if (ret == 0) {
+        io_note_end(bs, io->offset + io->bytes);
+    }
+    tracked_end(&bs->tracked, &req, true);
+    return ret;
+}
+
 int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset,
                                  int64_t bytes, BlockIOVec *iov,
                                  unsigned flags)
 {
-    BlockDriverState *bs = child->bs;
     BlockIO io = { .offset = offset, .bytes = bytes, .iov = iov,
                    .flags = flags };
-    TrackedRequest req;
-    bool aligned;
     int ret = io_check_range(offset, bytes);
 
     if (ret < 0 || bytes == 0) {
         return ret;
     }
-    if (bdrv_is_read_only(bs)) {
+    if (bdrv_is_read_only(child->bs)) {
         return -EACCES;
     }
     g_assert(!(flags & ~BDRV_REQ_MASK) && !(flags & BDRV_REQ_ZERO_WRITE));
     g_assert(iov && iov->size == (size_t)bytes);
-    aligned = io_is_aligned(bs, offset, bytes);
-    /* A padded write reads and writes back bytes that are not its own. */
-    ret = io_begin(bs, &req, offset, bytes,
-                   aligned ? flags : flags | BDRV_REQ_SERIALISING);
-    if (ret < 0) {
-        return ret;
-    }
-    if (G_LIKELY(aligned)) {
-        ret = io_write_aligned(bs, &io);
-    } else {
-        ret = io_write_padded(bs, &io);
-    }
-    if (ret == 0) {
-        io_note_end(bs, offset + bytes);
-    }
-    tracked_end(&bs->tracked, &req, true);
-    return ret;
+    return write_request(child->bs, &io);
 }
 
 int coroutine_fn bdrv_co_pwrite(BdrvChild *child, int64_t offset,
@@ -201,37 +209,19 @@ int coroutine_fn bdrv_co_pwrite_sync(BdrvChild *child, int64_t offset,
 int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset,
                                        int64_t bytes, unsigned flags)
 {
-    BlockDriverState *bs = child->bs;
     BlockIO io = { .offset = offset, .bytes = bytes, .iov = NULL,
                    .flags = flags | BDRV_REQ_ZERO_WRITE };
-    TrackedRequest req;
-    bool aligned;
     int ret = io_check_range(offset, bytes);
 
     if (ret < 0 || bytes == 0) {
         return ret;
     }
-    if (bdrv_is_read_only(bs)) {
+    if (bdrv_is_read_only(child->bs)) {
         return -EACCES;
     }
     g_assert(!(flags & ~BDRV_REQ_MASK));
-    if (!(bs->open_flags & BDRV_O_UNMAP)) {
+    if (!(child->bs->open_flags & BDRV_O_UNMAP)) {
         io.flags &= ~BDRV_REQ_MAY_UNMAP;
     }
-    aligned = io_is_aligned(bs, offset, bytes);
-    ret = io_begin(bs, &req, offset, bytes,
-                   aligned ? flags : flags | BDRV_REQ_SERIALISING);
-    if (ret < 0) {
-        return ret;
-    }
-    if (aligned) {
-        ret = io_zero_aligned(bs, &io);
-    } else {
-        ret = io_write_padded(bs, &io);
-    }
-    if (ret == 0) {
-        io_note_end(bs, offset + bytes);
-    }
-    tracked_end(&bs->tracked, &req, true);
-    return ret;
+    return write_request(child->bs, &io);
 }

@@ -104,6 +104,8 @@ START_TEST(unknown_flags_and_wrong_vectors_are_refused)
     block_iov_buf(&iov, buf, 8);
     ck_assert_int_eq(blk_preadv(blk, 0, 8, &iov.vec, 1u << 30), -EINVAL);
     ck_assert_int_eq(blk_preadv(blk, 0, 7, &iov.vec, 0), -EINVAL);
+    ck_assert_int_eq(blk_pwritev(blk, 0, 8, &iov.vec, BDRV_REQ_ZERO_WRITE),
+                     -EINVAL);
     ck_assert_int_eq(blk_pwritev(blk, 0, 9, &iov.vec, 0), -EINVAL);
     ck_assert_int_eq(blk_pwritev(blk, 0, 8, &iov.vec,
                                  BDRV_REQ_WRITE_COMPRESSED), -ENOTSUP);
