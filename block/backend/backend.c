@@ -86,30 +86,37 @@ static void coroutine_fn blk_wait_idle(BlockBackend *blk)
     } while (root_in_flight(&blk->root) > 0);
 }
 
-void coroutine_fn blk_co_remove_bs(BlockBackend *blk)
+/* Cut @blk, which is drained, off its node; returns that, or NULL. */
+static BlockDriverState *detach_node(BlockBackend *blk)
 {
+    BdrvChild *child = blk->root.child;
     BlockDriverState *bs;
     Transaction *txn;
     g_autoptr(GError) error = NULL;
 
+    if (!child) {
+        return NULL;
+    }
+    bs = bdrv_ref(child->bs);
+    txn = transaction_new();
+    edge_detach(child, txn);
+    /* One user less conflicts with nobody. */
+    if (perm_refresh_one(bs, txn, &error) < 0) {
+        g_warning("%s", error->message);
+    }
+    transaction_commit(txn);
+    return bs;
+}
+
+void coroutine_fn blk_co_remove_bs(BlockBackend *blk)
+{
+    BlockDriverState *bs;
+
     g_assert(aio_context_in_home(blk->graph->ctx));
-    if (!blk->root.child) {
-        blk_abort_stopped(blk);
-        blk_wait_idle(blk);
-        return;
-    }
-    bs = bdrv_ref(blk->root.child->bs);
-    bdrv_co_drained_begin(bs);
-    if (blk->root.child) {
-        txn = transaction_new();
-        edge_detach(blk->root.child, txn);
-        /* One user less conflicts with nobody. */
-        if (perm_refresh_one(bs, txn, &error) < 0) {
-            g_warning("%s", error->message);
-        }
-        transaction_commit(txn);
-    }
-    bdrv_drained_end(bs);
+    drain_root_begin(&blk->root);
+    /* Only now: while we waited, others may have given us another node. */
+    bs = detach_node(blk);
+    drain_root_end(&blk->root);
     blk_abort_stopped(blk);
     bdrv_co_unref(bs);
     blk_wait_idle(blk);
@@ -168,14 +175,12 @@ int64_t blk_getlength(BlockBackend *blk)
 
 void coroutine_fn blk_co_drained_begin(BlockBackend *blk)
 {
-    g_assert(blk->root.child);
-    bdrv_co_drained_begin(blk->root.child->bs);
+    drain_root_begin(&blk->root);
 }
 
 void blk_drained_end(BlockBackend *blk)
 {
-    g_assert(blk->root.child);
-    bdrv_drained_end(blk->root.child->bs);
+    drain_root_end(&blk->root);
 }
 
 int64_t blk_in_flight(BlockBackend *blk)

@@ -13,12 +13,16 @@
  *     flight: whoever changes an edge has drained what is above it.
  * D3  Covers are exchanged by adding the new one before the old one is
  *     dropped, so what is in both never opens in between.
+ * D4  A section of a root covers that root for all its time, and what is above
+ *     the node that the root has at the moment: the node may be exchanged, or
+ *     go, inside the section.
  */
 #include "block/graph/graph-int.h"
 
 typedef struct DrainSection {
     ListHead link;         /* in graph->sections */
-    BlockDriverState *bs;  /* NULL: all nodes; held by the caller */
+    BlockDriverState *bs;  /* of this node, held by the caller; or NULL */
+    BlockRoot *root;       /* of this root, or NULL; both NULL: all nodes */
     GPtrArray *roots;      /* BlockRoot *: what is closed */
     GPtrArray *nodes;      /* BlockDriverState *: whose drivers were told */
 } DrainSection;
@@ -56,12 +60,12 @@ static void add_roots_of(DrainSection *section, BlockDriverState *bs)
  * Requests of a root above the node may be anywhere below that root, so the
  * drivers of all those nodes are told.
  */
-static void cover_node(DrainSection *section)
+static void cover_node(DrainSection *section, BlockDriverState *bs)
 {
     g_autoptr(GPtrArray) start = g_ptr_array_new();
     g_autoptr(GPtrArray) above = NULL;
 
-    g_ptr_array_add(start, section->bs);
+    g_ptr_array_add(start, bs);
     above = graph_above(start);
     for (guint i = 0; i < above->len; i++) {
         add_roots_of(section, g_ptr_array_index(above, i));
@@ -70,22 +74,39 @@ static void cover_node(DrainSection *section)
     section->nodes = graph_below(above);
 }
 
+static void cover_root(DrainSection *section)
+{
+    BlockRoot *root = section->root;
+
+    g_ptr_array_add(section->roots, root);                      /* D4 */
+    if (root->child) {
+        cover_node(section, root->child->bs);
+    }
+}
+
 static void section_compute(DrainSection *section, BlockGraph *graph)
 {
     section->roots = g_ptr_array_new();
     section->nodes = g_ptr_array_new();
-    if (section->bs) {
-        cover_node(section);
+    if (section->root) {
+        cover_root(section);
+    } else if (section->bs) {
+        cover_node(section, section->bs);
     } else {
         cover_all(section, graph);
     }
 }
 
+/* A driver is told only between its open and its close. */
+static bool may_tell_driver(const BlockDriverState *bs)
+{
+    return bs->state == BDRV_STATE_OPEN || bs->state == BDRV_STATE_CLOSING;
+}
+
 static void node_drain_begin(BlockDriverState *bs)
 {
-    /* A driver is told only between its open and its close. */
-    if (atomic_fetch_add(&bs->drain_count, 1) == 0 &&
-        bs->state != BDRV_STATE_OPENING && bs->drv->drain_begin) {
+    if (atomic_fetch_add(&bs->drain_count, 1) == 0 && may_tell_driver(bs) &&
+        bs->drv->drain_begin) {
         bs->drv->drain_begin(bs);
     }
 }
@@ -93,7 +114,7 @@ static void node_drain_begin(BlockDriverState *bs)
 static void node_drain_end(BlockDriverState *bs)
 {
     if (atomic_fetch_sub(&bs->drain_count, 1) == 1 &&
-        bs->state == BDRV_STATE_OPEN && bs->drv->drain_end) {
+        may_tell_driver(bs) && bs->drv->drain_end) {
         bs->drv->drain_end(bs);
     }
 }
@@ -150,12 +171,13 @@ void drain_kick(BlockGraph *graph)
     co_queue_restart_all(&graph->drain_waiters);
 }
 
-static void coroutine_fn section_begin(BlockGraph *graph,
+static void coroutine_fn section_begin(BlockGraph *graph, BlockRoot *root,
                                        BlockDriverState *bs)
 {
     DrainSection *section = g_new0(DrainSection, 1);
 
     g_assert(aio_context_in_home(graph->ctx));
+    section->root = root;
     section->bs = bs;
     section_compute(section, graph);
     section_apply(section);
@@ -166,14 +188,15 @@ static void coroutine_fn section_begin(BlockGraph *graph,
     }
 }
 
-static void section_end(BlockGraph *graph, BlockDriverState *bs)
+static void section_end(BlockGraph *graph, BlockRoot *root,
+                        BlockDriverState *bs)
 {
     g_assert(aio_context_in_home(graph->ctx));
     for (ListHead *link = graph->sections.prev; link != &graph->sections;
          link = link->prev) {
         DrainSection *section = LIST_ENTRY(link, DrainSection, link);
 
-        if (section->bs == bs) {
+        if (section->root == root && section->bs == bs) {
             list_remove(&section->link);
             cover_release(section->roots, section->nodes);
             g_free(section);
@@ -185,22 +208,32 @@ static void section_end(BlockGraph *graph, BlockDriverState *bs)
 
 void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
 {
-    section_begin(bs->graph, bs);
+    section_begin(bs->graph, NULL, bs);
 }
 
 void bdrv_drained_end(BlockDriverState *bs)
 {
-    section_end(bs->graph, bs);
+    section_end(bs->graph, NULL, bs);
 }
 
 void coroutine_fn bdrv_co_drain_all_begin(BlockGraph *graph)
 {
-    section_begin(graph, NULL);
+    section_begin(graph, NULL, NULL);
 }
 
 void bdrv_drain_all_end(BlockGraph *graph)
 {
-    section_end(graph, NULL);
+    section_end(graph, NULL, NULL);
+}
+
+void coroutine_fn drain_root_begin(BlockRoot *root)
+{
+    section_begin(root->graph, root, NULL);
+}
+
+void drain_root_end(BlockRoot *root)
+{
+    section_end(root->graph, root, NULL);
 }
 
 bool bdrv_is_drained(const BlockDriverState *bs)

@@ -28,6 +28,7 @@ typedef enum BdrvState {
     BDRV_STATE_OPENING, /* has its name, cannot be found by it */
     BDRV_STATE_OPEN,
     BDRV_STATE_CLOSING, /* last reference gone; keeps its name to the end */
+    BDRV_STATE_CLOSED,  /* the driver has let go; its children go */
 } BdrvState;
 
 /** What the option detect-zeroes says. */
@@ -216,6 +217,15 @@ void bdrv_refresh_limits_above(BlockDriverState *bs);
 
 /** Recompute what the drained sections cover; after any change of edges. */
 void drain_graph_changed(BlockGraph *graph);
+
+/**
+ * Begin a section that covers @root whatever node it has, and the other roots
+ * above that node.  Ended by drain_root_end(), before @root is destroyed.
+ */
+void coroutine_fn drain_root_begin(BlockRoot *root);
+
+/** End a section of drain_root_begin().  Does not yield. */
+void drain_root_end(BlockRoot *root);
 
 /** Wake coroutines that wait for counts; in the main context. */
 void drain_kick(BlockGraph *graph);

@@ -2,12 +2,12 @@
 /*
  * Opening and closing of nodes.
  *
- *              bdrv_co_open              last reference dropped
- *   (none) ---------------> OPENING ---> OPEN ------> CLOSING ---> (freed)
- *                              |                                      ^
- *                              +-------- open failed -----------------+
+ *          bdrv_co_open           last reference dropped   driver closed
+ *   (none) -----------> OPENING ---> OPEN ------> CLOSING ------> CLOSED
+ *                          |                                         |
+ *                          +-- open failed --> (freed) <-------------+
  *
- * A node holds its name in all three states, but is found by it only in OPEN:
+ * A node holds its name in all these states, but is found by it only in OPEN:
  * opening and closing yield, and nobody may meet a node that is half there.
  */
 #include "block/graph/graph-int.h"
@@ -441,6 +441,7 @@ static void coroutine_fn close_node(BlockDriverState *bs)
     if (bs->drv->close) {
         bs->drv->close(bs);
     }
+    bs->state = BDRV_STATE_CLOSED;
     bdrv_drained_end(bs);
     close_children(bs);
     graph_remove_node(bs);

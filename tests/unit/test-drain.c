@@ -251,6 +251,160 @@ START_TEST(a_filter_goes_in_and_out_under_requests_that_wait)
 }
 END_TEST
 
+static int coroutine_fn blk_section_entry(void *opaque)
+{
+    blk_co_drained_begin(opaque);
+    return 0;
+}
+
+START_TEST(a_section_of_a_backend_stays_with_it_when_its_node_is_exchanged)
+{
+    BlockBackend *other = backend_ok("other", disk, READ | WRITE, ALL);
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockDriverState *filter = NULL;
+    Request r, q;
+
+    aio_co_run(ctx, blk_section_entry, blk);
+    ck_assert_int_eq(bdrv_insert_node(disk, opts("pass"), &filter, NULL), 0);
+    request_write(&r, blk, 0);
+    request_write(&q, other, 0);
+    settle();
+    ck_assert_int_eq(q.done, 0);
+    blk_remove_bs(other);
+    settle();
+    ck_assert_int_eq(q.done, -ENOMEDIUM);
+    ck_assert_int_eq(r.done, 0);
+    blk_drained_end(blk);
+    settle();
+    ck_assert_int_eq(r.done, 1);
+    ck_assert_int_eq(bdrv_drop_filter(filter, NULL), 0);
+    bdrv_unref(filter);
+    blk_unref(other);
+}
+END_TEST
+
+static void coroutine_fn drop_filter_entry(void *opaque)
+{
+    if (bdrv_co_drop_filter(opaque, NULL) < 0) {
+        abort();
+    }
+}
+
+static void coroutine_fn remove_bs_entry(void *opaque)
+{
+    blk_co_remove_bs(opaque);
+}
+
+START_TEST(a_backend_leaves_the_node_it_has_when_its_requests_have_ended)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockDriverState *filter = NULL;
+    Request r;
+
+    ck_assert_int_eq(bdrv_insert_node(disk, opts("pass"), &filter, NULL), 0);
+    mem->hold[MEM_WRITE] = true;
+    request_write(&r, blk, 0);
+    aio_co_enter(ctx, coroutine_create(drop_filter_entry, filter));
+    aio_co_enter(ctx, coroutine_create(remove_bs_entry, blk));
+    settle();
+    ck_assert_ptr_eq(blk_bs(blk), filter);
+    mem->hold[MEM_WRITE] = false;
+    settle();
+    ck_assert_int_eq(r.done, 1);
+    ck_assert_ptr_null(blk_bs(blk));
+    ck_assert_uint_eq(bdrv_get_perm(disk).used, 0);
+    bdrv_unref(filter);
+}
+END_TEST
+
+/* --- drivers -------------------------------------------------------------- */
+
+/* A filter that notes what it is told. */
+static struct Teller {
+    bool open;
+    int told;      /* begins minus ends */
+    bool told_late; /* told while not open */
+} teller;
+
+static int coroutine_fn teller_open(BlockDriverState *bs,
+                                    BlockOptions *options, unsigned flags,
+                                    GError **errp)
+{
+    teller = (struct Teller){ .open = true };
+    return bdrv_co_open_child(bs, options, "file",
+                              BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, true,
+                              errp)
+               ? 0
+               : -EINVAL;
+}
+
+static void coroutine_fn teller_close(BlockDriverState *bs)
+{
+    teller.open = false;
+}
+
+static void teller_drain_begin(BlockDriverState *bs)
+{
+    teller.told++;
+    teller.told_late |= !teller.open;
+}
+
+static void teller_drain_end(BlockDriverState *bs)
+{
+    teller.told--;
+    teller.told_late |= !teller.open;
+}
+
+static void register_teller(void)
+{
+    static const BlockDriver driver = {
+        .struct_size = sizeof(BlockDriver),
+        .name = "teller",
+        .kind = BLOCK_DRIVER_FILTER,
+        .open = teller_open,
+        .close = teller_close,
+        .drain_begin = teller_drain_begin,
+        .drain_end = teller_drain_end,
+    };
+
+    if (bdrv_register(&driver, NULL) < 0) {
+        abort();
+    }
+}
+
+static void coroutine_fn unref_entry(void *opaque)
+{
+    bdrv_co_unref(opaque);
+}
+
+START_TEST(a_driver_is_told_of_sections_only_while_it_is_open)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockDriverState *top = open_ok("teller,read-only=on,file.driver=mem,"
+                                    "file.node-name=below,file.read-only=off");
+    BlockDriverState *below = bdrv_find_node(graph, "below");
+    BlockBackend *writer = backend_ok("writer", below, WRITE, ALL);
+
+    bdrv_drained_begin(below);
+    ck_assert_int_eq(teller.told, 1);
+    bdrv_drained_end(below);
+    ck_assert_int_eq(teller.told, 0);
+    ck_assert_int_eq(blk_pwrite(writer, 0, 1, "x", 0), 0);
+    blk_unref(writer);
+    mem_disk(below)->hold[MEM_FLUSH] = true;
+    aio_co_enter(ctx, coroutine_create(unref_entry, top));
+    settle();
+    ck_assert(!teller.open);
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 3); /* @below flushes */
+    bdrv_drain_all_begin(graph);
+    bdrv_drain_all_end(graph);
+    ck_assert(!teller.told_late);
+    mem_disk(below)->hold[MEM_FLUSH] = false;
+    settle();
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 1);
+}
+END_TEST
+
 /* --- background work ------------------------------------------------------ */
 
 typedef struct WorkRun {
@@ -394,6 +548,7 @@ int main(void)
 
     register_pass_driver();
     mem_register();
+    register_teller();
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 60);
     PROMISE(tcase,
@@ -405,6 +560,11 @@ int main(void)
     PROMISE(tcase, a_user_that_comes_during_a_section_waits_as_well);
     PROMISE(tcase, a_user_that_goes_during_a_section_lets_its_requests_fail);
     PROMISE(tcase, a_filter_goes_in_and_out_under_requests_that_wait);
+    PROMISE(tcase,
+            a_section_of_a_backend_stays_with_it_when_its_node_is_exchanged);
+    PROMISE(tcase,
+            a_backend_leaves_the_node_it_has_when_its_requests_have_ended);
+    PROMISE(tcase, a_driver_is_told_of_sections_only_while_it_is_open);
     PROMISE(tcase, background_work_counts_like_a_request);
     PROMISE(tcase, several_threads_find_the_gate_closed_in_every_section);
     suite_add_tcase(suite, tcase);
