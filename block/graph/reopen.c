@@ -21,8 +21,7 @@
 typedef struct ReopenNode {
     BdrvReopenState state;
     BlockOptions *given;      /* what the node will remember */
-    BlockDriverState *parent; /* whose new flags are inherited, or NULL */
-    BdrvChildRole role;       /* with parent */
+    bool computed;            /* state.options and state.flags are */
     GPtrArray *replace;       /* ReplaceChild *: children to redirect */
     BdrvDetectZeroes detect_zeroes;
     bool keep;
@@ -151,13 +150,6 @@ static int plan_replacement(ReopenNode *node, BdrvChild *child,
     if (target == child->bs) {
         return 0;
     }
-    if (edge_check_thawed(child, errp) < 0) {
-        return -EBUSY;
-    }
-    if (graph_reaches(target, bs)) {
-        return block_error(errp, ELOOP, "Making node '%s' a child of node '%s' "
-                           "would create a cycle", reference, bs->node_name);
-    }
     replace = g_new(ReplaceChild, 1);
     replace->child = child;
     replace->bs = bdrv_ref(target);
@@ -172,7 +164,6 @@ static int plan_child(BdrvReopenQueue *queue, ReopenNode *node,
     BlockOptionsChild kind;
     g_autofree char *reference = NULL;
     BlockOptions *tree = NULL;
-    ReopenNode *below;
     int ret;
 
     ret = block_options_take_child(node->given, child->name, &kind, &reference,
@@ -192,10 +183,7 @@ static int plan_child(BdrvReopenQueue *queue, ReopenNode *node,
                                ? "removed" : "given new nested options");
     }
     if (child->nested) {
-        below = queue_add(queue, child->bs, tree ? tree : block_options_new(),
-                          true);
-        below->parent = node->state.bs;
-        below->role = child->role;
+        queue_add(queue, child->bs, tree ? tree : block_options_new(), true);
     }
     return 0;
 }
@@ -236,6 +224,48 @@ static int check_identity(BlockDriverState *bs,
     return 0;
 }
 
+/* The edge from the node in whose options those of @bs are nested, or NULL. */
+static BdrvChild *nested_edge(BlockDriverState *bs)
+{
+    LIST_FOREACH(link, &bs->parents) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
+
+        if (child->nested) {
+            return child;
+        }
+    }
+    return NULL;
+}
+
+static int compute_options(BdrvReopenQueue *queue, ReopenNode *node,
+                           GError **errp);
+
+/* What @node does not say itself comes from its parent as that will be. */
+static int inherit_options(BdrvReopenQueue *queue, ReopenNode *node,
+                           GError **errp)
+{
+    BdrvChild *edge = nested_edge(node->state.bs);
+    ReopenNode *parent = edge ? queue_find(queue, edge->parent) : NULL;
+    unsigned flags;
+
+    if (!edge) {
+        return 0;
+    }
+    flags = edge->parent->open_flags;
+    if (parent) {
+        /* Goes up, so no deeper than the graph is high. */
+        int ret = compute_options(queue, parent, errp);
+
+        if (ret < 0) {
+            return ret;
+        }
+        flags = parent->state.flags;
+    }
+    bdrv_inherit_options(node->state.options, edge->role, edge->parent->drv,
+                         flags);
+    return 0;
+}
+
 /* From what was given to what the driver and we work with. */
 static int compute_options(BdrvReopenQueue *queue, ReopenNode *node,
                            GError **errp)
@@ -246,6 +276,10 @@ static int compute_options(BdrvReopenQueue *queue, ReopenNode *node,
     BdrvCommonOptions common;
     int ret;
 
+    if (node->computed) {
+        return 0;
+    }
+    node->computed = true;
     if (!block_options_has(node->given, "driver")) {
         block_options_set_str(node->given, "driver", bs->drv->name);
     }
@@ -257,11 +291,9 @@ static int compute_options(BdrvReopenQueue *queue, ReopenNode *node,
         }
     }
     node->state.options = block_options_clone(node->given);
-    if (node->parent) {
-        ReopenNode *parent = queue_find(queue, node->parent);
-
-        bdrv_inherit_options(node->state.options, node->role,
-                             parent->state.bs->drv, parent->state.flags);
+    ret = inherit_options(queue, node, errp);
+    if (ret < 0) {
+        return ret;
     }
     ret = block_options_absorb(node->state.options, bdrv_common_options,
                                &common, what, errp);
@@ -352,6 +384,25 @@ static void set_flags(BlockDriverState *bs, unsigned flags, Transaction *txn)
     transaction_add(txn, &flags_step, step);
 }
 
+/* The planned change of an edge; the graph may have changed since the plan. */
+static int change_edge(const ReplaceChild *replace, Transaction *txn,
+                       GError **errp)
+{
+    BdrvChild *child = replace->child;
+    BlockDriverState *bs = replace->bs;
+
+    if (edge_check_thawed(child, errp) < 0) {
+        return -EBUSY;
+    }
+    if (graph_reaches(bs, child->parent)) {
+        return block_error(errp, ELOOP, "Making node '%s' a child of node '%s' "
+                           "would create a cycle", bs->node_name,
+                           child->parent->node_name);
+    }
+    edge_replace(child, bs, txn);
+    return graph_check_height(bs, errp);
+}
+
 static int reopen_change(BdrvReopenQueue *queue, GError **errp)
 {
     g_autoptr(GPtrArray) nodes = g_ptr_array_new();
@@ -368,8 +419,7 @@ static int reopen_change(BdrvReopenQueue *queue, GError **errp)
 
             g_ptr_array_add(nodes, replace->child->bs);
             g_ptr_array_add(nodes, replace->bs);
-            edge_replace(replace->child, replace->bs, txn);
-            ret = graph_check_height(replace->bs, errp);
+            ret = change_edge(replace, txn, errp);
         }
     }
     if (ret == 0) {

@@ -317,6 +317,45 @@ START_TEST(a_backend_leaves_the_node_it_has_when_its_requests_have_ended)
 }
 END_TEST
 
+/* A reopen in a coroutine of its own. */
+typedef struct Reopen {
+    BdrvReopenQueue *queue;
+    int ret; /* 1: not yet */
+} Reopen;
+
+static void coroutine_fn reopen_entry(void *opaque)
+{
+    Reopen *reopen = opaque;
+
+    reopen->ret = bdrv_co_reopen_multiple(reopen->queue, NULL);
+}
+
+START_TEST(an_edge_frozen_while_reopen_waits_is_not_changed)
+{
+    BlockDriverState *other = open_ok("mem,node-name=other,size=64k");
+    BlockDriverState *top = open_ok("pass,node-name=top,file=disk");
+    BdrvChild *edge = bdrv_find_child(top, "file");
+    Reopen reopen = { .queue = bdrv_reopen_queue_new(graph), .ret = 1 };
+    Request r;
+
+    bdrv_reopen_queue_add(reopen.queue, top, opts("pass,file=other"), true);
+    mem->hold[MEM_WRITE] = true;
+    request_write(&r, blk, 0);
+    aio_co_enter(block_graph_aio_context(graph),
+                 coroutine_create(reopen_entry, &reopen));
+    settle();
+    ck_assert_int_eq(reopen.ret, 1);
+    bdrv_freeze_child(edge);
+    mem->hold[MEM_WRITE] = false;
+    settle();
+    ck_assert_int_eq(reopen.ret, -EBUSY);
+    ck_assert_ptr_eq(bdrv_child_bs(edge), disk);
+    bdrv_unfreeze_child(edge);
+    bdrv_unref(top);
+    bdrv_unref(other);
+}
+END_TEST
+
 /* --- drivers -------------------------------------------------------------- */
 
 /* A filter that notes what it is told. */
@@ -564,6 +603,7 @@ int main(void)
             a_section_of_a_backend_stays_with_it_when_its_node_is_exchanged);
     PROMISE(tcase,
             a_backend_leaves_the_node_it_has_when_its_requests_have_ended);
+    PROMISE(tcase, an_edge_frozen_while_reopen_waits_is_not_changed);
     PROMISE(tcase, a_driver_is_told_of_sections_only_while_it_is_open);
     PROMISE(tcase, background_work_counts_like_a_request);
     PROMISE(tcase, several_threads_find_the_gate_closed_in_every_section);

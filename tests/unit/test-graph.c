@@ -567,6 +567,50 @@ START_TEST(reopen_exchanges_a_child_by_name)
 }
 END_TEST
 
+START_TEST(reopen_that_would_close_a_circle_is_refused)
+{
+    BlockDriverState *x = open_ok("null-co,node-name=x");
+    BlockDriverState *a = open_ok("pass,node-name=a,file=x");
+    BlockDriverState *b = open_ok("pass,node-name=b,file=x");
+    BdrvReopenQueue *queue = bdrv_reopen_queue_new(graph);
+    GError *error = NULL;
+
+    /* Each alone would do. */
+    bdrv_reopen_queue_add(queue, a, opts("pass,file=b"), true);
+    bdrv_reopen_queue_add(queue, b, opts("pass,file=a"), true);
+    ck_assert_int_eq(bdrv_reopen_multiple(queue, &error), -ELOOP);
+    expect_error(&error, ELOOP, "cycle");
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(a, "file")), x);
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(b, "file")), x);
+    bdrv_unref(b);
+    bdrv_unref(a);
+    bdrv_unref(x);
+}
+END_TEST
+
+START_TEST(a_nested_child_keeps_what_it_inherits_in_any_order_of_reopen)
+{
+    BlockDriverState *top = open_ok(
+        "pass,node-name=top,read-only=on,cache.direct=on,"
+        "file.driver=null-co,file.node-name=below");
+    BlockDriverState *below = bdrv_find_node(graph, "below");
+    BdrvReopenQueue *queue;
+
+    ck_assert_uint_eq(bdrv_open_flags(below), BDRV_O_NOCACHE);
+    /* Without its parent ... */
+    ck_assert_int_eq(bdrv_reopen(below, opts("null-co,size=2M"), NULL), 0);
+    ck_assert_uint_eq(bdrv_open_flags(below), BDRV_O_NOCACHE);
+    /* ... and before it. */
+    queue = bdrv_reopen_queue_new(graph);
+    bdrv_reopen_queue_add(queue, below, opts("null-co,size=3M"), true);
+    bdrv_reopen_queue_add(queue, top, opts("pass,read-only=off"), true);
+    ck_assert_int_eq(bdrv_reopen_multiple(queue, NULL), 0);
+    ck_assert_uint_eq(bdrv_open_flags(below), BDRV_O_NOCACHE | BDRV_O_RDWR);
+    ck_assert_int_eq(bdrv_length(below), 3 << 20);
+    bdrv_unref(top);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("graph");
@@ -604,6 +648,9 @@ int main(void)
     PROMISE(tcase, reopen_of_several_nodes_happens_for_all_or_none);
     PROMISE(tcase, reopen_refuses_another_driver_name_or_unknown_option);
     PROMISE(tcase, reopen_exchanges_a_child_by_name);
+    PROMISE(tcase, reopen_that_would_close_a_circle_is_refused);
+    PROMISE(tcase,
+            a_nested_child_keeps_what_it_inherits_in_any_order_of_reopen);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
