@@ -62,8 +62,12 @@ static int check_request(const BlkRequest *req)
         return -EINVAL;
     }
     if (req->type == BLOCK_ACCT_READ || req->type == BLOCK_ACCT_WRITE) {
-        bool no_data = req->flags & BDRV_REQ_PREFETCH;
+        bool no_data = req->type == BLOCK_ACCT_READ &&
+                       (req->flags & BDRV_REQ_PREFETCH);
 
+        if (req->flags & BDRV_REQ_ZERO_WRITE) {
+            return -EINVAL; /* blk_co_pwrite_zeroes() is for that */
+        }
         if (req->bytes > BDRV_REQUEST_MAX_BYTES) {
             return -EIO;
         }

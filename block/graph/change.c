@@ -261,11 +261,12 @@ static int replace_child_drained(BdrvChild *child, BlockDriverState *bs,
 int coroutine_fn bdrv_co_replace_child(BdrvChild *child, BlockDriverState *bs,
                                        GError **errp)
 {
-    BlockDriverState *old = bdrv_ref(child->bs);
+    BlockDriverState *old;
     int ret;
 
     bdrv_ref(bs);
     co_mutex_lock(&bs->graph->control_lock);
+    old = bdrv_ref(child->bs); /* not before we have the lock */
     drain_both(old, bs);
     ret = replace_child_drained(child, bs, errp);
     end_both(old, bs);

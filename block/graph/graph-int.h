@@ -210,7 +210,7 @@ BlockGraph *bdrv_reopen_queue_graph(const BdrvReopenQueue *queue);
 /** Compute the limits of @bs from its children and its driver. */
 int bdrv_refresh_limits(BlockDriverState *bs, GError **errp);
 
-/** bdrv_refresh_limits() for @bs and all above it, from below. */
+/** bdrv_refresh_limits() for @bs and all above it, from below; drained. */
 void bdrv_refresh_limits_above(BlockDriverState *bs);
 
 /* --- drain.c -------------------------------------------------------------- */

@@ -122,10 +122,15 @@ void bdrv_refresh_limits_above(BlockDriverState *bs)
     g_ptr_array_add(nodes, bs);
     above = graph_above(nodes);
     order = graph_below(above);
+    g_ptr_array_unref(above);
+    above = graph_above(nodes); /* again, for its marks */
     for (guint i = order->len; i > 0; i--) {
         BlockDriverState *node = g_ptr_array_index(order, i - 1);
         g_autoptr(GError) error = NULL;
 
+        if (node->visit_mark != bs->visit_mark) {
+            continue; /* not above @bs: may be in use, as it is not drained */
+        }
         /* The children were checked when they were opened; what a driver
          * derives from them alone is valid again. */
         if (bdrv_refresh_limits(node, &error) < 0) {

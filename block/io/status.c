@@ -211,11 +211,17 @@ typedef struct StatusQuery {
 static int coroutine_fn status_above(const StatusQuery *query,
                                      BlockExtent *ret, int *ret_depth)
 {
-    int64_t bytes = query->bytes;
+    int64_t length = bdrv_length(query->top);
+    int64_t left = length - query->offset;
+    int64_t bytes = MIN(query->bytes, left);
     int depth = 0;
 
     *ret_depth = 0;
-    *ret = (BlockExtent){ .status = BDRV_BLOCK_EOF };
+    *ret = (BlockExtent){ .status = left <= 0 ? BDRV_BLOCK_EOF : 0 };
+    if (bytes <= 0) {
+        return 0;
+    }
+    ret->bytes = bytes; /* if there is no layer above the base */
     for (BlockDriverState *p = query->top; p && p != query->base;
          p = next_in_chain(p)) {
         int code;
@@ -226,6 +232,7 @@ static int coroutine_fn status_above(const StatusQuery *query,
             if (code < 0) {
                 return code;
             }
+            ret->bytes = bytes;
             continue;
         }
         depth++;
@@ -234,10 +241,7 @@ static int coroutine_fn status_above(const StatusQuery *query,
             return code;
         }
         if (ret->bytes == 0) {
-            if (depth == 1) {
-                return 0; /* at or beyond the end of the chain's top */
-            }
-            /* A short backing file: the layers above it show zeroes. */
+            /* Shorter than what is above: there it shows zeroes. */
             *ret = (BlockExtent){ .bytes = bytes, .file = p,
                                   .status = BDRV_BLOCK_ZERO |
                                             BDRV_BLOCK_ALLOCATED };
@@ -250,7 +254,7 @@ static int coroutine_fn status_above(const StatusQuery *query,
         bytes = ret->bytes;
     }
     ret->status &= ~BDRV_BLOCK_EOF;
-    if (query->offset + ret->bytes == bdrv_length(query->top)) {
+    if (query->offset + ret->bytes == length) {
         ret->status |= BDRV_BLOCK_EOF;
     }
     return 0;

@@ -356,6 +356,46 @@ START_TEST(an_edge_frozen_while_reopen_waits_is_not_changed)
 }
 END_TEST
 
+/* Exchange a child and let go of the new one: the edge alone keeps it. */
+typedef struct Exchange {
+    BdrvChild *edge;
+    BlockDriverState *bs;
+    int ret; /* 1: not yet */
+} Exchange;
+
+static void coroutine_fn exchange_entry(void *opaque)
+{
+    Exchange *x = opaque;
+
+    x->ret = bdrv_co_replace_child(x->edge, x->bs, NULL);
+    bdrv_co_unref(x->bs);
+}
+
+START_TEST(two_exchanges_of_one_child_follow_each_other)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockDriverState *top = open_ok("pass,node-name=top,file=disk");
+    BdrvChild *edge = bdrv_find_child(top, "file");
+    Exchange x = { edge, open_ok("mem,node-name=x,size=64k"), 1 };
+    Exchange y = { edge, open_ok("mem,node-name=y,size=64k"), 1 };
+    Request r;
+
+    mem->hold[MEM_WRITE] = true;
+    request_write(&r, blk, 0);
+    aio_co_enter(ctx, coroutine_create(exchange_entry, &x));
+    aio_co_enter(ctx, coroutine_create(exchange_entry, &y));
+    settle();
+    ck_assert_int_eq(x.ret, 1);
+    mem->hold[MEM_WRITE] = false;
+    settle();
+    ck_assert_int_eq(x.ret, 0);
+    ck_assert_int_eq(y.ret, 0);
+    ck_assert_str_eq(bdrv_node_name(bdrv_child_bs(edge)), "y");
+    ck_assert_ptr_null(bdrv_find_node(graph, "x"));
+    bdrv_unref(top);
+}
+END_TEST
+
 /* --- drivers -------------------------------------------------------------- */
 
 /* A filter that notes what it is told. */
@@ -604,6 +644,7 @@ int main(void)
     PROMISE(tcase,
             a_backend_leaves_the_node_it_has_when_its_requests_have_ended);
     PROMISE(tcase, an_edge_frozen_while_reopen_waits_is_not_changed);
+    PROMISE(tcase, two_exchanges_of_one_child_follow_each_other);
     PROMISE(tcase, a_driver_is_told_of_sections_only_while_it_is_open);
     PROMISE(tcase, background_work_counts_like_a_request);
     PROMISE(tcase, several_threads_find_the_gate_closed_in_every_section);

@@ -111,6 +111,9 @@ START_TEST(unknown_flags_and_wrong_vectors_are_refused)
                                  BDRV_REQ_WRITE_COMPRESSED), -ENOTSUP);
     ck_assert_int_eq(blk_preadv(blk, 0, 8, NULL, BDRV_REQ_PREFETCH),
                      -ENOTSUP);
+    ck_assert_int_eq(blk_pwritev(blk, 0, 8, NULL, BDRV_REQ_PREFETCH), -EINVAL);
+    ck_assert_int_eq(blk_pwritev(blk, 0, 8, &iov.vec, BDRV_REQ_ZERO_WRITE),
+                     -EINVAL);
     ck_assert_uint_eq(mem->count[MEM_WRITE], 0);
     close_disk();
 }
@@ -593,6 +596,27 @@ START_TEST(block_status_above_a_base_does_not_look_at_it)
 }
 END_TEST
 
+START_TEST(where_no_layer_is_above_the_base_the_answer_has_a_length)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockDriverState *base = open_ok("mem,node-name=base,size=16k");
+    AboveCall call = { .base = base, .offset = 4096 };
+
+    open_disk("pass,file=base");
+    ck_assert_int_eq(aio_co_run(ctx, allocated_above_entry, &call), 0);
+    ck_assert_int_eq(call.bytes, 3 * 4096);
+    call.base = disk;
+    ck_assert_int_eq(aio_co_run(ctx, allocated_above_entry, &call), 0);
+    ck_assert_int_eq(call.bytes, 3 * 4096);
+    ck_assert_int_eq(aio_co_run(ctx, status_above_entry, &call), 0);
+    ck_assert_int_eq(call.extent.bytes, 3 * 4096);
+    ck_assert_uint_eq(call.extent.status, BDRV_BLOCK_EOF);
+    mem = NULL;
+    close_disk();
+    bdrv_unref(base);
+}
+END_TEST
+
 START_TEST(a_backing_node_is_attached_exchanged_and_detached)
 {
     BlockDriverState *red = open_ok("mem,node-name=red,size=8k");
@@ -701,6 +725,7 @@ int main(void)
             growing_over_a_longer_backing_file_shows_zeroes_not_its_data);
     PROMISE(tcase, block_status_walks_filters_and_backing_files);
     PROMISE(tcase, block_status_above_a_base_does_not_look_at_it);
+    PROMISE(tcase, where_no_layer_is_above_the_base_the_answer_has_a_length);
     PROMISE(tcase, a_backing_node_is_attached_exchanged_and_detached);
     PROMISE(tcase, block_status_at_and_beyond_the_end_is_empty);
     PROMISE(tcase, errors_reach_the_caller_and_leave_nothing_in_flight);
