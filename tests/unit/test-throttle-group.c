@@ -328,6 +328,66 @@ START_TEST(a_drained_section_lets_its_requests_go_and_no_others)
 }
 END_TEST
 
+/* A file during whose close all nodes are drained. */
+static bool drained_at_close;
+
+static void coroutine_fn drain_all_entry(void *opaque)
+{
+    bdrv_co_drain_all_begin(graph);
+    bdrv_drain_all_end(graph);
+    drained_at_close = true;
+}
+
+static void start_drain_all(void *opaque)
+{
+    aio_co_enter(block_graph_aio_context(graph),
+                 coroutine_create(drain_all_entry, NULL));
+}
+
+static int coroutine_fn slow_open(BlockDriverState *bs, BlockOptions *options,
+                                  unsigned flags, GError **errp)
+{
+    return 0;
+}
+
+static void coroutine_fn slow_close(BlockDriverState *bs)
+{
+    aio_bh_schedule_oneshot(block_graph_aio_context(graph), start_drain_all,
+                            NULL);
+    co_sleep_ns(MS);
+}
+
+static int64_t coroutine_fn slow_getlength(BlockDriverState *bs)
+{
+    return 0;
+}
+
+static void register_slow(void)
+{
+    static const BlockDriver slow = {
+        .struct_size = sizeof(BlockDriver),
+        .name = "slow",
+        .kind = BLOCK_DRIVER_PROTOCOL,
+        .open = slow_open,
+        .close = slow_close,
+        .getlength = slow_getlength,
+    };
+
+    if (bdrv_register(&slow, NULL) < 0) {
+        abort();
+    }
+}
+
+START_TEST(a_node_is_not_drained_any_more_when_it_has_been_closed)
+{
+    given("iops-total=10");
+    drained_at_close = false;
+    bdrv_unref(open_ok("throttle,throttle-group=g,file.driver=slow"));
+    settle();
+    ck_assert(drained_at_close);
+}
+END_TEST
+
 /* A format whose reads take two reads of its file. */
 static int coroutine_fn twice_open(BlockDriverState *bs, BlockOptions *options,
                                    unsigned flags, GError **errp)
@@ -658,6 +718,7 @@ int main(void)
 
     mem_register();
     register_twice();
+    register_slow();
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 100);
     PROMISE(tcase, requests_of_one_member_go_in_order_as_time_passes);
@@ -670,6 +731,7 @@ int main(void)
     PROMISE(tcase, a_drained_section_lets_its_requests_go_and_no_others);
     PROMISE(tcase, inside_a_drained_section_no_request_waits_at_all);
     PROMISE(tcase, a_member_goes_while_its_requests_wait);
+    PROMISE(tcase, a_node_is_not_drained_any_more_when_it_has_been_closed);
     PROMISE(tcase, new_limits_hold_at_once_for_requests_that_wait);
     PROMISE(tcase, a_stricter_limit_holds_for_a_head_that_had_a_timer);
     PROMISE(tcase, groups_have_names_and_live_as_long_as_they_are_used);
