@@ -37,6 +37,12 @@
 #define SECTOR_BYTES_MIN 512
 #define SECTOR_BYTES_MAX (8 << 20)
 
+/*
+ * Entries that say nothing, in a log that is to be continued: one for each
+ * flush that failed.  A hole in a file looks like very many of them.
+ */
+#define EMPTY_ENTRIES_MAX 65536
+
 enum {
     LOG_FLUSH = 1 << 0,
     LOG_FUA = 1 << 1,
@@ -283,6 +289,7 @@ typedef struct OldLog {
     BdrvChild *child;
     int64_t sector_bytes;
     int64_t nr_sectors; /* length of the log */
+    unsigned nr_empty;  /* entries without flags and data, so far */
 } OldLog;
 
 static int coroutine_fn read_old(const OldLog *old, int64_t offset, void *buf,
@@ -337,7 +344,7 @@ static int coroutine_fn read_old_super(OldLog *old, uint64_t *ret_nr_entries,
 }
 
 /* The sector behind the entry at @sector. */
-static int coroutine_fn skip_entry(const OldLog *old, int64_t *sector,
+static int coroutine_fn skip_entry(OldLog *old, int64_t *sector,
                                    uint64_t index, GError **errp)
 {
     uint64_t flags, nr_sectors;
@@ -360,6 +367,10 @@ static int coroutine_fn skip_entry(const OldLog *old, int64_t *sector,
                            " of the log has unknown flags 0x%" PRIx64,
                            old->what, index, flags);
     }
+    if (flags == 0 && nr_sectors == 0 && ++old->nr_empty > EMPTY_ENTRIES_MAX) {
+        return block_error(errp, EINVAL, "%s: more than %d entries of the log "
+                           "are empty", old->what, EMPTY_ENTRIES_MAX);
+    }
     *sector += 1;
     if (flags & LOG_DISCARD) {
         return 0;
@@ -372,7 +383,10 @@ static int coroutine_fn skip_entry(const OldLog *old, int64_t *sector,
     return 0;
 }
 
-/* The walk is bounded: each entry takes a sector of the log at least. */
+/*
+ * The walk is bounded: each entry takes a sector of the log at least, and few
+ * of these sectors can be holes.
+ */
 static int coroutine_fn open_old(LogWrites *s, const char *what, GError **errp)
 {
     OldLog old = { .what = what, .child = s->log };

@@ -371,6 +371,27 @@ START_TEST(a_log_that_is_none_is_not_continued)
 }
 END_TEST
 
+START_TEST(a_log_of_holes_is_not_continued)
+{
+    const BlockTruncate longer = { .offset = 65538 * 512 };
+    BlockBackend *writer;
+
+    given("");
+    close_node();
+    /* It claims an entry in every sector, and there is nothing in any. */
+    log_mem->data[18] = 2;
+    writer = backend_ok("writer", log_disk, WRITE | RESIZE, ALL);
+    ck_assert_int_eq(blk_truncate(writer, &longer, NULL), 0);
+    blk_unref(writer);
+    append_fails("more than 65536 entries of the log are empty");
+    log_mem->data[512 + 16] = 1; /* the first one is a flush */
+    append_fails("the log ends before its entry");
+    log_mem->data[18] = 0;
+    open_node(",log-append=on");
+    done();
+}
+END_TEST
+
 /* --- order ---------------------------------------------------------------- */
 
 typedef struct Request {
@@ -629,6 +650,7 @@ int main(void)
     PROMISE(tcase, a_node_that_only_reads_leaves_the_log_alone);
     PROMISE(tcase, an_old_log_is_continued);
     PROMISE(tcase, a_log_that_is_none_is_not_continued);
+    PROMISE(tcase, a_log_of_holes_is_not_continued);
     PROMISE(tcase, a_flush_covers_what_ended_before_it_and_nothing_else);
     PROMISE(tcase, what_failed_in_the_file_is_not_in_the_log);
     PROMISE(tcase, after_a_hole_in_the_log_the_file_is_not_written_any_more);
