@@ -123,6 +123,8 @@ static int read_config(void *opaque)
         ret = errno ? -errno : -EIO;
     } else if (bytes > CONFIG_BYTES_MAX) {
         ret = -EFBIG;
+    } else if (memchr(text, '\0', bytes)) {
+        ret = -EINVAL; /* what follows it would not be read */
     } else {
         text[bytes] = '\0';
         config->text = g_steal_pointer(&text);

@@ -514,6 +514,9 @@ START_TEST(rules_come_from_a_file_as_well)
     ck_assert_int_eq(pwrite(fd, "[inject-horror]\n", 16, 0), 16);
     wrong = g_strdup_printf("blkdebug,node-name=d,image=disk,config=%s", name);
     open_fails(wrong, EINVAL, "line 1: unknown section 'inject-horror'");
+    /* Nothing is left out without a word. */
+    ck_assert_int_eq(pwrite(fd, "# fine\n\0[inject-horror]\n", 24, 0), 24);
+    open_fails(wrong, EINVAL, "could not read the config");
     close(fd);
     unlink(name);
     done();
