@@ -9,6 +9,11 @@
 # On Debian 12, as root or with sudo: missing packages are installed first.
 set -eu
 
+case $#,${1-} in
+0, | 1,[!-]*) ;;
+*) echo "usage: $0 [BUILD_DIR]" >&2; exit 2 ;;
+esac
+
 source=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "${1:-$source/build-demo}"
 build=$(cd "${1:-$source/build-demo}" && pwd)
@@ -33,19 +38,18 @@ if command -v dpkg-query >/dev/null; then
     "$source/scripts/install-deps.sh" demo
 fi
 
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
 say "Building in $build"
 if [ ! -f "$build/build.ninja" ]; then
     run meson setup "$build" "$source" -Dtests=false >/dev/null
 fi
-run ninja -C "$build" tools/bg-io >"${TMPDIR:-/tmp}/demo-build.$$" 2>&1 || {
-    cat "${TMPDIR:-/tmp}/demo-build.$$"
+run ninja -C "$build" tools/bg-io >"$work/build.log" 2>&1 || {
+    cat "$work/build.log"
     exit 1
 }
-rm -f "${TMPDIR:-/tmp}/demo-build.$$"
 PATH="$build/tools:$PATH"
-
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 cd "$work"
 
 say "A disk of 64 MiB: an empty file"
