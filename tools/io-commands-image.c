@@ -50,6 +50,7 @@ static int alloc_run(IoSession *io, int argc, char **argv)
 {
     int64_t offset = tool_parse_size(argv[1]);
     int64_t bytes = ALLOC_DEFAULT_BYTES;
+    int64_t length = blk_getlength(io->blk);
     int64_t allocated = 0;
     int64_t done = 0;
     char text[TOOL_TEXT_MAX];
@@ -63,7 +64,11 @@ static int alloc_run(IoSession *io, int argc, char **argv)
             return (int)bytes;
         }
     }
-    bytes = MIN(bytes, MAX(blk_getlength(io->blk) - offset, 0));
+    if (length < 0) {
+        printf("getlength: %s\n", g_strerror((int)-length));
+        return (int)length;
+    }
+    bytes = offset < length ? MIN(bytes, length - offset) : 0;
     while (done < bytes) {
         int64_t step = 0;
         int ret = blk_is_allocated(io->blk, offset + done, bytes - done,
