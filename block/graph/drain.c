@@ -266,6 +266,14 @@ unsigned coroutine_fn bdrv_co_work_begin(BdrvWork *work)
     return root_enter(&work->root);
 }
 
+unsigned drain_work_count(BdrvWork *work)
+{
+    unsigned ticket;
+
+    root_count(&work->root, &ticket);
+    return ticket;
+}
+
 void bdrv_work_end(BdrvWork *work, unsigned ticket)
 {
     root_leave(&work->root, ticket);

@@ -215,6 +215,12 @@ void bdrv_refresh_limits_above(BlockDriverState *bs);
 
 /* --- drain.c -------------------------------------------------------------- */
 
+/**
+ * Count one piece of work even in a section, which does not wait for it if it
+ * has begun already.  Ended by bdrv_work_end().
+ */
+unsigned drain_work_count(BdrvWork *work);
+
 /** Recompute what the drained sections cover; after any change of edges. */
 void drain_graph_changed(BlockGraph *graph);
 

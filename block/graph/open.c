@@ -424,12 +424,14 @@ BlockDriverState *bdrv_ref(BlockDriverState *bs)
     return bs;
 }
 
-static void coroutine_fn close_node(BlockDriverState *bs)
+/* What the driver has and knows goes to the nodes below, then it lets go. */
+static void coroutine_fn close_driver(BlockDriverState *bs)
 {
-    bs->state = BDRV_STATE_CLOSING;
-    /* No parent is left, so only background work can be in flight; the
-     * section also keeps the driver from starting more. */
-    bdrv_co_drained_begin(bs);
+    /* Sections below wait for us.  We wait for none: our caller may have one
+     * around us. */
+    BdrvWork *work = bdrv_work_new(bs);
+    unsigned ticket = drain_work_count(work);
+
     if (!bdrv_is_read_only(bs)) {
         int ret = bdrv_co_flush(bs);
 
@@ -442,6 +444,17 @@ static void coroutine_fn close_node(BlockDriverState *bs)
         bs->drv->close(bs);
     }
     bs->state = BDRV_STATE_CLOSED;
+    bdrv_work_end(work, ticket);
+    bdrv_work_free(work);
+}
+
+static void coroutine_fn close_node(BlockDriverState *bs)
+{
+    bs->state = BDRV_STATE_CLOSING;
+    /* No parent is left, so only background work can be in flight; the
+     * section also keeps the driver from starting more. */
+    bdrv_co_drained_begin(bs);
+    close_driver(bs);
     bdrv_drained_end(bs);
     close_children(bs);
     graph_remove_node(bs);

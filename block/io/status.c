@@ -63,9 +63,20 @@ static int coroutine_fn driver_status(BlockDriverState *bs, unsigned want,
     return 0;
 }
 
+/* A question about a chain. */
+typedef struct StatusQuery {
+    BlockDriverState *top;
+    BlockDriverState *base; /* where to stop; not looked at */
+    unsigned want;
+    int64_t offset;
+    int64_t bytes;
+} StatusQuery;
+
 static int coroutine_fn node_status(BlockDriverState *bs, unsigned want,
                                     int64_t offset, int64_t bytes,
                                     BlockExtent *ret);
+static int coroutine_fn status_above(const StatusQuery *query,
+                                     BlockExtent *ret, int *ret_depth);
 
 /* The extent is stored as it is in ret->file, which may know it is zero. */
 static void coroutine_fn refine_by_file(unsigned want, BlockExtent *ret)
@@ -87,13 +98,29 @@ static void coroutine_fn refine_by_file(unsigned want, BlockExtent *ret)
     }
 }
 
+/*
+ * A filter is of the layer that it filters.  Any other node is a layer of its
+ * own and has all that its file shows, backing files included.
+ */
+static int coroutine_fn raw_status(BlockDriverState *bs,
+                                   const StatusQuery *query, BlockExtent *ret)
+{
+    int depth;
+
+    if (bs->filtered) {
+        return node_status(query->top, query->want, query->offset,
+                           query->bytes, ret);
+    }
+    return status_above(query, ret, &depth);
+}
+
 static int coroutine_fn follow_raw(BlockDriverState *bs, unsigned want,
                                    BlockExtent *ret)
 {
-    BlockDriverState *file = ret->file;
-    int64_t map = ret->map;
+    StatusQuery query = { .top = ret->file, .want = want, .offset = ret->map,
+                          .bytes = ret->bytes };
     int64_t bytes = ret->bytes;
-    int code = node_status(file, want, map, bytes, ret);
+    int code = raw_status(bs, &query, ret);
 
     if (code == 0 && ret->bytes == 0) {
         /* Shorter below than here: the rest reads as zero. */
@@ -194,15 +221,6 @@ static int coroutine_fn ask_filter(BlockDriverState *bs, unsigned want,
     }
     return 0;
 }
-
-/* A question about a chain. */
-typedef struct StatusQuery {
-    BlockDriverState *top;
-    BlockDriverState *base; /* where to stop; not looked at */
-    unsigned want;
-    int64_t offset;
-    int64_t bytes;
-} StatusQuery;
 
 /*
  * The first layer that decides.  @ret_depth: how many backing links down it

@@ -456,6 +456,12 @@ static void coroutine_fn unref_entry(void *opaque)
     bdrv_co_unref(opaque);
 }
 
+static void coroutine_fn drain_all_entry(void *opaque)
+{
+    bdrv_co_drain_all_begin(graph);
+    *(bool *)opaque = true;
+}
+
 START_TEST(a_driver_is_told_of_sections_only_while_it_is_open)
 {
     AioContext *ctx = block_graph_aio_context(graph);
@@ -463,6 +469,7 @@ START_TEST(a_driver_is_told_of_sections_only_while_it_is_open)
                                     "file.node-name=below,file.read-only=off");
     BlockDriverState *below = bdrv_find_node(graph, "below");
     BlockBackend *writer = backend_ok("writer", below, WRITE, ALL);
+    bool begun = false;
 
     bdrv_drained_begin(below);
     ck_assert_int_eq(teller.told, 1);
@@ -475,12 +482,52 @@ START_TEST(a_driver_is_told_of_sections_only_while_it_is_open)
     settle();
     ck_assert(!teller.open);
     ck_assert_uint_eq(block_graph_nr_nodes(graph), 3); /* @below flushes */
-    bdrv_drain_all_begin(graph);
-    bdrv_drain_all_end(graph);
-    ck_assert(!teller.told_late);
+    aio_co_enter(ctx, coroutine_create(drain_all_entry, &begun));
+    settle();
+    ck_assert(!begun && !teller.told_late);
     mem_disk(below)->hold[MEM_FLUSH] = false;
     settle();
+    ck_assert(begun && !teller.told_late);
+    bdrv_drain_all_end(graph);
     ck_assert_uint_eq(block_graph_nr_nodes(graph), 1);
+}
+END_TEST
+
+START_TEST(the_flush_of_a_node_that_closes_counts_like_a_request)
+{
+    BlockDriverState *top = open_ok("pass,file=disk");
+    BlockBackend *writer = backend_ok("writer", top, WRITE, ALL);
+    Section s;
+
+    ck_assert_int_eq(blk_pwrite(writer, 0, 1, "x", 0), 0);
+    blk_unref(writer);
+    mem->hold[MEM_FLUSH] = true;
+    aio_co_enter(block_graph_aio_context(graph),
+                 coroutine_create(unref_entry, top));
+    settle();
+    section_start(&s, disk);
+    settle();
+    ck_assert(!s.begun);
+    mem->hold[MEM_FLUSH] = false;
+    settle();
+    ck_assert(s.begun);
+    bdrv_drained_end(disk);
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 1);
+}
+END_TEST
+
+START_TEST(a_node_closes_in_a_section)
+{
+    BlockDriverState *top = open_ok("pass,file=disk");
+    BlockBackend *writer = backend_ok("writer", top, WRITE, ALL);
+
+    ck_assert_int_eq(blk_pwrite(writer, 0, 1, "x", 0), 0);
+    bdrv_drain_all_begin(graph);
+    blk_unref(writer);
+    bdrv_unref(top);
+    bdrv_drain_all_end(graph);
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 1);
+    ck_assert_uint_eq(mem->count[MEM_FLUSH], 1);
 }
 END_TEST
 
@@ -646,6 +693,8 @@ int main(void)
     PROMISE(tcase, an_edge_frozen_while_reopen_waits_is_not_changed);
     PROMISE(tcase, two_exchanges_of_one_child_follow_each_other);
     PROMISE(tcase, a_driver_is_told_of_sections_only_while_it_is_open);
+    PROMISE(tcase, the_flush_of_a_node_that_closes_counts_like_a_request);
+    PROMISE(tcase, a_node_closes_in_a_section);
     PROMISE(tcase, background_work_counts_like_a_request);
     PROMISE(tcase, several_threads_find_the_gate_closed_in_every_section);
     suite_add_tcase(suite, tcase);

@@ -617,6 +617,21 @@ START_TEST(where_no_layer_is_above_the_base_the_answer_has_a_length)
 }
 END_TEST
 
+START_TEST(a_raw_node_has_what_its_file_and_backing_files_hold)
+{
+    BlockDriverState *base = open_ok("mem,node-name=base,size=16k");
+    int64_t n;
+
+    open_disk("raw,file.driver=mem,file.size=32k,file.backing=base");
+    memset(mem_disk(base)->allocated, 1, 2);
+    expect_status("DD--ZZZZ");
+    ck_assert_int_eq(blk_is_allocated(blk, 0, 32768, &n), 1);
+    mem = NULL;
+    close_disk();
+    bdrv_unref(base);
+}
+END_TEST
+
 START_TEST(a_backing_node_is_attached_exchanged_and_detached)
 {
     BlockDriverState *red = open_ok("mem,node-name=red,size=8k");
@@ -726,6 +741,7 @@ int main(void)
     PROMISE(tcase, block_status_walks_filters_and_backing_files);
     PROMISE(tcase, block_status_above_a_base_does_not_look_at_it);
     PROMISE(tcase, where_no_layer_is_above_the_base_the_answer_has_a_length);
+    PROMISE(tcase, a_raw_node_has_what_its_file_and_backing_files_hold);
     PROMISE(tcase, a_backing_node_is_attached_exchanged_and_detached);
     PROMISE(tcase, block_status_at_and_beyond_the_end_is_empty);
     PROMISE(tcase, errors_reach_the_caller_and_leave_nothing_in_flight);
