@@ -95,13 +95,13 @@ static int coroutine_fn write_data(BlockDriverState *bs, const Pad *pad,
     return ret;
 }
 
-/* Write the block at @offset, of which [from, to) becomes zero. */
-static int coroutine_fn write_zero_block(BlockDriverState *bs, int64_t offset,
-                                         uint8_t *buf, int64_t from,
-                                         int64_t to)
+/* Write @block, whose memory is @buf, of which [from, to) becomes zero. */
+static int coroutine_fn write_zero_block(BlockDriverState *bs,
+                                         const BlockIO *block, uint8_t *buf,
+                                         int64_t from, int64_t to)
 {
     BlockIOVec1 iov;
-    BlockIO io = { .offset = offset, .bytes = bs->limits.request_alignment };
+    BlockIO io = *block;
 
     memset(buf + from, 0, to - from);
     io.iov = block_iov_buf(&iov, buf, io.bytes);
@@ -114,18 +114,20 @@ static int coroutine_fn write_zeroes(BlockDriverState *bs, const Pad *pad,
 {
     int64_t io_end = io->offset + io->bytes;
     BlockIO middle = { .offset = pad->start, .flags = io->flags };
+    BlockIO block = { .offset = pad->start, .bytes = pad->align,
+                      .flags = io->flags & BDRV_REQ_WRITE_UNCHANGED };
     int64_t middle_end = pad->end;
     int ret = 0;
 
     if (pad->has_head) {
-        ret = write_zero_block(bs, pad->start, pad->head,
-                               io->offset - pad->start,
+        ret = write_zero_block(bs, &block, pad->head, io->offset - pad->start,
                                MIN(io_end - pad->start, pad->align));
         middle.offset += pad->align;
     }
     if (ret == 0 && pad->has_tail) {
         middle_end -= pad->align;
-        ret = write_zero_block(bs, middle_end, pad->tail, 0,
+        block.offset = middle_end;
+        ret = write_zero_block(bs, &block, pad->tail, 0,
                                io_end - middle_end);
     }
     middle.bytes = middle_end - middle.offset;

@@ -15,6 +15,7 @@
 /* How one zero write is to be done. */
 typedef struct ZeroWrite {
     unsigned flags;     /* for the driver's pwrite_zeroes */
+    unsigned data_flags; /* for zeroes written as data */
     bool no_fallback;
     bool flush;         /* FUA was asked and is done by a flush at the end */
     int64_t align;
@@ -73,6 +74,7 @@ static void zero_write_init(ZeroWrite *zero, BlockDriverState *bs,
     /* MAY_UNMAP permits and NO_FALLBACK is kept here: a driver that takes
      * neither does right by ignoring them. */
     zero->flags = BDRV_REQ_ZERO_WRITE | (io->flags & takes);
+    zero->data_flags = io->flags & BDRV_REQ_WRITE_UNCHANGED;
     zero->align = MAX(bs->limits.pwrite_zeroes_alignment,
                       bs->limits.request_alignment);
     zero->max = io_max_piece(bs, bs->limits.max_pwrite_zeroes);
@@ -108,7 +110,7 @@ static int coroutine_fn zero_piece(BlockDriverState *bs, ZeroWrite *zero,
     if (zero->flags & BDRV_REQ_FUA) {
         zero->flush = true;
     }
-    return write_zero_buffer(bs, offset, bytes, 0);
+    return write_zero_buffer(bs, offset, bytes, zero->data_flags);
 }
 
 int coroutine_fn io_zero_aligned(BlockDriverState *bs, const BlockIO *io)

@@ -106,7 +106,8 @@ static void mem_refresh_limits(BlockDriverState *bs, BlockLimits *limits)
     limits->max_iov = d->max_iov;
     limits->pwrite_zeroes_alignment = d->zero_align;
     limits->pdiscard_alignment = d->discard_align;
-    limits->write_flags = d->fua ? BDRV_REQ_FUA : 0;
+    limits->write_flags =
+        BDRV_REQ_WRITE_UNCHANGED | (d->fua ? BDRV_REQ_FUA : 0);
     limits->zero_flags = BDRV_REQ_MAY_UNMAP | (d->fua ? BDRV_REQ_FUA : 0);
 }
 

@@ -356,6 +356,20 @@ START_TEST(the_aligned_middle_of_a_zero_write_is_zeroed_by_the_driver)
 }
 END_TEST
 
+START_TEST(zeroes_written_as_data_keep_the_mark_of_an_unchanged_write)
+{
+    open_disk("mem,size=64k,align=512,zero=off");
+    for (int64_t offset = 0; offset < 3; offset++) {
+        mem->last[MEM_WRITE].flags = 0;
+        ck_assert_int_eq(blk_pwrite_zeroes(blk, offset, offset ? 9 : 2048,
+                                           BDRV_REQ_WRITE_UNCHANGED), 0);
+        ck_assert_uint_eq(mem->last[MEM_WRITE].flags,
+                          BDRV_REQ_WRITE_UNCHANGED);
+    }
+    close_disk();
+}
+END_TEST
+
 START_TEST(discard_keeps_to_whole_blocks_and_forgives_a_driver_without_it)
 {
     open_disk("mem,size=64k,align=512,discard-align=4k,discard=unmap");
@@ -727,6 +741,8 @@ int main(void)
     PROMISE(tcase, fua_is_emulated_by_a_flush_that_sees_the_write);
     PROMISE(tcase, fua_goes_through_where_the_driver_takes_it);
     PROMISE(tcase, detect_zeroes_turns_zeroes_into_zero_writes);
+    PROMISE(tcase,
+            zeroes_written_as_data_keep_the_mark_of_an_unchanged_write);
     PROMISE(tcase, no_fallback_fails_where_data_would_be_written);
     PROMISE(tcase, the_aligned_middle_of_a_zero_write_is_zeroed_by_the_driver);
     PROMISE(tcase,
