@@ -44,6 +44,7 @@ BLOCK_API void blk_unref(BlockBackend *blk);
 /**
  * Attach @bs, which gets one more reference.  Returns 0, or a negative errno
  * with @errp when the permissions conflict; -EBUSY when there is a node.
+ * No other thread sends requests to @blk until the call has returned.
  */
 BLOCK_API int blk_insert_bs(BlockBackend *blk, BlockDriverState *bs,
                             GError **errp);

@@ -241,7 +241,10 @@ BLOCK_API int coroutine_fn bdrv_co_replace_node(BlockDriverState *from,
 BLOCK_API int coroutine_fn bdrv_co_drop_filter(BlockDriverState *bs,
                                                GError **errp);
 
-/** Make @child lead to @bs instead. */
+/**
+ * Make @child, an edge between nodes, lead to @bs instead.  The caller sees to
+ * it that the edge stays while the call waits.
+ */
 BLOCK_API int coroutine_fn bdrv_co_replace_child(BdrvChild *child,
                                                  BlockDriverState *bs,
                                                  GError **errp);
