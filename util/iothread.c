@@ -29,8 +29,10 @@ static void *iothread_main(void *opaque)
     while (!iothread->stopping) {
         aio_poll(iothread->ctx, true);
     }
-    /* What the last callbacks scheduled. */
-    aio_poll(iothread->ctx, false);
+    /* What the last callbacks scheduled, and what that scheduled in turn. */
+    while (aio_poll(iothread->ctx, false)) {
+        continue;
+    }
     aio_context_unbind(iothread->ctx);
     return NULL;
 }

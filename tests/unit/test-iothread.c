@@ -86,6 +86,38 @@ static int coroutine_fn travel(void *opaque)
     return tour->rounds;
 }
 
+/* Links of a chain that are still to come; touched by one thread. */
+typedef struct BHChain {
+    AioContext *ctx;
+    int left;
+} BHChain;
+
+static void next_link(void *opaque)
+{
+    BHChain *chain = opaque;
+
+    if (--chain->left > 0) {
+        aio_bh_schedule_oneshot(chain->ctx, next_link, chain);
+    }
+}
+
+START_TEST(a_chain_of_bottom_halves_ends_before_the_thread)
+{
+    AIO_TEST(ctx);
+
+    for (int round = 0; round < 20; round++) {
+        IOThread *thread = start_thread(_i);
+        BHChain chain = { .ctx = iothread_get_aio_context(thread),
+                          .left = 50 };
+
+        aio_bh_schedule_oneshot(chain.ctx, next_link, &chain);
+        iothread_free(thread);
+        ck_assert_int_eq(chain.left, 0);
+    }
+    aio_context_unref(ctx);
+}
+END_TEST
+
 START_TEST(a_coroutine_travels_from_thread_to_thread)
 {
     AIO_TEST(ctx);
@@ -236,6 +268,7 @@ int main(void)
     tcase_set_timeout(tcase, 60);
     PROMISE_ENGINES(tcase, a_thread_can_be_stopped_before_it_has_done_anything);
     PROMISE_ENGINES(tcase, what_is_ready_runs_before_the_thread_ends);
+    PROMISE_ENGINES(tcase, a_chain_of_bottom_halves_ends_before_the_thread);
     PROMISE_ENGINES(tcase, a_coroutine_travels_from_thread_to_thread);
     PROMISE_ENGINES(tcase, coroutines_of_two_threads_wake_each_other);
     PROMISE_ENGINES(tcase,
