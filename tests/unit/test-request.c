@@ -646,6 +646,35 @@ START_TEST(a_raw_node_has_what_its_file_and_backing_files_hold)
 }
 END_TEST
 
+static int coroutine_fn one_layer_entry(void *opaque)
+{
+    AboveCall *call = opaque;
+    int ret = bdrv_co_block_status(disk, call->offset, 65536, &call->extent);
+
+    ck_assert_int_eq(ret, 0);
+    call->include = bdrv_co_is_zero_fast(disk, call->offset, 4096);
+    return bdrv_co_is_allocated(disk, call->offset, 65536, &call->bytes);
+}
+
+START_TEST(one_layer_tells_data_from_zeroes)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    AboveCall call = { .offset = 4096 };
+
+    open_disk("mem,size=16k");
+    ck_assert_int_eq(blk_pwrite(blk, 4096, 1, "x", 0), 0);
+    ck_assert_int_eq(aio_co_run(ctx, one_layer_entry, &call), 1);
+    ck_assert_int_eq(call.bytes, 4096);
+    ck_assert(call.extent.status & BDRV_BLOCK_DATA);
+    ck_assert(!call.include);
+    call.offset = 8192;
+    ck_assert_int_eq(aio_co_run(ctx, one_layer_entry, &call), 0);
+    ck_assert(call.extent.status & BDRV_BLOCK_ZERO);
+    ck_assert(call.include);
+    close_disk();
+}
+END_TEST
+
 START_TEST(a_backing_node_is_attached_exchanged_and_detached)
 {
     BlockDriverState *red = open_ok("mem,node-name=red,size=8k");
@@ -758,6 +787,7 @@ int main(void)
     PROMISE(tcase, block_status_above_a_base_does_not_look_at_it);
     PROMISE(tcase, where_no_layer_is_above_the_base_the_answer_has_a_length);
     PROMISE(tcase, a_raw_node_has_what_its_file_and_backing_files_hold);
+    PROMISE(tcase, one_layer_tells_data_from_zeroes);
     PROMISE(tcase, a_backing_node_is_attached_exchanged_and_detached);
     PROMISE(tcase, block_status_at_and_beyond_the_end_is_empty);
     PROMISE(tcase, errors_reach_the_caller_and_leave_nothing_in_flight);
