@@ -132,6 +132,12 @@ typedef struct AioEngineOps {
 /** One io_uring. */
 extern const AioEngineOps aio_uring_ops;
 
+/**
+ * The ring of an engine that is aio_uring_ops, for tests of what the kernel
+ * lets it do.  Thread: home.
+ */
+struct io_uring *uring_ring(void *state);
+
 /** epoll, and worker threads for disk I/O. */
 extern const AioEngineOps aio_threads_ops;
 

@@ -12,6 +12,9 @@
  *     even if a new watch has the same address as the old one.
  * I4  What an entry points at lives until its completion has been taken: the
  *     vectors of requests stay on the stacks of coroutines that wait for them.
+ * I5  The kernel refuses what is not in the list of operations.  A filter of
+ *     system calls does not see what goes through a ring: without the list a
+ *     process in a sandbox could still open files or connect by it.
  *
  * The ring is made disabled, in any thread, so that a failure is reported to
  * who makes the context; the home thread enables it and thereby becomes the
@@ -50,12 +53,18 @@
 #define COPIES_ALONE 4
 #define COPIES_IN_RING_MAX 48
 
-/* Everything the ring is ever asked to do. */
+/* Everything the ring is ever asked to do; it refuses the rest (I5). */
 static const int opcodes[] = {
     IORING_OP_READ, IORING_OP_READV,
     IORING_OP_WRITE, IORING_OP_WRITEV,
     IORING_OP_FSYNC, IORING_OP_FALLOCATE,
     IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,
+};
+
+/* What is registered with it after it was enabled. */
+static const int registrations[] = {
+    IORING_REGISTER_RING_FDS, IORING_UNREGISTER_RING_FDS,
+    IORING_REGISTER_EVENTFD,
 };
 
 /* What user_data of a completion is: a request, or one of these. */
@@ -263,6 +272,33 @@ static int check_ring(struct io_uring *ring, GError **errp)
     return ret;
 }
 
+/* I5.  Once, and for good, before the ring is enabled. */
+static int restrict_ring(struct io_uring *ring, GError **errp)
+{
+    struct io_uring_restriction
+        allowed[G_N_ELEMENTS(opcodes) + G_N_ELEMENTS(registrations)] = { 0 };
+    struct io_uring_restriction *next = allowed;
+    int ret;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(opcodes); i++, next++) {
+        next->opcode = IORING_RESTRICTION_SQE_OP;
+        next->sqe_op = opcodes[i];
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(registrations); i++, next++) {
+        next->opcode = IORING_RESTRICTION_REGISTER_OP;
+        next->register_op = registrations[i];
+    }
+    ret = io_uring_register(ring->ring_fd, IORING_REGISTER_RESTRICTIONS,
+                            allowed, G_N_ELEMENTS(allowed));
+    /* A kernel that lacks them (or one of the numbers) says EINVAL: the ring
+     * then does what it did before there were restrictions. */
+    if (ret < 0 && ret != -EINVAL) {
+        return block_error_errno(errp, -ret, "Could not restrict the "
+                                 "operations of the io_uring");
+    }
+    return 0;
+}
+
 static int uring_create(AioContext *ctx, void **ret_state, GError **errp)
 {
     Uring *u = g_new0(Uring, 1);
@@ -273,6 +309,9 @@ static int uring_create(AioContext *ctx, void **ret_state, GError **errp)
         goto fail;
     }
     ret = check_ring(&u->ring, errp);
+    if (ret == 0) {
+        ret = restrict_ring(&u->ring, errp);
+    }
     if (ret < 0) {
         goto fail_ring;
     }
@@ -665,6 +704,11 @@ static int uring_get_fd(AioContext *ctx, void *state)
         }
     }
     return u->notify_fd;
+}
+
+struct io_uring *uring_ring(void *state)
+{
+    return &((Uring *)state)->ring;
 }
 
 const AioEngineOps aio_uring_ops = {

@@ -8,6 +8,7 @@
 #include "util/aio-engine.h"
 
 #include <errno.h>
+#include <liburing.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -15,6 +16,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -692,6 +694,58 @@ START_TEST(where_io_uring_is_forbidden_threads_do_the_work)
 }
 END_TEST
 
+/* What the kernel says to a bare entry of operation @op. */
+static int result_of_operation(struct io_uring *ring, int op)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+    struct io_uring_cqe *cqe;
+    int ret;
+
+    io_uring_prep_rw(op, sqe, -1, NULL, 0, 0);
+    sqe->user_data = 0;
+    ck_assert_int_eq(io_uring_submit_and_wait(ring, 1), 1);
+    ck_assert_int_eq(io_uring_peek_cqe(ring, &cqe), 0);
+    ret = cqe->res;
+    io_uring_cqe_seen(ring, cqe);
+    return ret;
+}
+
+START_TEST(the_ring_refuses_every_operation_that_we_do_not_use)
+{
+    static const int used[] = {
+        IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE, IORING_OP_WRITEV,
+        IORING_OP_FSYNC, IORING_OP_FALLOCATE, IORING_OP_POLL_ADD,
+        IORING_OP_POLL_REMOVE,
+    };
+    AioContext *ctx = aio_context_new(AIO_ENGINE_IO_URING, NULL);
+    struct io_uring *ring;
+    int event = eventfd(0, EFD_CLOEXEC);
+
+    if (ctx) {
+        aio_poll(ctx, false); /* enables the ring */
+        ring = uring_ring(aio_context_engine_state(ctx));
+        for (int op = 0; op < IORING_OP_LAST; op++) {
+            bool allowed = false;
+
+            for (size_t i = 0; i < G_N_ELEMENTS(used); i++) {
+                allowed |= op == used[i];
+            }
+            if (!allowed) {
+                ck_assert_int_eq(result_of_operation(ring, op), -EACCES);
+            }
+        }
+        ck_assert_int_eq(result_of_operation(ring, IORING_OP_READ), -EBADF);
+        ck_assert_int_eq(io_uring_register_files(ring, &event, 1), -EACCES);
+        /* Nor may anybody lift what was laid on it. */
+        ck_assert_int_lt(io_uring_register(ring->ring_fd,
+                                           IORING_REGISTER_RESTRICTIONS, NULL,
+                                           0), 0);
+        aio_context_unref(ctx);
+    }
+    close(event);
+}
+END_TEST
+
 static void add_bh_tests(TCase *tcase)
 {
     PROMISE_ENGINES(tcase, a_bottom_half_runs_once_for_many_schedulings);
@@ -732,6 +786,7 @@ static void add_coroutine_tests(TCase *tcase)
                     two_contexts_of_one_thread_have_their_own_coroutines);
     PROMISE_ENGINES(tcase, blocking_work_hands_its_result_back);
     PROMISE(tcase, automatic_choice_always_works);
+    PROMISE(tcase, the_ring_refuses_every_operation_that_we_do_not_use);
 }
 
 int main(void)
