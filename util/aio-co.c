@@ -163,6 +163,7 @@ static void coroutine_fn run_entry(void *opaque)
 {
     Run *run = opaque;
 
+    coroutine_self()->for_caller = true;
     run->ret = run->entry(run->opaque);
     run->done = true;
 }

@@ -32,8 +32,10 @@ struct Coroutine {
     /* Set by coroutine_create(), never changed while the coroutine lives. */
     CoroutineEntry *entry;
     void *opaque;
+    uint64_t life;             /* which coroutine of this memory it is */
 
     /* Touched only by the thread that runs the coroutine. */
+    bool for_caller;           /* aio_co_run() waits for us */
     Coroutine *caller;         /* who entered us; NULL while not running */
     Coroutine *wakeups_head;   /* woken by us, entered when we yield */
     Coroutine *wakeups_tail;
@@ -55,6 +57,18 @@ struct Coroutine {
     Coroutine *wait_next;
     int wait_ticket;           /* for the waiter's own use (rwlock: mode) */
 };
+
+/** Who does something that is undone later, perhaps by another coroutine. */
+typedef struct CoOwner {
+    const Coroutine *co; /* compared, never followed; NULL: no coroutine */
+    uint64_t life;       /* tells coroutines apart that had the same memory */
+} CoOwner;
+
+/**
+ * The running coroutine; outside coroutines, and inside one that aio_co_run()
+ * runs for such a caller, the caller: co is NULL.
+ */
+CoOwner coroutine_owner(void);
 
 /**
  * Enter @co when the running coroutine yields or ends, after those that were

@@ -78,6 +78,8 @@ Coroutine *coroutine_create(CoroutineEntry *entry, void *opaque)
     }
     co->entry = entry;
     co->opaque = opaque;
+    co->life++;
+    co->for_caller = false;
     atomic_store_explicit(&co->ctx, NULL, memory_order_relaxed);
     return co;
 }
@@ -207,4 +209,13 @@ __attribute__((noinline)) bool in_coroutine(void)
 {
     __asm__ volatile("");
     return current != NULL;
+}
+
+CoOwner coroutine_owner(void)
+{
+    Coroutine *self = coroutine_self();
+
+    return self && !self->for_caller
+               ? (CoOwner){ .co = self, .life = self->life }
+               : (CoOwner){ .co = NULL };
 }

@@ -152,6 +152,41 @@ void blk_unref(BlockBackend *blk)
     }
 }
 
+typedef struct ControlCall {
+    BlockBackend *blk;
+    BlockDriverState *bs;
+    const BlockPerm *perm;
+    GError **errp;
+} ControlCall;
+
+static int coroutine_fn insert_bs_entry(void *opaque)
+{
+    ControlCall *call = opaque;
+
+    return blk_co_insert_bs(call->blk, call->bs, call->errp);
+}
+
+int blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
+{
+    ControlCall call = { .blk = blk, .bs = bs, .errp = errp };
+
+    return aio_co_run(blk->graph->ctx, insert_bs_entry, &call);
+}
+
+static int coroutine_fn set_perm_entry(void *opaque)
+{
+    ControlCall *call = opaque;
+
+    return blk_co_set_perm(call->blk, call->perm, call->errp);
+}
+
+int blk_set_perm(BlockBackend *blk, const BlockPerm *perm, GError **errp)
+{
+    ControlCall call = { .blk = blk, .perm = perm, .errp = errp };
+
+    return aio_co_run(blk->graph->ctx, set_perm_entry, &call);
+}
+
 static int coroutine_fn remove_bs_entry(void *opaque)
 {
     blk_co_remove_bs(opaque);

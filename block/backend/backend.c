@@ -36,29 +36,12 @@ BlockBackend *blk_ref(BlockBackend *blk)
     return blk;
 }
 
-static void coroutine_fn blk_co_free(BlockBackend *blk)
-{
-    blk_co_remove_bs(blk);
-    root_destroy(&blk->root);
-    blk_acct_destroy(blk);
-    g_free(blk->name);
-    g_free(blk->what);
-    block_aligned_free(blk);
-}
-
-void coroutine_fn blk_co_unref(BlockBackend *blk)
-{
-    if (blk && atomic_fetch_sub(&blk->refs, 1) == 1) {
-        blk_co_free(blk);
-    }
-}
-
-int blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
+/* @blk is drained. */
+static int insert_node(BlockBackend *blk, BlockDriverState *bs, GError **errp)
 {
     Transaction *txn;
     BdrvChild *child;
 
-    g_assert(aio_context_in_home(blk->graph->ctx));
     if (blk->root.child) {
         return block_error(errp, EBUSY, "Block backend '%s' already has node "
                            "'%s'", blk->name, blk->root.child->bs->node_name);
@@ -68,6 +51,19 @@ int blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, GError **errp)
                         BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, txn);
     child->perm = blk->perm;
     return transaction_end(txn, perm_refresh_one(bs, txn, errp));
+}
+
+int coroutine_fn blk_co_insert_bs(BlockBackend *blk, BlockDriverState *bs,
+                                  GError **errp)
+{
+    int ret;
+
+    bdrv_ref(bs);
+    drain_root_begin(&blk->root);
+    ret = insert_node(blk, bs, errp);
+    drain_root_end(&blk->root);
+    bdrv_co_unref(bs);
+    return ret;
 }
 
 /*
@@ -119,7 +115,24 @@ void coroutine_fn blk_co_remove_bs(BlockBackend *blk)
     drain_root_end(&blk->root);
     blk_abort_stopped(blk);
     bdrv_co_unref(bs);
+}
+
+static void coroutine_fn blk_co_free(BlockBackend *blk)
+{
+    blk_co_remove_bs(blk);
     blk_wait_idle(blk);
+    root_destroy(&blk->root);
+    blk_acct_destroy(blk);
+    g_free(blk->name);
+    g_free(blk->what);
+    block_aligned_free(blk);
+}
+
+void coroutine_fn blk_co_unref(BlockBackend *blk)
+{
+    if (blk && atomic_fetch_sub(&blk->refs, 1) == 1) {
+        blk_co_free(blk);
+    }
 }
 
 BlockDriverState *blk_bs(BlockBackend *blk)
@@ -132,7 +145,7 @@ const char *blk_name(const BlockBackend *blk)
     return blk->name;
 }
 
-int blk_set_perm(BlockBackend *blk, const BlockPerm *perm, GError **errp)
+static int set_perm(BlockBackend *blk, const BlockPerm *perm, GError **errp)
 {
     BdrvChild *child = blk->root.child;
     BlockPerm old = blk->perm;
@@ -151,6 +164,24 @@ int blk_set_perm(BlockBackend *blk, const BlockPerm *perm, GError **errp)
     blk->perm = *perm;
     atomic_store(&blk->perm_used, perm->used);
     return 0;
+}
+
+int coroutine_fn blk_co_set_perm(BlockBackend *blk, const BlockPerm *perm,
+                                 GError **errp)
+{
+    bool takes_away = blk->perm.used & ~perm->used;
+    int ret;
+
+    g_assert(aio_context_in_home(blk->graph->ctx));
+    if (takes_away) {
+        /* What was begun with a permission ends before others may have it. */
+        drain_root_begin(&blk->root);
+    }
+    ret = set_perm(blk, perm, errp);
+    if (takes_away) {
+        drain_root_end(&blk->root);
+    }
+    return ret;
 }
 
 int64_t blk_getlength(BlockBackend *blk)

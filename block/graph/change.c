@@ -156,8 +156,9 @@ int coroutine_fn bdrv_co_insert_node(BlockDriverState *bs,
         block_options_set_str(options, child_key, bs->node_name);
     }
     bdrv_ref(bs);
-    co_mutex_lock(&graph->control_lock);
+    /* Not under the lock: who has drained what it needs may want the lock. */
     node = bdrv_co_open(graph, options, &error);
+    co_mutex_lock(&graph->control_lock);
     if (!node) {
         ret = -block_error_code(error);
         g_propagate_error(errp, error);

@@ -16,13 +16,21 @@
  * D4  A section of a root covers that root for all its time, and what is above
  *     the node that the root has at the moment: the node may be exchanged, or
  *     go, inside the section.
+ * D5  A node that opens or closes sends requests of its own.  They are counted
+ *     like background work, and first wait until no section of others covers
+ *     the node.  Sections that the same coroutine has begun do not hold it up:
+ *     it would wait for itself.
  */
 #include "block/graph/graph-int.h"
+
+#include "util/coroutine-int.h"
 
 typedef struct DrainSection {
     ListHead link;         /* in graph->sections */
     BlockDriverState *bs;  /* of this node, held by the caller; or NULL */
     BlockRoot *root;       /* of this root, or NULL; both NULL: all nodes */
+    BlockRoot *own;        /* counts its beginner, so it is not waited for */
+    CoOwner owner;         /* who has begun it */
     GPtrArray *roots;      /* BlockRoot *: what is closed */
     GPtrArray *nodes;      /* BlockDriverState *: whose drivers were told */
 } DrainSection;
@@ -161,7 +169,11 @@ static int64_t section_in_flight(DrainSection *section)
     int64_t count = 0;
 
     for (guint i = 0; i < section->roots->len; i++) {
-        count += root_in_flight(g_ptr_array_index(section->roots, i));
+        BlockRoot *root = g_ptr_array_index(section->roots, i);
+
+        if (root != section->own) {
+            count += root_in_flight(root);
+        }
     }
     return count;
 }
@@ -171,14 +183,14 @@ void drain_kick(BlockGraph *graph)
     co_queue_restart_all(&graph->drain_waiters);
 }
 
-static void coroutine_fn section_begin(BlockGraph *graph, BlockRoot *root,
-                                       BlockDriverState *bs)
+/* @how: what the section is of; the rest is filled in here. */
+static void coroutine_fn section_begin(BlockGraph *graph,
+                                       const DrainSection *how)
 {
-    DrainSection *section = g_new0(DrainSection, 1);
+    DrainSection *section = g_memdup2(how, sizeof(*how));
 
     g_assert(aio_context_in_home(graph->ctx));
-    section->root = root;
-    section->bs = bs;
+    section->owner = coroutine_owner();
     section_compute(section, graph);
     section_apply(section);
     list_append(&graph->sections, &section->link);
@@ -188,27 +200,46 @@ static void coroutine_fn section_begin(BlockGraph *graph, BlockRoot *root,
     }
 }
 
+static bool is_ours(const DrainSection *section)
+{
+    CoOwner self = coroutine_owner();
+
+    return section->owner.co == self.co && section->owner.life == self.life;
+}
+
+/* The newest section of @root and @bs, one of ours if there is one. */
+static DrainSection *find_section(BlockGraph *graph, BlockRoot *root,
+                                  BlockDriverState *bs)
+{
+    DrainSection *found = NULL;
+
+    LIST_FOREACH(link, &graph->sections) {
+        DrainSection *section = LIST_ENTRY(link, DrainSection, link);
+
+        if (section->root == root && section->bs == bs &&
+            (!found || is_ours(section) || !is_ours(found))) {
+            found = section;
+        }
+    }
+    return found;
+}
+
 static void section_end(BlockGraph *graph, BlockRoot *root,
                         BlockDriverState *bs)
 {
-    g_assert(aio_context_in_home(graph->ctx));
-    for (ListHead *link = graph->sections.prev; link != &graph->sections;
-         link = link->prev) {
-        DrainSection *section = LIST_ENTRY(link, DrainSection, link);
+    DrainSection *section = find_section(graph, root, bs);
 
-        if (section->root == root && section->bs == bs) {
-            list_remove(&section->link);
-            cover_release(section->roots, section->nodes);
-            g_free(section);
-            return;
-        }
-    }
-    g_assert_not_reached();
+    g_assert(aio_context_in_home(graph->ctx));
+    g_assert(section);
+    list_remove(&section->link);
+    cover_release(section->roots, section->nodes);
+    g_free(section);
+    root_notify(graph->notifier); /* others may wait for its end, D5 */
 }
 
 void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
 {
-    section_begin(bs->graph, NULL, bs);
+    section_begin(bs->graph, &(DrainSection){ .bs = bs });
 }
 
 void bdrv_drained_end(BlockDriverState *bs)
@@ -218,7 +249,7 @@ void bdrv_drained_end(BlockDriverState *bs)
 
 void coroutine_fn bdrv_co_drain_all_begin(BlockGraph *graph)
 {
-    section_begin(graph, NULL, NULL);
+    section_begin(graph, &(DrainSection){ .bs = NULL });
 }
 
 void bdrv_drain_all_end(BlockGraph *graph)
@@ -228,7 +259,7 @@ void bdrv_drain_all_end(BlockGraph *graph)
 
 void coroutine_fn drain_root_begin(BlockRoot *root)
 {
-    section_begin(root->graph, root, NULL);
+    section_begin(root->graph, &(DrainSection){ .root = root });
 }
 
 void drain_root_end(BlockRoot *root)
@@ -246,6 +277,10 @@ bool bdrv_is_drained(const BlockDriverState *bs)
 struct BdrvWork {
     BlockRoot root;
     char *what;
+
+    /* Main context; of the requests of a node that opens or closes. */
+    bool own_counted;
+    unsigned own_ticket;
 };
 
 BdrvWork *bdrv_work_new(BlockDriverState *bs)
@@ -254,6 +289,7 @@ BdrvWork *bdrv_work_new(BlockDriverState *bs)
 
     work->what = g_strdup_printf("background work of node '%s'",
                                  bs->node_name);
+    work->own_counted = false;
     root_init(&work->root, bs->graph, work->what);
     work->root.work_of = bs;
     list_append(&bs->works, &work->root.work_link);
@@ -266,12 +302,52 @@ unsigned coroutine_fn bdrv_co_work_begin(BdrvWork *work)
     return root_enter(&work->root);
 }
 
-unsigned drain_work_count(BdrvWork *work)
+/* Whether a section that somebody else has begun covers @bs.  D5 */
+static bool others_drain(const BlockDriverState *bs)
 {
-    unsigned ticket;
+    unsigned sections = atomic_load(&bs->drain_count);
 
-    root_count(&work->root, &ticket);
-    return ticket;
+    if (sections == 0) {
+        return false;
+    }
+    LIST_FOREACH(link, &bs->graph->sections) {
+        DrainSection *section = LIST_ENTRY(link, DrainSection, link);
+
+        if (is_ours(section) &&
+            g_ptr_array_find(section->nodes, bs, NULL)) {
+            sections--;
+        }
+    }
+    return sections > 0;
+}
+
+void coroutine_fn drain_own_begin(BdrvWork *work, BlockDriverState *below)
+{
+    BlockDriverState *bs = work->root.work_of;
+
+    g_assert(!work->own_counted);
+    while (others_drain(bs) || (below && others_drain(below))) {
+        co_queue_wait(&bs->graph->drain_waiters, NULL);
+    }
+    /* No yield since: a section that begins now sees our count. */
+    root_count(&work->root, &work->own_ticket);
+    work->own_counted = true;
+}
+
+void drain_own_end(BdrvWork *work)
+{
+    if (work->own_counted) {
+        work->own_counted = false;
+        root_leave(&work->root, work->own_ticket);
+    }
+}
+
+void coroutine_fn drain_closing_begin(BdrvWork *work)
+{
+    BlockDriverState *bs = work->root.work_of;
+
+    section_begin(bs->graph,
+                  &(DrainSection){ .bs = bs, .own = &work->root });
 }
 
 void bdrv_work_end(BdrvWork *work, unsigned ticket)

@@ -90,6 +90,7 @@ struct BlockDriverState {
     ListHead children;     /* BdrvChild.parent_link */
     ListHead parents;      /* BdrvChild.node_link */
     ListHead works;        /* background work: BlockRoot.work_link */
+    BdrvWork *own_work;    /* its own requests, while it opens; else NULL */
     BlockPerm perm;        /* over all parents */
     ListHead graph_link;
     uint64_t visit_mark;   /* scratch of walk.c */
@@ -216,10 +217,20 @@ void bdrv_refresh_limits_above(BlockDriverState *bs);
 /* --- drain.c -------------------------------------------------------------- */
 
 /**
- * Count one piece of work even in a section, which does not wait for it if it
- * has begun already.  Ended by bdrv_work_end().
+ * The node of @work, which opens or closes, goes on to send requests below,
+ * also to @below (or NULL), to which it will have an edge.  Waits while others
+ * have a section over it; until drain_own_end(), new sections wait for it.
  */
-unsigned drain_work_count(BdrvWork *work);
+void coroutine_fn drain_own_begin(BdrvWork *work, BlockDriverState *below);
+
+/** No more such requests for now.  Nothing to end: no effect. */
+void drain_own_end(BdrvWork *work);
+
+/**
+ * bdrv_co_drained_begin() of the node of @work, which is inside
+ * drain_own_begin() and is not waited for.
+ */
+void coroutine_fn drain_closing_begin(BdrvWork *work);
 
 /** Recompute what the drained sections cover; after any change of edges. */
 void drain_graph_changed(BlockGraph *graph);

@@ -277,6 +277,7 @@ open_with_common(BlockGraph *graph, const BdrvCommonOptions *common,
     BlockDriverState *bs;
     g_autofree char *what = NULL;
     unsigned flags;
+    int ret;
 
     what = g_strdup_printf("Node '%s' (driver '%s')",
                            common->node_name ? common->node_name : "",
@@ -293,7 +294,11 @@ open_with_common(BlockGraph *graph, const BdrvCommonOptions *common,
         node_free(bs);
         return NULL;
     }
-    if (open_node_driver(bs, options, what, errp) < 0) {
+    bs->own_work = bdrv_work_new(bs);
+    ret = open_node_driver(bs, options, what, errp);
+    drain_own_end(bs->own_work);
+    g_clear_pointer(&bs->own_work, bdrv_work_free);
+    if (ret < 0) {
         close_children(bs);
         graph_remove_node(bs);
         node_free(bs);
@@ -403,7 +408,13 @@ BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *bs,
         }
         return NULL;
     }
+    if (bs->own_work) {
+        drain_own_end(bs->own_work); /* what is below may have to wait */
+    }
     below = child_node(bs, name, reference, tree, role, errp);
+    if (bs->own_work) {
+        drain_own_begin(bs->own_work, below);
+    }
     if (!below) {
         return NULL;
     }
@@ -427,11 +438,6 @@ BlockDriverState *bdrv_ref(BlockDriverState *bs)
 /* What the driver has and knows goes to the nodes below, then it lets go. */
 static void coroutine_fn close_driver(BlockDriverState *bs)
 {
-    /* Sections below wait for us.  We wait for none: our caller may have one
-     * around us. */
-    BdrvWork *work = bdrv_work_new(bs);
-    unsigned ticket = drain_work_count(work);
-
     if (!bdrv_is_read_only(bs)) {
         int ret = bdrv_co_flush(bs);
 
@@ -444,18 +450,21 @@ static void coroutine_fn close_driver(BlockDriverState *bs)
         bs->drv->close(bs);
     }
     bs->state = BDRV_STATE_CLOSED;
-    bdrv_work_end(work, ticket);
-    bdrv_work_free(work);
 }
 
 static void coroutine_fn close_node(BlockDriverState *bs)
 {
+    BdrvWork *work = bdrv_work_new(bs);
+
     bs->state = BDRV_STATE_CLOSING;
+    drain_own_begin(work, NULL);
     /* No parent is left, so only background work can be in flight; the
      * section also keeps the driver from starting more. */
-    bdrv_co_drained_begin(bs);
+    drain_closing_begin(work);
     close_driver(bs);
     bdrv_drained_end(bs);
+    drain_own_end(work);
+    bdrv_work_free(work);
     close_children(bs);
     graph_remove_node(bs);
     node_free(bs);

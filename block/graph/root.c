@@ -72,7 +72,7 @@ void drain_notifier_retire(DrainNotifier *notifier)
     notifier_unref(notifier);
 }
 
-static void notifier_notify(DrainNotifier *notifier)
+void root_notify(DrainNotifier *notifier)
 {
     LOCK_GUARD(&notifier->lock);
 
@@ -179,7 +179,7 @@ void root_leave(BlockRoot *root, unsigned ticket)
     atomic_fetch_add(&notifier->refs, 1);                       /* R4 */
     seen = atomic_fetch_sub(word, 1);
     g_assert((seen & ~ROOT_CLOSED) > 0);
-    notifier_notify(notifier);
+    root_notify(notifier);
     notifier_unref(notifier);
 }
 

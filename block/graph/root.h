@@ -24,6 +24,9 @@ typedef struct DrainNotifier DrainNotifier;
 /** A notifier with one reference whose BH calls drain_kick(@graph). */
 DrainNotifier *drain_notifier_new(BlockGraph *graph);
 
+/** Have drain_kick() called in the main context's next turn.  Any thread. */
+void root_notify(DrainNotifier *notifier);
+
 /** The graph goes away: no further call.  Drops its reference. */
 void drain_notifier_retire(DrainNotifier *notifier);
 

@@ -44,8 +44,14 @@ BLOCK_API void blk_unref(BlockBackend *blk);
 /**
  * Attach @bs, which gets one more reference.  Returns 0, or a negative errno
  * with @errp when the permissions conflict; -EBUSY when there is a node.
- * No other thread sends requests to @blk until the call has returned.
+ * Drains @blk: requests sent before fail with -ENOMEDIUM, those sent meanwhile
+ * wait.  Main context.
  */
+BLOCK_API int coroutine_fn blk_co_insert_bs(BlockBackend *blk,
+                                            BlockDriverState *bs,
+                                            GError **errp);
+
+/** blk_co_insert_bs() for callers outside coroutines. */
 BLOCK_API int blk_insert_bs(BlockBackend *blk, BlockDriverState *bs,
                             GError **errp);
 
@@ -71,7 +77,17 @@ BLOCK_API BlockDriverState *blk_bs(BlockBackend *blk);
 /** The name of @blk.  Thread: any. */
 BLOCK_API const char *blk_name(const BlockBackend *blk);
 
-/** Change what the user does and shares.  As blk_insert_bs() otherwise. */
+/**
+ * Change what the user does and shares.  Returns 0, or a negative errno with
+ * @errp when that conflicts with others; then nothing has changed.  Where the
+ * user gives up something, its requests in flight are waited for first.  Main
+ * context.
+ */
+BLOCK_API int coroutine_fn blk_co_set_perm(BlockBackend *blk,
+                                           const BlockPerm *perm,
+                                           GError **errp);
+
+/** blk_co_set_perm() for callers outside coroutines. */
 BLOCK_API int blk_set_perm(BlockBackend *blk, const BlockPerm *perm,
                            GError **errp);
 

@@ -328,7 +328,10 @@ BLOCK_API int bdrv_reopen(BlockDriverState *bs, BlockOptions *options,
 /**
  * Begin a drained section: no new request enters @bs from above, and none is
  * left in flight when the call returns.  Sections nest and may overlap; each
- * is ended by one bdrv_co_drained_end().
+ * is ended by one bdrv_drained_end().
+ *
+ * A node that opens or closes above @bs waits for the end of sections that
+ * other coroutines have begun; callers outside coroutines count as one.
  *
  * Not from inside a request: it would wait for itself.
  */

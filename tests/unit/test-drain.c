@@ -3,7 +3,7 @@
  * Drain: inside a section no request is in the graph above the node; before
  * and after it none is lost.
  */
-#include "graph-fixture.h"
+#include "drain-fixture.h"
 #include "mem-driver.h"
 
 #define READ BLK_PERM_CONSISTENT_READ
@@ -48,36 +48,6 @@ static void request_write(Request *r, BlockBackend *to, int64_t offset)
     r->done = 0;
     blk_aio_pwritev(to, offset, block_iov_buf(&r->iov, r->buf, 512), 0,
                     request_done, r);
-}
-
-/* A drained section in a coroutine of its own. */
-typedef struct Section {
-    BlockDriverState *bs;
-    bool begun;
-} Section;
-
-static void coroutine_fn section_entry(void *opaque)
-{
-    Section *s = opaque;
-
-    bdrv_co_drained_begin(s->bs);
-    s->begun = true;
-}
-
-static void section_start(Section *s, BlockDriverState *bs)
-{
-    s->bs = bs;
-    s->begun = false;
-    aio_co_enter(block_graph_aio_context(graph),
-                 coroutine_create(section_entry, s));
-}
-
-/* Let the loop do all it can do now. */
-static void settle(void)
-{
-    for (int i = 0; i < 50; i++) {
-        aio_poll(block_graph_aio_context(graph), false);
-    }
 }
 
 START_TEST(a_section_begins_only_when_the_requests_in_flight_have_ended)
