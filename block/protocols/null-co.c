@@ -21,9 +21,10 @@ typedef struct NullCoOptions {
 } NullCoOptions;
 
 typedef struct NullCo {
-    /* Set by open, latency and read_zeroes also by reopen under drain. */
+    /* Set by open and, under drain, by reopen. */
     int64_t latency_ns;
     bool read_zeroes;
+    int64_t size;       /* the option, which a truncate does not change */
 
     /* Any thread. */
     _Atomic int64_t length;
@@ -58,6 +59,7 @@ static int coroutine_fn null_co_open(BlockDriverState *bs,
     }
     s->latency_ns = o.latency_ns;
     s->read_zeroes = o.read_zeroes;
+    s->size = o.size;
     atomic_init(&s->length, o.size);
     bdrv_set_filename(bs, "null-co://");
     return 0;
@@ -69,12 +71,16 @@ static int coroutine_fn null_co_reopen_prepare(BdrvReopenState *state,
     NullCoOptions *o = g_new0(NullCoOptions, 1);
     g_autofree char *what = g_strdup_printf("Node '%s' (driver 'null-co')",
                                             bdrv_node_name(state->bs));
+    bool has_size = block_options_has(state->options, "size");
     int ret = block_options_absorb(state->options, null_co_options, o, what,
                                    errp);
 
     if (ret < 0) {
         g_free(o);
         return ret;
+    }
+    if (!has_size) {
+        o->size = ((NullCo *)bdrv_opaque(state->bs))->size;
     }
     state->opaque = o;
     return 0;
@@ -87,7 +93,12 @@ static void null_co_reopen_commit(BdrvReopenState *state)
 
     s->latency_ns = o->latency_ns;
     s->read_zeroes = o->read_zeroes;
-    atomic_store(&s->length, o->size);
+    /* Only a new size is a wish: the old one, kept or repeated, must not undo
+     * a truncate. */
+    if (o->size != s->size) {
+        s->size = o->size;
+        atomic_store(&s->length, o->size);
+    }
     g_free(o);
 }
 
