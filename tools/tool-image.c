@@ -70,8 +70,8 @@ int tool_image_set_aio(ToolImage *image, const char *mode)
 
 static void set_default(BlockOptions *options, const char *key, bool value)
 {
-    if (value && !block_options_has(options, key)) {
-        block_options_set_bool(options, key, true);
+    if (value) {
+        block_options_default_bool(options, key, true);
     }
 }
 

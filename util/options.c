@@ -219,6 +219,16 @@ void block_options_set_bool(BlockOptions *options, const char *key,
     set_value(options, key, json_boolean(value));
 }
 
+void block_options_default_bool(BlockOptions *options, const char *key,
+                                bool value)
+{
+    g_autofree char *blocked = NULL;
+
+    if (!options_find(options->root, key, &blocked) && !blocked) {
+        block_options_set_bool(options, key, value);
+    }
+}
+
 void block_options_set_tree(BlockOptions *options, const char *key,
                             BlockOptions *value)
 {

@@ -71,27 +71,25 @@ int bdrv_flags_from_common(const BdrvCommonOptions *common, const char *what,
     return 0;
 }
 
-static void inherit_bool(BlockOptions *options, const char *key, bool value)
-{
-    if (!block_options_has(options, key)) {
-        block_options_set_bool(options, key, value);
-    }
-}
-
 void bdrv_inherit_options(BlockOptions *options, BdrvChildRole role,
                           const BlockDriver *parent_drv, unsigned flags)
 {
     bool unmap = flags & BDRV_O_UNMAP;
 
-    inherit_bool(options, "cache.direct", flags & BDRV_O_NOCACHE);
-    inherit_bool(options, "cache.no-flush", flags & BDRV_O_NO_FLUSH);
-    inherit_bool(options, "force-share", flags & BDRV_O_FORCE_SHARE);
+    block_options_default_bool(options, "cache.direct",
+                               flags & BDRV_O_NOCACHE);
+    block_options_default_bool(options, "cache.no-flush",
+                               flags & BDRV_O_NO_FLUSH);
+    block_options_default_bool(options, "force-share",
+                               flags & BDRV_O_FORCE_SHARE);
     if (role & BDRV_CHILD_COW) {
         /* What lies below is only read. */
-        inherit_bool(options, "read-only", true);
+        block_options_default_bool(options, "read-only", true);
     } else {
-        inherit_bool(options, "read-only", !(flags & BDRV_O_RDWR));
-        inherit_bool(options, "auto-read-only", flags & BDRV_O_AUTO_RDONLY);
+        block_options_default_bool(options, "read-only",
+                                   !(flags & BDRV_O_RDWR));
+        block_options_default_bool(options, "auto-read-only",
+                                   flags & BDRV_O_AUTO_RDONLY);
     }
     if (!block_options_has(options, "discard")) {
         /* A format decides itself which of its discards reach the file. */

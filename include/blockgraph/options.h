@@ -96,6 +96,14 @@ BLOCK_API void block_options_set_int(BlockOptions *options, const char *key,
 /** Set a boolean. */
 BLOCK_API void block_options_set_bool(BlockOptions *options, const char *key,
                                       bool value);
+/**
+ * Set @key to @value unless @options has it.  A value that stands in its way
+ * ("cache": 5 for the key "cache.direct") stays, and is an error when the
+ * options are read.
+ */
+BLOCK_API void block_options_default_bool(BlockOptions *options,
+                                          const char *key, bool value);
+
 /** Set a nested tree; takes @value over. */
 BLOCK_API void block_options_set_tree(BlockOptions *options, const char *key,
                                       BlockOptions *value);

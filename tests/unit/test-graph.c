@@ -89,6 +89,13 @@ START_TEST(bad_options_are_named_and_leave_nothing)
 }
 END_TEST
 
+START_TEST(what_a_child_inherits_does_not_hide_a_wrong_value)
+{
+    open_fails("pass,cache.direct=on,file.driver=null-co,file.cache=5",
+               EINVAL, "'cache'");
+}
+END_TEST
+
 START_TEST(a_name_is_given_once)
 {
     BlockDriverState *bs = open_ok("null-co,node-name=disk0");
@@ -634,6 +641,7 @@ int main(void)
     PROMISE(tcase, a_node_is_found_by_its_name_until_it_is_closed);
     PROMISE(tcase, nodes_without_a_name_get_one_that_nobody_can_give);
     PROMISE(tcase, bad_options_are_named_and_leave_nothing);
+    PROMISE(tcase, what_a_child_inherits_does_not_hide_a_wrong_value);
     PROMISE(tcase, a_name_is_given_once);
     PROMISE(tcase, nested_dotted_and_json_forms_make_the_same_nodes);
     PROMISE(tcase, a_reference_keeps_the_node_when_its_opener_lets_go);

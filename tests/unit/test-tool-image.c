@@ -81,6 +81,15 @@ START_TEST(what_the_text_says_itself_wins)
 }
 END_TEST
 
+START_TEST(a_default_does_not_hide_a_wrong_value)
+{
+    ToolImage image = { .nocache = true, .no_flush = true };
+
+    tree_is(&image, "json:{\"driver\": \"null-co\", \"cache\": 5}", NULL,
+            "{'cache': 5, 'driver': 'null-co'}");
+}
+END_TEST
+
 START_TEST(the_aio_mode_reaches_the_file_at_the_end_of_the_chain)
 {
     ToolImage image = { .image_opts = true };
@@ -145,6 +154,7 @@ int main(void)
     PROMISE(tcase, a_format_that_is_named_is_no_guess);
     PROMISE(tcase, modes_become_options_of_the_top_node);
     PROMISE(tcase, what_the_text_says_itself_wins);
+    PROMISE(tcase, a_default_does_not_hide_a_wrong_value);
     PROMISE(tcase, the_aio_mode_reaches_the_file_at_the_end_of_the_chain);
     PROMISE(tcase, two_different_drivers_are_refused);
     PROMISE(tcase, nothing_at_all_is_refused);
