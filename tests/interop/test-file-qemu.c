@@ -86,6 +86,9 @@ static QemuIo qemu_holds(char *option)
                                            G_SPAWN_STDOUT_TO_DEV_NULL,
                                        NULL, NULL, &q.pid, &q.input, NULL,
                                        NULL, NULL));
+    /* A lock tells nobody that it was taken, and qemu-io says nothing on its
+     * own: to look again is the only way.  The interval decides how soon we
+     * see it, not what we see. */
     while (!byte_is_locked(203)) {
         ck_assert_int_eq(waitpid(q.pid, NULL, WNOHANG), 0);
         g_usleep(1000);
