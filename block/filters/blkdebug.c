@@ -12,8 +12,10 @@
 #include "block/drivers.h"
 
 #include <errno.h>
-#include <stdio.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "block/filters/blkdebug-rules.h"
 #include "util/list.h"
@@ -104,32 +106,78 @@ static const BlockOption blkdebug_options[] = {
 typedef struct ConfigFile {
     const char *name;
     char *text;
+    const char *wrong; /* what is wrong with it, if no errno says it */
 } ConfigFile;
 
+static int config_is(ConfigFile *config, const char *wrong, int err)
+{
+    config->wrong = wrong;
+    return -err;
+}
+
+/* Read up to CONFIG_BYTES_MAX and one byte more, which tells a longer file. */
+static int read_config_text(int fd, ConfigFile *config)
+{
+    g_autofree char *text = g_malloc(CONFIG_BYTES_MAX + 1);
+    size_t bytes = 0;
+    ssize_t done;
+
+    do {
+        done = read(fd, text + bytes, CONFIG_BYTES_MAX + 1 - bytes);
+        bytes += MAX(done, 0);
+    } while (done > 0 || (done < 0 && errno == EINTR));
+    if (done < 0) {
+        return -errno;
+    }
+    if (bytes > CONFIG_BYTES_MAX) {
+        return config_is(config, "it is longer than 1 MiB", EFBIG);
+    }
+    text[bytes] = '\0';
+    if (strlen(text) != bytes) {
+        /* What follows the NUL would not be read. */
+        return config_is(config, "there is a NUL in it", EINVAL);
+    }
+    config->text = g_steal_pointer(&text);
+    return 0;
+}
+
+/* Never waits, as for somebody who may open the other end of a FIFO. */
 static int read_config(void *opaque)
 {
     ConfigFile *config = opaque;
-    g_autofree char *text = g_malloc(CONFIG_BYTES_MAX + 1);
-    FILE *file = fopen(config->name, "re");
-    size_t bytes;
-    int ret = 0;
+    int fd = open(config->name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    struct stat st;
+    int ret;
 
-    if (!file) {
+    if (fd < 0) {
         return -errno;
     }
-    errno = 0;
-    bytes = fread(text, 1, CONFIG_BYTES_MAX + 1, file);
-    if (ferror(file)) {
-        ret = errno ? -errno : -EIO;
-    } else if (bytes > CONFIG_BYTES_MAX) {
-        ret = -EFBIG;
-    } else if (memchr(text, '\0', bytes)) {
-        ret = -EINVAL; /* what follows it would not be read */
+    if (fstat(fd, &st) < 0) {
+        ret = -errno;
+    } else if (!S_ISREG(st.st_mode)) {
+        ret = config_is(config, "it is no regular file", EINVAL);
     } else {
-        text[bytes] = '\0';
-        config->text = g_steal_pointer(&text);
+        ret = read_config_text(fd, config);
     }
-    fclose(file);
+    close(fd);
+    return ret;
+}
+
+static int coroutine_fn add_config(BlkdebugRules *rules, const char *name,
+                                   const char *what, GError **errp)
+{
+    ConfigFile config = { .name = name };
+    g_autofree char *where = NULL;
+    int ret = aio_co_work(read_config, &config);
+
+    if (ret < 0) {
+        return block_error(errp, -ret, "%s: could not read the config '%s': "
+                           "%s", what, name,
+                           config.wrong ? config.wrong : g_strerror(-ret));
+    }
+    where = g_strdup_printf("%s: config '%s'", what, name);
+    ret = blkdebug_rules_add_config(rules, config.text, where, errp);
+    g_free(config.text);
     return ret;
 }
 
@@ -137,19 +185,10 @@ static int coroutine_fn add_rules(BlkdebugRules *rules,
                                   const BlkdebugOptions *o, const char *what,
                                   GError **errp)
 {
-    ConfigFile config = { .name = o->config };
-    g_autofree char *where = NULL;
     int ret = 0;
 
     if (o->config) {
-        ret = aio_co_work(read_config, &config);
-        if (ret < 0) {
-            return block_error_errno(errp, -ret, "%s: could not read the "
-                                     "config '%s'", what, o->config);
-        }
-        where = g_strdup_printf("%s: config '%s'", what, o->config);
-        ret = blkdebug_rules_add_config(rules, config.text, where, errp);
-        g_free(config.text);
+        ret = add_config(rules, o->config, what, errp);
     }
     if (ret == 0) {
         ret = blkdebug_rules_add_list(rules, "inject-error", o->inject_error,

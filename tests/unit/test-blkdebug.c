@@ -5,7 +5,9 @@
 #include "graph-fixture.h"
 #include "mem-driver.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define READ BLK_PERM_CONSISTENT_READ
@@ -523,6 +525,42 @@ START_TEST(rules_come_from_a_file_as_well)
 }
 END_TEST
 
+static void config_fails(const char *name, int err, const char *message)
+{
+    g_autofree char *text =
+        g_strdup_printf("blkdebug,node-name=d,image=disk,config=%s", name);
+
+    open_fails(text, err, message);
+}
+
+/* Nobody writes to the FIFO: whoever waited for that would wait for ever. */
+START_TEST(a_config_that_is_no_short_regular_file_is_refused_at_once)
+{
+    char dir[] = "/tmp/test-blkdebug-XXXXXX";
+    g_autofree char *fifo = NULL;
+    g_autofree char *huge = NULL;
+    int fd;
+
+    given("\"align\": 512");
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    fifo = g_strdup_printf("%s/fifo", dir);
+    huge = g_strdup_printf("%s/huge", dir);
+    ck_assert_int_eq(mkfifo(fifo, 0600), 0);
+    fd = open(huge, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    ck_assert_int_eq(ftruncate(fd, INT64_C(1) << 40), 0);
+    close(fd);
+    config_fails(fifo, EINVAL, "it is no regular file");
+    config_fails(dir, EINVAL, "it is no regular file");
+    config_fails("/dev/zero", EINVAL, "it is no regular file");
+    config_fails(huge, EFBIG, "it is longer than 1 MiB");
+    config_fails("/none/such", ENOENT, "No such file");
+    unlink(huge);
+    unlink(fifo);
+    rmdir(dir);
+    done();
+}
+END_TEST
+
 static void register_teller(void)
 {
     static const BlockDriver teller = {
@@ -567,6 +605,8 @@ int main(void)
     PROMISE(tcase, permissions_are_taken_and_kept_from_others_when_asked);
     PROMISE(tcase, wrong_options_are_refused_with_name_and_value);
     PROMISE(tcase, rules_come_from_a_file_as_well);
+    PROMISE(tcase,
+            a_config_that_is_no_short_regular_file_is_refused_at_once);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
