@@ -54,6 +54,32 @@ static int coroutine_fn zero_new_part(BlockDriverState *bs, int64_t old_length,
     return 0;
 }
 
+/*
+ * The new part could not be zeroed (@ret, in @error): undo the growth, so that
+ * nobody meets what lay there.  Best effort; the error says what is left.
+ */
+static int coroutine_fn shrink_back(BlockDriverState *bs, int64_t old_length,
+                                    int ret, GError *error, GError **errp)
+{
+    BlockTruncate back = { .offset = old_length, .exact = true };
+    g_autoptr(GError) why = NULL;
+
+    if (driver_truncate(bs, &back, &why) == 0 &&
+        bdrv_co_refresh_length(bs) == 0 && bdrv_length(bs) == old_length) {
+        block_error(errp, -ret, "%s; the length is %" G_GINT64_FORMAT
+                    " bytes as before", error->message, old_length);
+    } else {
+        bdrv_co_refresh_length(bs);
+        block_error(errp, -ret, "%s; it could not be taken back either%s%s: "
+                    "the length is %" G_GINT64_FORMAT " bytes now, and what "
+                    "lies from %" G_GINT64_FORMAT " on is undefined",
+                    error->message, why ? ": " : "", why ? why->message : "",
+                    bdrv_length(bs), old_length);
+    }
+    g_error_free(error);
+    return ret;
+}
+
 static int coroutine_fn truncate_tracked(BlockDriverState *bs,
                                          const BlockTruncate *how,
                                          GError **errp)
@@ -83,7 +109,12 @@ static int coroutine_fn truncate_tracked(BlockDriverState *bs,
                                  "new length", bs->node_name);
     }
     if (zero_here) {
-        ret = zero_new_part(bs, old_length, how->offset - old_length, errp);
+        GError *error = NULL;
+
+        ret = zero_new_part(bs, old_length, how->offset - old_length, &error);
+        if (ret < 0) {
+            return shrink_back(bs, old_length, ret, error, errp);
+        }
     }
     return ret;
 }
