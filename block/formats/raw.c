@@ -103,17 +103,25 @@ static int coroutine_fn raw_check_fits(BlockDriverState *bs,
     return 0;
 }
 
+/* From now on the node shows @window; one without a size is as long as what
+ * the file has behind its offset. */
+static void raw_set_window(BlockDriverState *bs, const RawWindow *window)
+{
+    ((Raw *)bdrv_opaque(bs))->window = *window;
+    bdrv_set_length_from_child(bs, !window->has_size, window->offset);
+}
+
 static int coroutine_fn raw_open(BlockDriverState *bs, BlockOptions *options,
                                  unsigned flags, GError **errp)
 {
-    Raw *s = bdrv_opaque(bs);
+    RawWindow window;
     BdrvChild *file;
-    /* First: the permissions on the file depend on the window. */
-    int ret = raw_parse(bs, options, &s->window, errp);
+    int ret = raw_parse(bs, options, &window, errp);
 
     if (ret < 0) {
         return ret;
     }
+    raw_set_window(bs, &window); /* permissions on the file depend on it */
     file = bdrv_co_open_child(bs, options, "file",
                               BDRV_CHILD_DATA | BDRV_CHILD_PRIMARY, true,
                               errp);
@@ -121,7 +129,7 @@ static int coroutine_fn raw_open(BlockDriverState *bs, BlockOptions *options,
         return -EINVAL;
     }
     bdrv_set_filename(bs, bdrv_filename(bdrv_child_bs(file)));
-    return raw_check_fits(bs, &s->window, errp);
+    return raw_check_fits(bs, &window, errp);
 }
 
 static int coroutine_fn raw_reopen_prepare(BdrvReopenState *state,
@@ -146,7 +154,7 @@ static void raw_reopen_commit(BdrvReopenState *state)
 {
     Raw *s = bdrv_opaque(state->bs);
 
-    s->window = *s->next;
+    raw_set_window(state->bs, s->next);
     g_clear_pointer(&s->next, g_free);
 }
 

@@ -15,6 +15,15 @@
 
 /* --- linking -------------------------------------------------------------- */
 
+void graph_choose_length(BlockDriverState *bs)
+{
+    if (bs->length_is_childs) {
+        bs->length_from = bs->primary;
+    } else {
+        bs->length_from = bs->drv->getlength ? NULL : bs->filtered;
+    }
+}
+
 /* The quick pointers by role of a node. */
 static void set_role_pointers(BdrvChild *child, bool present)
 {
@@ -36,6 +45,7 @@ static void set_role_pointers(BdrvChild *child, bool present)
         g_assert(!present || !bs->cow);
         bs->cow = present ? child : NULL;
     }
+    graph_choose_length(bs);
 }
 
 static void edge_link(BdrvChild *child)

@@ -68,12 +68,15 @@ struct BlockDriverState {
     BdrvChild *primary;  /* role PRIMARY */
     BdrvChild *filtered; /* role FILTERED */
     BdrvChild *cow;      /* role COW */
+    BdrvChild *length_from;  /* whose length is ours, too; NULL: @length is */
+    int64_t length_skip;     /* less so much */
+    bool length_is_childs;   /* as its driver says; filters need not */
     BlockLimits limits;
     unsigned open_flags; /* BDRV_O_* */
     BdrvDetectZeroes detect_zeroes;
 
     /* Any thread. */
-    _Atomic int64_t length;
+    _Atomic int64_t length; /* read by bdrv_length() */
     TrackedRequests tracked;
     _Atomic unsigned drain_count; /* sections that cover the node */
 
@@ -160,6 +163,9 @@ void edge_detach(BdrvChild *child, Transaction *txn);
 
 /** Make @child lead to @bs, as part of @txn. */
 void edge_replace(BdrvChild *child, BlockDriverState *bs, Transaction *txn);
+
+/** Note from which child @bs takes its length, if from any. */
+void graph_choose_length(BlockDriverState *bs);
 
 /** -EBUSY with @errp if @child is frozen. */
 int edge_check_thawed(const BdrvChild *child, GError **errp);

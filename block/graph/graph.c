@@ -165,9 +165,29 @@ bool bdrv_is_read_only(const BlockDriverState *bs)
     return !(bs->open_flags & BDRV_O_RDWR);
 }
 
+/*
+ * Who takes its length from below asks there each time: whoever changes a node
+ * may be any thread and another user, so could not tell the nodes above.  What
+ * was kept counts while there is no child, in opening and closing.
+ */
 int64_t bdrv_length(const BlockDriverState *bs)
 {
-    return atomic_load_explicit(&bs->length, memory_order_relaxed);
+    int64_t skipped = 0;
+
+    while (bs->length_from) {
+        skipped += bs->length_skip;
+        bs = bs->length_from->bs;
+    }
+    return MAX(atomic_load_explicit(&bs->length, memory_order_relaxed) -
+               skipped, 0);
+}
+
+void bdrv_set_length_from_child(BlockDriverState *bs, bool from_child,
+                                int64_t skip)
+{
+    bs->length_is_childs = from_child;
+    bs->length_skip = skip;
+    graph_choose_length(bs);
 }
 
 uint32_t bdrv_request_alignment(const BlockDriverState *bs)

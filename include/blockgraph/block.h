@@ -158,7 +158,10 @@ BLOCK_API unsigned bdrv_open_flags(const BlockDriverState *bs);
 /** Whether @bs refuses writes.  Thread: any. */
 BLOCK_API bool bdrv_is_read_only(const BlockDriverState *bs);
 
-/** The length of @bs in bytes as last known.  Thread: any. */
+/**
+ * The length of @bs in bytes as last known.  Thread: main context, or any
+ * inside a request (reader rule).
+ */
 BLOCK_API int64_t bdrv_length(const BlockDriverState *bs);
 
 /** Ask the driver for the length again.  Returns it or a negative errno. */

@@ -224,6 +224,15 @@ BLOCK_API const BlockLimits *bdrv_limits(const BlockDriverState *bs);
  */
 BLOCK_API void bdrv_set_filename(BlockDriverState *bs, const char *filename);
 
+/**
+ * Say in open or reopen_commit that the length of @bs is that of its PRIMARY
+ * child less @skip, and follows each change of that at once.  A filter without
+ * getlength is as long as what it filters without saying so; the length of all
+ * others changes only where they change it.  Thread: main context.
+ */
+BLOCK_API void bdrv_set_length_from_child(BlockDriverState *bs,
+                                          bool from_child, int64_t skip);
+
 /** Say in open that the node became read-only after all (auto-read-only). */
 BLOCK_API void bdrv_set_read_only(BlockDriverState *bs, bool read_only);
 

@@ -96,6 +96,168 @@ START_TEST(a_growth_that_can_not_be_taken_back_says_what_is_left)
 }
 END_TEST
 
+/* --- growth below --------------------------------------------------------- */
+
+/* A format: as long as its file was when it was opened. */
+static int64_t coroutine_fn image_getlength(BlockDriverState *bs)
+{
+    return *(int64_t *)bdrv_opaque(bs);
+}
+
+static int coroutine_fn image_open(BlockDriverState *bs, BlockOptions *options,
+                                   unsigned flags, GError **errp)
+{
+    BdrvChild *file = bdrv_co_open_child(bs, options, "file",
+                                         BDRV_CHILD_DATA |
+                                             BDRV_CHILD_PRIMARY, true, errp);
+
+    if (!file) {
+        return -EINVAL;
+    }
+    *(int64_t *)bdrv_opaque(bs) = bdrv_length(bdrv_child_bs(file));
+    return 0;
+}
+
+static void register_image(void)
+{
+    static const BlockDriver driver = {
+        .struct_size = sizeof(BlockDriver),
+        .name = "image",
+        .kind = BLOCK_DRIVER_FORMAT,
+        .state_size = sizeof(int64_t),
+        .open = image_open,
+        .getlength = image_getlength,
+    };
+
+    if (bdrv_register(&driver, NULL) < 0) {
+        abort();
+    }
+}
+
+/*
+ *   above, a filter
+ *     |
+ *   filter
+ *     |
+ *    raw
+ *     |
+ *    disk  <- grown and cut by a user of its own
+ */
+static BlockDriverState *disk, *raw, *filter, *above;
+static BlockBackend *other;
+
+static void given_nodes_above_a_disk(void)
+{
+    disk = open_ok("mem,node-name=disk,size=64k");
+    raw = open_ok("raw,node-name=raw,file=disk");
+    filter = open_ok("pass,node-name=filter,file=raw");
+    above = open_ok("pass,node-name=above,file=filter");
+    other = backend_ok("other", disk, WRITE | RESIZE, ALL);
+}
+
+static void done(void)
+{
+    blk_unref(other);
+    bdrv_unref(above);
+    bdrv_unref(filter);
+    bdrv_unref(raw);
+    bdrv_unref(disk);
+}
+
+static void lengths_are(int64_t bytes)
+{
+    ck_assert_int_eq(bdrv_length(disk), bytes);
+    ck_assert_int_eq(bdrv_length(raw), bytes);
+    ck_assert_int_eq(bdrv_length(above), bytes);
+}
+
+START_TEST(nodes_above_follow_a_truncate_of_another_user)
+{
+    BlockTruncate how = { .offset = 128 << 10 };
+    BlockBackend *blk;
+    char buf[512];
+
+    given_nodes_above_a_disk();
+    blk = backend_ok("guest", above, READ | WRITE, ALL);
+    lengths_are(64 << 10);
+    ck_assert_int_eq(blk_truncate(other, &how, NULL), 0);
+    lengths_are(128 << 10);
+    /* What is new is theirs, too. */
+    memset(buf, 7, sizeof(buf));
+    ck_assert_int_eq(blk_pwrite(blk, 100 << 10, sizeof(buf), buf, 0), 0);
+    how.offset = 32 << 10;
+    ck_assert_int_eq(blk_truncate(other, &how, NULL), 0);
+    lengths_are(32 << 10);
+    ck_assert_int_eq(blk_pread(blk, 32 << 10, sizeof(buf), buf, 0), -EIO);
+    blk_unref(blk);
+    done();
+}
+END_TEST
+
+static int coroutine_fn write_behind_the_end(void *opaque)
+{
+    /* Formats may, guests may not. */
+    return bdrv_co_pwrite(opaque, 96 << 10, 512, (char[512]){ 0 }, 0);
+}
+
+START_TEST(filters_follow_a_write_that_grows_the_file_and_formats_do_not)
+{
+    BlockDriverState *file =
+        open_ok("pass,node-name=file,file.driver=raw,file.file.driver=mem");
+    BlockDriverState *image = open_ok("image,node-name=image,file=file");
+    BlockDriverState *top = open_ok("pass,node-name=top,file=image");
+    BlockBackend *blk = backend_ok("guest", top, WRITE, ALL);
+
+    ck_assert_int_eq(bdrv_length(file), 64 << 10);
+    ck_assert_int_eq(aio_co_run(block_graph_aio_context(graph),
+                                write_behind_the_end,
+                                bdrv_find_child(image, "file")), 0);
+    ck_assert_int_eq(bdrv_length(file), (96 << 10) + 512);
+    ck_assert_int_eq(bdrv_length(image), 64 << 10);
+    ck_assert_int_eq(blk_getlength(blk), 64 << 10);
+    blk_unref(blk);
+    bdrv_unref(top);
+    bdrv_unref(image);
+    bdrv_unref(file);
+}
+END_TEST
+
+START_TEST(a_window_follows_only_where_its_end_is_open)
+{
+    BlockTruncate how = { .offset = 128 << 10 };
+    BlockDriverState *mem = open_ok("mem,node-name=mem,size=64k");
+    BlockDriverState *open = open_ok("raw,offset=4k,file=mem");
+    BlockBackend *blk = backend_ok("user", open, WRITE | RESIZE, ALL);
+
+    ck_assert_int_eq(blk_truncate(blk, &how, NULL), 0);
+    ck_assert_int_eq(bdrv_length(mem), (128 << 10) + 4096);
+    ck_assert_int_eq(bdrv_length(open), 128 << 10);
+    blk_unref(blk);
+    bdrv_unref(open);
+    open = open_ok("raw,offset=4k,size=8k,file=mem");
+    ck_assert_int_eq(bdrv_length(open), 8192);
+    bdrv_unref(open);
+    bdrv_unref(mem);
+}
+END_TEST
+
+START_TEST(nodes_above_follow_an_exchange_of_what_they_filter)
+{
+    BlockDriverState *small = open_ok("mem,node-name=small,size=4k");
+    BlockDriverState *large = open_ok("mem,node-name=large,size=8k");
+    BlockDriverState *pass = open_ok("pass,node-name=f,file=small");
+    BlockDriverState *top = open_ok("raw,node-name=t,file=f");
+
+    ck_assert_int_eq(bdrv_replace_node(small, large, NULL), 0);
+    ck_assert_int_eq(bdrv_length(pass), 8192);
+    ck_assert_int_eq(bdrv_length(top), 8192);
+    bdrv_unref(top);
+    bdrv_unref(pass);
+    bdrv_unref(large);
+    bdrv_unref(small);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("length");
@@ -103,11 +265,17 @@ int main(void)
 
     register_pass_driver();
     register_stuck();
+    register_image();
     mem_register();
     tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
     tcase_set_timeout(tcase, 60);
     PROMISE(tcase, a_growth_whose_zeroing_fails_is_taken_back);
     PROMISE(tcase, a_growth_that_can_not_be_taken_back_says_what_is_left);
+    PROMISE(tcase, nodes_above_follow_a_truncate_of_another_user);
+    PROMISE(tcase,
+            filters_follow_a_write_that_grows_the_file_and_formats_do_not);
+    PROMISE(tcase, a_window_follows_only_where_its_end_is_open);
+    PROMISE(tcase, nodes_above_follow_an_exchange_of_what_they_filter);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
