@@ -28,9 +28,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Sanitizers put red zones around every variable: frames get larger. */
+/*
+ * Sanitizers put red zones around every variable, and counting the lines that
+ * run keeps more of them alive: frames get larger.
+ */
 #if CO_ASAN || CO_TSAN
 #define STACK_BYTES (256 << 10)
+#elif defined(BLOCK_COVERAGE)
+#define STACK_BYTES (128 << 10)
 #else
 #define STACK_BYTES (64 << 10)
 #endif
