@@ -121,10 +121,16 @@ static int parse_options(DataOptions *o, int argc, char **argv,
     return 0;
 }
 
-/* Offset and length of a command with exactly two arguments. */
-static int parse_range(char **argv, bool limited, const char *limit_text,
+/*
+ * Offset and length of a command with exactly two arguments.  A length above
+ * that of a request is refused with @limit_text, unless that is NULL.
+ */
+static int parse_range(int argc, char **argv, const char *limit_text,
                        int64_t *offset, int64_t *bytes)
 {
+    if (optind != argc - 2) {
+        return io_command_usage(argv[0]);
+    }
     *offset = tool_parse_size(argv[optind]);
     if (*offset < 0) {
         return (int)*offset;
@@ -133,12 +139,27 @@ static int parse_range(char **argv, bool limited, const char *limit_text,
     if (*bytes < 0) {
         return (int)*bytes;
     }
-    if (limited && *bytes > BDRV_REQUEST_MAX_BYTES) {
+    if (limit_text && *bytes > BDRV_REQUEST_MAX_BYTES) {
         printf("length cannot exceed %" PRId64 "%s, given %s\n",
                BDRV_REQUEST_MAX_BYTES, limit_text, argv[optind + 1]);
         return -EINVAL;
     }
     return 0;
+}
+
+/* Offset and pieces of a command with one offset and any number of lengths. */
+static int parse_pieces(IoSession *io, int argc, char **argv, int64_t *offset,
+                        IoBuffer *buffer)
+{
+    if (optind > argc - 2) {
+        return io_command_usage(argv[0]);
+    }
+    *offset = tool_parse_size(argv[optind]);
+    if (*offset < 0) {
+        return (int)*offset;
+    }
+    optind++;
+    return io_buffer_parse(io, buffer, &argv[optind], argc - optind);
 }
 
 static int check_sectors(int64_t offset, int64_t bytes)
@@ -221,10 +242,7 @@ static int read_run(IoSession *io, int argc, char **argv)
     if (ret < 0) {
         return ret;
     }
-    if (optind != argc - 2) {
-        return io_command_usage(argv[0]);
-    }
-    ret = parse_range(argv, true, "", &offset, &bytes);
+    ret = parse_range(argc, argv, "", &offset, &bytes);
     if (ret < 0) {
         return ret;
     }
@@ -255,15 +273,7 @@ static int readv_run(IoSession *io, int argc, char **argv)
     if (ret < 0) {
         return ret;
     }
-    if (optind > argc - 2) {
-        return io_command_usage(argv[0]);
-    }
-    offset = tool_parse_size(argv[optind]);
-    if (offset < 0) {
-        return (int)offset;
-    }
-    optind++;
-    ret = io_buffer_parse(io, &buffer, &argv[optind], argc - optind);
+    ret = parse_pieces(io, argc, argv, &offset, &buffer);
     if (ret < 0) {
         return ret;
     }
@@ -346,16 +356,14 @@ static int write_run(IoSession *io, int argc, char **argv)
     if (ret < 0) {
         return ret;
     }
-    if (optind != argc - 2) {
-        return io_command_usage(argv[0]);
-    }
-    if (conflict(&o)) {
+    /* Arguments that are missing are told first, by parse_range(). */
+    if (optind == argc - 2 && conflict(&o)) {
         printf("%s\n", conflict(&o));
         return -EINVAL;
     }
     /* Zeroes without data may be of any length. */
-    ret = parse_range(argv, !o.no_fallback, " without -n", &range.offset,
-                      &range.bytes);
+    ret = parse_range(argc, argv, o.no_fallback ? NULL : " without -n",
+                      &range.offset, &range.bytes);
     if (ret == 0 && (o.vmstate || o.compress)) {
         ret = check_sectors(range.offset, range.bytes);
     }
@@ -380,15 +388,7 @@ static int writev_run(IoSession *io, int argc, char **argv)
     if (ret < 0) {
         return ret;
     }
-    if (optind > argc - 2) {
-        return io_command_usage(argv[0]);
-    }
-    range.offset = tool_parse_size(argv[optind]);
-    if (range.offset < 0) {
-        return (int)range.offset;
-    }
-    optind++;
-    ret = io_buffer_parse(io, &buffer, &argv[optind], argc - optind);
+    ret = parse_pieces(io, argc, argv, &range.offset, &buffer);
     if (ret < 0) {
         return ret;
     }
@@ -412,10 +412,7 @@ static int discard_run(IoSession *io, int argc, char **argv)
     if (ret < 0) {
         return ret;
     }
-    if (optind != argc - 2) {
-        return io_command_usage(argv[0]);
-    }
-    ret = parse_range(argv, true, "", &offset, &bytes);
+    ret = parse_range(argc, argv, "", &offset, &bytes);
     if (ret < 0) {
         return ret;
     }
