@@ -307,7 +307,10 @@ BLOCK_API void bdrv_reopen_queue_add(BdrvReopenQueue *queue,
                                      BlockDriverState *bs,
                                      BlockOptions *options, bool keep);
 
-/** Free a queue that is not run.  NULL is ignored. */
+/**
+ * Free a queue that is not run.  NULL is ignored.  Closes no node: whoever
+ * added one keeps a reference to it until this call.
+ */
 BLOCK_API void bdrv_reopen_queue_free(BdrvReopenQueue *queue);
 
 /**

@@ -2,8 +2,8 @@
 /*
  * blkdebug: requests fail and stop where they are told to, in any thread.
  */
-#include "graph-fixture.h"
 #include "mem-driver.h"
+#include "request-fixture.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -194,34 +194,6 @@ END_TEST
 
 /* --- break points --------------------------------------------------------- */
 
-typedef struct Request {
-    BlockIOVec1 iov;
-    char bytes[512];
-    _Atomic int done; /* 1: ended well; negative: errno */
-} Request;
-
-static void request_done(void *opaque, int ret)
-{
-    Request *r = opaque;
-
-    atomic_store(&r->done, ret < 0 ? ret : 1);
-}
-
-static void request_write(Request *r, int64_t offset)
-{
-    memset(r, 0, sizeof(*r));
-    blk_aio_pwritev(blk, offset, block_iov_buf(&r->iov, r->bytes, 512), 0,
-                    request_done, r);
-}
-
-/* Let the loop do all it can do now. */
-static void settle(void)
-{
-    for (int i = 0; i < 50; i++) {
-        aio_poll(block_graph_aio_context(graph), false);
-    }
-}
-
 START_TEST(a_request_stops_at_a_break_point_until_it_is_resumed)
 {
     Request first, second;
@@ -230,12 +202,12 @@ START_TEST(a_request_stops_at_a_break_point_until_it_is_resumed)
     ck_assert_int_eq(bdrv_debug_breakpoint(node, "write_aio", "A"), 0);
     ck_assert(!bdrv_debug_is_suspended(node, "A"));
     ck_assert_int_eq(bdrv_debug_resume(node, "A"), -ENOENT);
-    request_write(&first, 0);
+    request_write(&first, blk, 0);
     settle();
     ck_assert(bdrv_debug_is_suspended(node, "A"));
     ck_assert(!bdrv_debug_is_suspended(node, "B"));
     ck_assert_int_eq(first.done, 0);
-    request_write(&second, 512); /* a break point is for one request */
+    request_write(&second, blk, 512); /* a break point is for one request */
     settle();
     ck_assert_int_eq(second.done, 1);
     ck_assert_uint_eq(mem->count[MEM_WRITE], 1);
@@ -255,7 +227,7 @@ START_TEST(several_tags_at_one_event_hold_one_request_until_all_are_resumed)
     given("");
     bdrv_debug_breakpoint(node, "pwritev", "A");
     bdrv_debug_breakpoint(node, "pwritev", "B");
-    request_write(&r, 0);
+    request_write(&r, blk, 0);
     settle();
     ck_assert(bdrv_debug_is_suspended(node, "A"));
     ck_assert(bdrv_debug_is_suspended(node, "B"));
@@ -277,10 +249,10 @@ START_TEST(removing_a_break_point_lets_all_its_requests_go)
     given("");
     ck_assert_int_eq(bdrv_debug_remove_breakpoint(node, "A"), -ENOENT);
     bdrv_debug_breakpoint(node, "write_aio", "A");
-    request_write(&a, 0);
+    request_write(&a, blk, 0);
     settle();
     bdrv_debug_breakpoint(node, "write_aio", "A");
-    request_write(&b, 512);
+    request_write(&b, blk, 512);
     settle();
     bdrv_debug_breakpoint(node, "write_aio", "A");
     ck_assert_int_eq(a.done + b.done, 0);
@@ -288,7 +260,7 @@ START_TEST(removing_a_break_point_lets_all_its_requests_go)
     settle();
     ck_assert_int_eq(a.done, 1);
     ck_assert_int_eq(b.done, 1);
-    request_write(&c, 0);
+    request_write(&c, blk, 0);
     settle();
     ck_assert_int_eq(c.done, 1);
     done();
@@ -304,7 +276,7 @@ START_TEST(break_points_are_found_below_a_node_and_unknown_ones_refused)
     top = open_ok("pass,file=debug");
     ck_assert_int_eq(bdrv_debug_breakpoint(top, "lunch", "A"), -ENOENT);
     ck_assert_int_eq(bdrv_debug_breakpoint(top, "write_aio", "A"), 0);
-    request_write(&r, 0);
+    request_write(&r, blk, 0);
     settle();
     ck_assert(bdrv_debug_is_suspended(top, "A"));
     ck_assert_int_eq(bdrv_debug_resume(top, "A"), 0);
@@ -325,7 +297,7 @@ START_TEST(a_drained_section_waits_for_a_stopped_request)
 
     given("");
     bdrv_debug_breakpoint(node, "write_aio", "A");
-    request_write(&r, 0);
+    request_write(&r, blk, 0);
     settle();
     ck_assert_int_eq(blk_in_flight(blk), 1);
     bdrv_debug_resume(node, "A");

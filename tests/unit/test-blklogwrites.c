@@ -3,8 +3,8 @@
  * blklogwrites: from the log alone, the disk can be made again as it was at
  * each flush.
  */
-#include "graph-fixture.h"
 #include "mem-driver.h"
+#include "request-fixture.h"
 
 #define READ BLK_PERM_CONSISTENT_READ
 #define WRITE BLK_PERM_WRITE
@@ -394,50 +394,22 @@ END_TEST
 
 /* --- order ---------------------------------------------------------------- */
 
-typedef struct Request {
-    BlockIOVec1 iov;
-    char bytes[512];
-    _Atomic int done; /* 1: ended well; negative: errno */
-} Request;
-
-static void request_done(void *opaque, int ret)
-{
-    Request *r = opaque;
-
-    atomic_store(&r->done, ret < 0 ? ret : 1);
-}
-
-static void request_write(Request *r, int64_t sector)
-{
-    memset(r, 0, sizeof(*r));
-    blk_aio_pwritev(blk, sector * 512, block_iov_buf(&r->iov, r->bytes, 512),
-                    0, request_done, r);
-}
-
-/* Let the loop do all it can do now. */
-static void settle(void)
-{
-    for (int i = 0; i < 50; i++) {
-        aio_poll(block_graph_aio_context(graph), false);
-    }
-}
-
 START_TEST(a_flush_covers_what_ended_before_it_and_nothing_else)
 {
     Request before, during, after, flush = { .done = 0 };
 
     given(",log-super-update-interval=1");
-    request_write(&before, 0);
+    request_write(&before, blk, 0);
     settle();
     mem->hold[MEM_WRITE] = true;
-    request_write(&during, 1);  /* in flight when the flush begins */
+    request_write(&during, blk, 512);   /* in flight when the flush begins */
     settle();
     mem->hold[MEM_FLUSH] = true;
     blk_aio_flush(blk, request_done, &flush);
     settle();
     mem->hold[MEM_WRITE] = false;
     settle();
-    request_write(&after, 2);
+    request_write(&after, blk, 1024);
     settle();
     ck_assert_int_eq(before.done + during.done + after.done, 3);
     ck_assert_int_eq(flush.done, 0);
@@ -635,6 +607,27 @@ START_TEST(entries_of_several_threads_do_not_mix)
 }
 END_TEST
 
+START_TEST(a_change_of_length_goes_to_the_disk_and_not_into_the_log)
+{
+    BlockTruncate how = { .offset = 2 * DISK_BYTES, .exact = true };
+    GError *error = NULL;
+    uint64_t nr_entries;
+
+    given("");
+    ck_assert_int_eq(blk_truncate(blk, &how, &error), 0);
+    ck_assert_int_eq(mem->length, 2 * DISK_BYTES);
+    ck_assert_int_eq(blk_getlength(blk), 2 * DISK_BYTES);
+    ck_assert_int_eq(blk_pwrite(blk, DISK_BYTES, 512, buf, 0), 0);
+    mem->fail[MEM_TRUNCATE] = ENOSPC;
+    ck_assert_int_eq(blk_truncate(blk, &how, &error), -ENOSPC);
+    expect_error(&error, ENOSPC, "truncate");
+    ck_assert_int_eq(blk_flush(blk), 0);
+    g_free(parse_log(512, &nr_entries));
+    ck_assert_uint_eq(nr_entries, 2); /* the write and the flush */
+    done();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("blklogwrites");
@@ -658,6 +651,7 @@ int main(void)
     PROMISE(tcase, wrong_options_are_refused_with_name_and_value);
     PROMISE(tcase, nobody_else_writes_to_the_log);
     PROMISE(tcase, entries_of_several_threads_do_not_mix);
+    PROMISE(tcase, a_change_of_length_goes_to_the_disk_and_not_into_the_log);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }

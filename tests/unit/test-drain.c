@@ -637,6 +637,24 @@ START_TEST(several_threads_find_the_gate_closed_in_every_section)
 }
 END_TEST
 
+START_TEST(a_section_covers_its_node_and_all_that_is_below)
+{
+    BlockDriverState *top = open_ok("pass,node-name=top,file=disk");
+
+    ck_assert(!bdrv_is_drained(disk));
+    bdrv_drained_begin(top);
+    ck_assert(bdrv_is_drained(top));
+    ck_assert(bdrv_is_drained(disk));
+    bdrv_drained_end(top);
+    bdrv_drained_begin(disk);
+    ck_assert(bdrv_is_drained(disk));
+    bdrv_drained_end(disk);
+    ck_assert(!bdrv_is_drained(top));
+    ck_assert(!bdrv_is_drained(disk));
+    bdrv_unref(top);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("drain");
@@ -647,6 +665,7 @@ int main(void)
     register_teller();
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 60);
+    PROMISE(tcase, a_section_covers_its_node_and_all_that_is_below);
     PROMISE(tcase,
             a_section_begins_only_when_the_requests_in_flight_have_ended);
     PROMISE(tcase, a_request_sent_in_a_section_waits_for_its_end);

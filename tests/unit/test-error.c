@@ -12,6 +12,8 @@ START_TEST(error_carries_errno_as_code_and_in_its_text)
                                        "a.img"),
                      -ENOENT);
     ck_assert_int_eq(block_error_code(error), ENOENT);
+    ck_assert_uint_eq(error->domain, block_error_quark());
+    ck_assert_str_eq(g_quark_to_string(error->domain), "blockgraph-error");
     ck_assert_str_eq(error->message,
                      "Could not open 'a.img': No such file or directory");
 }

@@ -255,11 +255,54 @@ START_TEST(a_refused_reopen_leaves_locks_and_node_as_they_were)
 }
 END_TEST
 
+START_TEST(locks_taken_for_a_change_that_another_node_refuses_are_given_back)
+{
+    BlockDriverState *a, *b, *top, *busy;
+    BlockBackend *writer, *user;
+
+    make_file("a", 512);
+    make_file("b", 512);
+    a = file_open_ok("file,filename=%s/a,node-name=a,locking=on");
+    b = file_open_ok("file,filename=%s/b,node-name=b,locking=on");
+    top = open_ok("pass,node-name=top,file=a");
+    busy = open_ok("null-co,node-name=busy");
+    writer = backend_ok("writer", top, READ | WRITE, ALL & ~RESIZE);
+    user = backend_ok("user", busy, WRITE, ALL);
+    /* Whichever of the two is asked first. */
+    for (int i = 0; i < 2; i++) {
+        BdrvReopenQueue *queue = bdrv_reopen_queue_new(graph);
+        GError *error = NULL;
+
+        if (i == 0) {
+            bdrv_reopen_queue_add(queue, top, opts("pass,file=b"), true);
+        }
+        bdrv_reopen_queue_add(queue, busy, opts("null-co,read-only=on"), true);
+        if (i == 1) {
+            bdrv_reopen_queue_add(queue, top, opts("pass,file=b"), true);
+        }
+        ck_assert_int_eq(bdrv_reopen_multiple(queue, &error), -EACCES);
+        expect_error(&error, EACCES, "'user'");
+        expect_locks("a", READ | WRITE, RESIZE);
+        expect_locks("b", 0, 0);
+    }
+    reopen_ok(top, "file=b");
+    expect_locks("a", 0, 0);
+    expect_locks("b", READ | WRITE, RESIZE);
+    blk_unref(user);
+    blk_unref(writer);
+    bdrv_unref(busy);
+    bdrv_unref(top);
+    bdrv_unref(b);
+    bdrv_unref(a);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("file-lock");
     TCase *tc = tcase_create("file-lock");
 
+    register_pass_driver();
     tcase_add_checked_fixture(tc, file_setup, file_teardown);
     tcase_set_timeout(tc, 60);
     suite_add_tcase(suite, tc);
@@ -271,5 +314,7 @@ int main(void)
     PROMISE(tc, force_share_reads_what_another_writes);
     PROMISE(tc, locks_follow_every_reopen);
     PROMISE(tc, a_refused_reopen_leaves_locks_and_node_as_they_were);
+    PROMISE(tc,
+            locks_taken_for_a_change_that_another_node_refuses_are_given_back);
     return check_main(suite);
 }

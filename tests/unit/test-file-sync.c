@@ -29,6 +29,8 @@ static struct Shim {
 
     /* Main thread. */
     int write_error;        /* errno of the next write; 0 none */
+    int read_error;         /* errno of each read but the first; 0 none */
+    int nr_reads;
     int nr_writes;
     unsigned refuse;        /* ways of fallocate: REFUSE_* */
     int nr_refused;
@@ -75,6 +77,8 @@ static int planned_error(AioRequest *req)
         shim.nr_writes++;
         err = shim.write_error;
         shim.write_error = 0;
+    } else if (req->op == AIO_OP_READV) {
+        err = shim.nr_reads++ > 0 ? shim.read_error : 0;
     } else if (req->op == AIO_OP_FALLOCATE && is_refused(req)) {
         err = EOPNOTSUPP;
     }
@@ -99,8 +103,11 @@ static bool shim_submit(AioContext *ctx, void *state, AioRequest *req)
     return shim.real->submit(ctx, state, req);
 }
 
+/* The main context of the running test, if it has called shim_graph(). */
+static AioContext *ctx;
+
 /* Let the held request go, or fail with @err; others are not held then. */
-static void let_go(AioContext *ctx, int err)
+static void let_go(int err)
 {
     AioRequest *req = shim.held;
 
@@ -116,10 +123,8 @@ static void let_go(AioContext *ctx, int err)
 }
 
 /* A graph on the engine of a variant; false: this system does not have it. */
-static AioContext *shim_graph(int variant)
+static bool shim_graph(int variant)
 {
-    AioContext *ctx;
-
     memset(&shim, 0, sizeof(shim));
     shim.real = variant == 1 ? &aio_threads_ops : &aio_uring_ops;
     shim.ops = *shim.real;
@@ -129,14 +134,13 @@ static AioContext *shim_graph(int variant)
         block_graph_free(graph);
         graph = block_graph_new(ctx, NULL);
     }
-    return ctx;
+    return ctx != NULL;
 }
 
-static void unshim_graph(AioContext *ctx)
+static void teardown(void)
 {
-    block_graph_free(graph);
-    aio_context_unref(ctx);
-    graph_setup();
+    file_teardown();
+    g_clear_pointer(&ctx, aio_context_unref);
 }
 
 static const char *variant_aio(int variant)
@@ -144,19 +148,29 @@ static const char *variant_aio(int variant)
     return variant == 2 ? "threads" : "io_uring";
 }
 
+/*
+ * A file of 4 KiB on the graph of a variant, opened by @format: the directory,
+ * then the way of I/O.  NULL: this system lacks the engine, or direct I/O.
+ */
+static BlockBackend *given(int variant, const char *format)
+{
+    if (!shim_graph(variant)) {
+        return NULL;
+    }
+    make_file("disk", 4096);
+    return file_backend(format, variant_aio(variant));
+}
+
 /* --- syncs that fail ------------------------------------------------------ */
 
 START_TEST(after_a_failed_flush_none_succeeds_until_the_node_is_closed)
 {
     const char *aio = variant_aio(_i);
-    AioContext *ctx = shim_graph(_i);
-    BlockBackend *blk;
+    BlockBackend *blk = given(_i, "file,filename=%s/disk,aio=%s");
 
-    if (!ctx) {
+    if (!blk) {
         return; /* no io_uring here */
     }
-    make_file("disk", 4096);
-    blk = file_backend("file,filename=%s/disk,aio=%s", aio);
     ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", 0), 0);
     ck_assert_int_eq(blk_flush(blk), 0);
     ck_assert_int_eq(blk_pwrite(blk, 0, 1, "b", 0), 0);
@@ -177,82 +191,63 @@ START_TEST(after_a_failed_flush_none_succeeds_until_the_node_is_closed)
     ck_assert_int_eq(blk_pwrite(blk, 0, 1, "e", 0), 0);
     ck_assert_int_eq(blk_flush(blk), 0);
     close_backend(blk);
-    unshim_graph(ctx);
 }
 END_TEST
 
 START_TEST(after_a_failed_fua_write_no_flush_succeeds)
 {
-    AioContext *ctx = shim_graph(_i);
-    BlockBackend *blk;
+    BlockBackend *blk = given(_i, "file,filename=%s/disk,aio=%s");
 
-    if (!ctx) {
+    if (!blk) {
         return; /* no io_uring here */
     }
-    make_file("disk", 4096);
-    blk = file_backend("file,filename=%s/disk,aio=%s",
-                       variant_aio(_i));
     atomic_store(&shim.sync_error, ENOSPC);
     ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), -ENOSPC);
     ck_assert_int_eq(blk_flush(blk), -EIO);
     ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), -EIO);
     close_backend(blk);
-    unshim_graph(ctx);
 }
 END_TEST
 
 START_TEST(with_direct_io_a_failed_flush_may_be_tried_again)
 {
-    AioContext *ctx = shim_graph(_i);
-    BlockBackend *blk;
+    BlockBackend *blk =
+        given(_i, "file,filename=%s/disk,cache.direct=on,aio=%s");
 
-    if (!ctx) {
-        return; /* no io_uring here */
+    if (!blk) {
+        return; /* no io_uring, or no direct I/O here */
     }
-    make_file("disk", 4096);
-    blk = file_backend("file,filename=%s/disk,cache.direct=on,aio=%s",
-                       variant_aio(_i));
-    if (blk) {
-        ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", 0), 0);
-        atomic_store(&shim.sync_error, EIO);
-        ck_assert_int_eq(blk_flush(blk), -EIO);
-        ck_assert_int_eq(blk_flush(blk), 0);
-        close_backend(blk);
-    }
-    unshim_graph(ctx);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", 0), 0);
+    atomic_store(&shim.sync_error, EIO);
+    ck_assert_int_eq(blk_flush(blk), -EIO);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    close_backend(blk);
 }
 END_TEST
 
 START_TEST(without_flushes_nothing_is_synced)
 {
-    AioContext *ctx = shim_graph(_i);
-    BlockBackend *blk;
+    BlockBackend *blk =
+        given(_i, "file,filename=%s/disk,cache.no-flush=on,aio=%s");
 
-    if (!ctx) {
+    if (!blk) {
         return; /* no io_uring here */
     }
-    make_file("disk", 4096);
-    blk = file_backend("file,filename=%s/disk,cache.no-flush=on,aio=%s",
-                       variant_aio(_i));
     atomic_store(&shim.nr_syncs, 0);
     ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), 0);
     ck_assert_int_eq(blk_flush(blk), 0);
     close_backend(blk);
     ck_assert_int_eq(atomic_load(&shim.nr_syncs), 0);
-    unshim_graph(ctx);
 }
 END_TEST
 
 START_TEST(a_write_without_space_does_no_harm_to_flushes)
 {
-    AioContext *ctx = shim_graph(_i);
-    BlockBackend *blk;
+    BlockBackend *blk = given(_i, "file,filename=%s/disk");
 
-    if (!ctx) {
+    if (!blk) {
         return; /* no io_uring here */
     }
-    make_file("disk", 4096);
-    blk = file_backend("file,filename=%s/disk");
     shim.write_error = ENOSPC;
     ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), -ENOSPC);
     ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", BDRV_REQ_FUA), 0);
@@ -261,7 +256,6 @@ START_TEST(a_write_without_space_does_no_harm_to_flushes)
     ck_assert_int_eq(blk_pwrite(blk, 0, 1, "b", 0), 0);
     ck_assert_int_eq(blk_flush(blk), 0);
     close_backend(blk);
-    unshim_graph(ctx);
 }
 END_TEST
 
@@ -274,20 +268,20 @@ static void done(void *opaque, int ret)
     *(int *)opaque = ret;
 }
 
-static void settle(AioContext *ctx)
+static void settle(void)
 {
     while (aio_poll(ctx, false)) {
     }
 }
 
-static void wait_for(AioContext *ctx, const int *ret)
+static void wait_for(const int *ret)
 {
     while (*ret == PENDING) {
         aio_poll(ctx, true);
     }
 }
 
-static void wait_until_held(AioContext *ctx)
+static void wait_until_held(void)
 {
     while (!shim.held) {
         aio_poll(ctx, true);
@@ -296,49 +290,42 @@ static void wait_until_held(AioContext *ctx)
 
 START_TEST(a_flush_beside_a_failing_fua_write_fails_too)
 {
-    AioContext *ctx = shim_graph(_i);
+    BlockBackend *blk = given(_i, "file,filename=%s/disk");
     int fua = PENDING, flush = PENDING;
     BlockIOVec1 iov;
-    BlockBackend *blk;
 
-    if (!ctx) {
+    if (!blk) {
         return; /* no io_uring here */
     }
-    make_file("disk", 4096);
-    blk = file_backend("file,filename=%s/disk");
     block_iov_buf(&iov, "a", 1);
     ck_assert_int_eq(blk_pwrite(blk, 1, 1, "b", 0), 0);
     shim.hold = 1u << AIO_OP_FDATASYNC;
     blk_aio_pwritev(blk, 0, &iov.vec, BDRV_REQ_FUA, done, &fua);
-    wait_until_held(ctx);
+    wait_until_held();
     /* Held back until it is known how the other one ends: the kernel tells
      * of a failure once, and this one would be told that all is well. */
     blk_aio_flush(blk, done, &flush);
-    settle(ctx);
+    settle();
     ck_assert_int_eq(flush, PENDING);
-    let_go(ctx, EIO);
-    wait_for(ctx, &fua);
-    wait_for(ctx, &flush);
+    let_go(EIO);
+    wait_for(&fua);
+    wait_for(&flush);
     ck_assert_int_eq(fua, -EIO);
     ck_assert_int_eq(flush, -EIO);
     close_backend(blk);
-    unshim_graph(ctx);
 }
 END_TEST
 
 START_TEST(syncs_that_wait_together_share_one)
 {
     enum { NR = 5 };
-    AioContext *ctx = shim_graph(_i);
+    BlockBackend *blk = given(_i, "file,filename=%s/disk");
     int ret[NR];
     BlockIOVec1 iov;
-    BlockBackend *blk;
 
-    if (!ctx) {
+    if (!blk) {
         return; /* no io_uring here */
     }
-    make_file("disk", 4096);
-    blk = file_backend("file,filename=%s/disk");
     block_iov_buf(&iov, "a", 1);
     shim.hold = 1u << AIO_OP_FDATASYNC;
     for (int i = 0; i < NR; i++) {
@@ -348,11 +335,11 @@ START_TEST(syncs_that_wait_together_share_one)
     while (shim.nr_writes < NR || !shim.held) {
         aio_poll(ctx, true);
     }
-    settle(ctx);
+    settle();
     atomic_store(&shim.nr_syncs, 0);
-    let_go(ctx, 0);
+    let_go(0);
     for (int i = 0; i < NR; i++) {
-        wait_for(ctx, &ret[i]);
+        wait_for(&ret[i]);
         ck_assert_int_eq(ret[i], 0);
     }
     /* The held one covers its own write; one more covers all the others,
@@ -360,7 +347,6 @@ START_TEST(syncs_that_wait_together_share_one)
     ck_assert_int_ge(atomic_load(&shim.nr_syncs), 1);
     ck_assert_int_le(atomic_load(&shim.nr_syncs), NR - 1);
     close_backend(blk);
-    unshim_graph(ctx);
 }
 END_TEST
 
@@ -386,53 +372,49 @@ static void coroutine_fn edge_entry(void *opaque)
 
 START_TEST(no_write_beyond_the_end_meets_an_allocation_there)
 {
-    AioContext *ctx = shim_graph(_i);
+    BlockBackend *blk =
+        given(_i, "pass,file.driver=file,file.filename=%s/disk");
     EdgeCall zero = { .offset = 4096, .zero = true, .ret = PENDING };
     EdgeCall beyond = { .offset = 8192, .ret = PENDING };
     EdgeCall inside = { .offset = 0, .ret = PENDING };
-    BlockBackend *blk;
 
-    if (!ctx) {
+    if (!blk) {
         return; /* no io_uring here */
     }
-    make_file("disk", 4096);
-    blk = file_backend("pass,file.driver=file,file.filename=%s/disk");
     zero.child = beyond.child = inside.child =
         bdrv_find_child(blk_bs(blk), "file");
     shim.hold = 1u << AIO_OP_FALLOCATE;
     aio_co_enter(ctx, coroutine_create(edge_entry, &zero));
-    wait_until_held(ctx);
+    wait_until_held();
     aio_co_enter(ctx, coroutine_create(edge_entry, &beyond));
     aio_co_enter(ctx, coroutine_create(edge_entry, &inside));
     /* Inside the file nothing waits. */
-    wait_for(ctx, &inside.ret);
-    settle(ctx);
+    wait_for(&inside.ret);
+    settle();
     ck_assert_int_eq(shim.nr_writes, 1);
     ck_assert_int_eq(beyond.ret, PENDING);
-    let_go(ctx, 0);
-    wait_for(ctx, &zero.ret);
-    wait_for(ctx, &beyond.ret);
+    let_go(0);
+    wait_for(&zero.ret);
+    wait_for(&beyond.ret);
     ck_assert_int_eq(inside.ret | zero.ret | beyond.ret, 0);
     ck_assert_int_eq(file_length("disk"), 12288);
     close_backend(blk);
     expect_bytes("disk", 4096, 4096, 0);
     expect_bytes("disk", 8192, 4096, 'w');
-    unshim_graph(ctx);
 }
 END_TEST
 
 /* --- file systems that cannot do much ------------------------------------- */
 
 /* A zero write of 4 KiB at @offset by way of the filter's edge. */
-static int zero_write(AioContext *ctx, BlockBackend *blk, int64_t offset,
-                      unsigned flags)
+static int zero_write(BlockBackend *blk, int64_t offset, unsigned flags)
 {
     EdgeCall call = { .child = bdrv_find_child(blk_bs(blk), "file"),
                       .offset = offset, .zero = true, .flags = flags,
                       .ret = PENDING };
 
     aio_co_enter(ctx, coroutine_create(edge_entry, &call));
-    wait_for(ctx, &call.ret);
+    wait_for(&call.ret);
     return call.ret;
 }
 
@@ -450,9 +432,7 @@ static void grow_with_junk(const char *name, int64_t bytes)
 
 START_TEST(zero_writes_find_a_way_on_any_file_system)
 {
-    AioContext *ctx = shim_graph(0);
-
-    if (!ctx) {
+    if (!shim_graph(0)) {
         return; /* no io_uring here */
     }
     for (shim.refuse = 0; shim.refuse < 8; shim.refuse++) {
@@ -467,15 +447,15 @@ START_TEST(zero_writes_find_a_way_on_any_file_system)
                                "file.discard=unmap,file.filename=%s/disk");
             grow_with_junk("disk", 20480);
             shim.nr_refused = 0;
-            ck_assert_int_eq(zero_write(ctx, blk, 0, flags), 0);
-            ck_assert_int_eq(zero_write(ctx, blk, 2048, flags), 0);
-            ck_assert_int_eq(zero_write(ctx, blk, 8192, flags), 0);
-            ck_assert_int_eq(zero_write(ctx, blk, 30000, flags), 0);
-            ck_assert_int_eq(zero_write(ctx, blk, 30001, flags), 0);
+            ck_assert_int_eq(zero_write(blk, 0, flags), 0);
+            ck_assert_int_eq(zero_write(blk, 2048, flags), 0);
+            ck_assert_int_eq(zero_write(blk, 8192, flags), 0);
+            ck_assert_int_eq(zero_write(blk, 30000, flags), 0);
+            ck_assert_int_eq(zero_write(blk, 30001, flags), 0);
             /* What was refused once is not tried again. */
             ck_assert_int_le(shim.nr_refused,
                              __builtin_popcount(shim.refuse));
-            ret = zero_write(ctx, blk, 0, flags | BDRV_REQ_NO_FALLBACK);
+            ret = zero_write(blk, 0, flags | BDRV_REQ_NO_FALLBACK);
             ck_assert(ret == 0 || (ret == -ENOTSUP &&
                                    (shim.refuse || !has_fallocate())));
             ck_assert_int_eq(blk_pdiscard(blk, 0, 4096), 0);
@@ -489,7 +469,27 @@ START_TEST(zero_writes_find_a_way_on_any_file_system)
         }
     }
     shim.refuse = 0;
-    unshim_graph(ctx);
+}
+END_TEST
+
+START_TEST(a_read_that_is_refused_at_the_end_of_the_file_is_zeroes)
+{
+    BlockBackend *blk = given(_i, "file,filename=%s/disk");
+    char buf[1024];
+
+    if (!blk) {
+        return; /* no io_uring here */
+    }
+    /* Direct I/O refuses to go on from an end that is no whole block. */
+    make_file("disk", 1000);
+    shim.read_error = EINVAL;
+    memset(buf, 1, sizeof(buf));
+    ck_assert_int_eq(blk_pread(blk, 512, sizeof(buf), buf, 0), 0);
+    ck_assert_int_eq(shim.nr_reads, 2);
+    ck_assert(block_buffer_is_zero(buf, sizeof(buf)));
+    /* Anywhere else it is an error. */
+    ck_assert_int_eq(blk_pread(blk, 0, 512, buf, 0), -EINVAL);
+    close_backend(blk);
 }
 END_TEST
 
@@ -499,7 +499,7 @@ int main(void)
     TCase *tc = tcase_create("file-sync");
 
     register_pass_driver();
-    tcase_add_checked_fixture(tc, file_setup, file_teardown);
+    tcase_add_checked_fixture(tc, file_setup, teardown);
     tcase_set_timeout(tc, 100);
     suite_add_tcase(suite, tc);
     tcase_add_loop_test(
@@ -515,6 +515,8 @@ int main(void)
     tcase_add_loop_test(tc, syncs_that_wait_together_share_one, 0, 2);
     tcase_add_loop_test(
         tc, no_write_beyond_the_end_meets_an_allocation_there, 0, 2);
+    tcase_add_loop_test(
+        tc, a_read_that_is_refused_at_the_end_of_the_file_is_zeroes, 0, 2);
     PROMISE(tc, zero_writes_find_a_way_on_any_file_system);
     return check_main(suite);
 }

@@ -452,6 +452,31 @@ START_TEST(a_block_device_is_read_written_zeroed_and_discarded)
 }
 END_TEST
 
+static int coroutine_fn space_entry(void *opaque)
+{
+    return bdrv_co_get_allocated_size(opaque);
+}
+
+START_TEST(the_space_of_a_file_is_what_the_file_system_counts)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockDriverState *bs;
+    BlockBackend *blk;
+    char buf[4096] = "x";
+
+    make_file("disk", 16 << 20);
+    bs = file_open_ok("file,filename=%s/disk");
+    blk = backend_ok("user", bs, BLK_PERM_WRITE, BLK_PERM_ALL);
+    ck_assert_int_lt(aio_co_run(ctx, space_entry, bs), 16 << 20);
+    ck_assert_int_eq(blk_pwrite(blk, 8 << 20, sizeof(buf), buf, 0), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_int_ge(aio_co_run(ctx, space_entry, bs), 4096);
+    ck_assert_int_eq(aio_co_run(ctx, space_entry, bs), file_blocks("disk"));
+    blk_unref(blk);
+    bdrv_unref(bs);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("file");
@@ -478,6 +503,7 @@ int main(void)
     PROMISE(tc, images_are_made_as_asked);
     PROMISE(tc, an_image_that_cannot_be_made_leaves_no_file);
     PROMISE(tc, an_image_in_use_is_not_overwritten);
+    PROMISE(tc, the_space_of_a_file_is_what_the_file_system_counts);
     tcase_add_loop_test(
         tc, a_block_device_is_read_written_zeroed_and_discarded, 0, 2);
     return check_main(suite);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "graph-fixture.h"
 
+#include "config.h"
+
 #define ALL BLK_PERM_ALL
 #define READ BLK_PERM_CONSISTENT_READ
 #define WRITE BLK_PERM_WRITE
@@ -483,148 +485,227 @@ START_TEST(a_read_only_node_gives_no_write_permission)
 }
 END_TEST
 
-/* --- reopen --------------------------------------------------------------- */
+/* --- looking -------------------------------------------------------------- */
 
-START_TEST(reopen_to_read_only_is_refused_while_somebody_writes)
+START_TEST(the_version_is_that_of_the_build)
 {
-    BlockDriverState *disk = open_ok("null-co,node-name=disk");
-    BlockBackend *blk = backend_ok("guest", disk, READ | WRITE, ALL);
+    ck_assert_str_eq(block_version(), BLOCKGRAPH_VERSION);
+    ck_assert_int_eq(strspn(block_version(), "0123456789."),
+                     strlen(block_version()));
+}
+END_TEST
+
+START_TEST(nodes_are_walked_in_the_order_they_were_opened_in)
+{
+    BlockDriverState *a, *b, *c;
+
+    ck_assert_ptr_null(bdrv_next_node(graph, NULL));
+    a = open_ok("null-co,node-name=z");
+    b = open_ok("null-co,node-name=y");
+    c = open_ok("null-co,node-name=x");
+    ck_assert_ptr_eq(bdrv_graph(b), graph);
+    ck_assert_ptr_eq(bdrv_next_node(graph, NULL), a);
+    ck_assert_ptr_eq(bdrv_next_node(graph, a), b);
+    ck_assert_ptr_eq(bdrv_next_node(graph, b), c);
+    ck_assert_ptr_null(bdrv_next_node(graph, c));
+    bdrv_unref(b);
+    ck_assert_ptr_eq(bdrv_next_node(graph, a), c);
+    bdrv_unref(a);
+    bdrv_unref(c);
+}
+END_TEST
+
+/* A filter that asks nothing of its child, and looks around while it opens. */
+static BlockDriverState *seen_in_open;
+
+static int coroutine_fn modest_open(BlockDriverState *bs,
+                                    BlockOptions *options, unsigned flags,
+                                    GError **errp)
+{
+    int ret = pass_open(bs, options, flags, errp);
+
+    seen_in_open = bdrv_next_node(bdrv_graph(bs), NULL);
+    while (seen_in_open && seen_in_open != bs) {
+        seen_in_open = bdrv_next_node(bdrv_graph(bs), seen_in_open);
+    }
+    return ret;
+}
+
+static void modest_child_perm(BlockDriverState *bs, BdrvChildRole role,
+                              const BlockPerm *parent, BlockPerm *ret_child)
+{
+    *ret_child = (BlockPerm){ .used = 0, .shared = ALL };
+}
+
+static void register_modest_driver(void)
+{
+    static const BlockDriver driver = {
+        .struct_size = sizeof(BlockDriver),
+        .name = "modest",
+        .kind = BLOCK_DRIVER_FILTER,
+        .open = modest_open,
+        .child_perm = modest_child_perm,
+    };
+
+    if (bdrv_register(&driver, NULL) < 0) {
+        abort();
+    }
+}
+
+START_TEST(a_node_is_not_seen_before_it_is_open)
+{
+    BlockDriverState *bs = open_ok("modest,file.driver=null-co");
+
+    ck_assert_ptr_null(seen_in_open);
+    ck_assert_ptr_eq(bdrv_next_node(graph, bs), bdrv_child_bs(
+                         bdrv_find_child(bs, "file")));
+    bdrv_unref(bs);
+}
+END_TEST
+
+static bool note_child(BdrvChild *child, void *opaque)
+{
+    GString *text = opaque;
+
+    g_string_append_printf(text, "%s:%x ", bdrv_child_name(child),
+                           (unsigned)bdrv_child_role(child));
+    return text->len < 20;
+}
+
+START_TEST(children_are_visited_in_order_until_the_visitor_has_enough)
+{
+    BlockDriverState *bs =
+        open_ok("blklogwrites,file.driver=null-co,file.read-zeroes=on,"
+                "log.driver=null-co,log.read-zeroes=on");
+    g_autofree char *both =
+        g_strdup_printf("file:%x log:%x ",
+                        BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY,
+                        BDRV_CHILD_METADATA);
+    g_autoptr(GString) seen = g_string_new(NULL);
+
+    bdrv_foreach_child(bs, note_child, seen);
+    ck_assert_str_eq(seen->str, both);
+    bdrv_foreach_child(bs, note_child, seen);   /* now long enough at once */
+    ck_assert_uint_eq(seen->len, strlen(both) + strlen("file:14 "));
+    bdrv_unref(bs);
+}
+END_TEST
+
+START_TEST(names_of_permissions_are_those_of_the_known_bits)
+{
+    static const struct { uint64_t perm; const char *names; } cases[] = {
+        { 0, "" },
+        { WRITE, "write" },
+        { ALL, "consistent read, write, write unchanged, resize" },
+        { READ | UINT64_C(1) << 63 | BLK_PERM_RESIZE,
+          "consistent read, resize" },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *names = bdrv_perm_names(cases[i].perm);
+
+        ck_assert_str_eq(names, cases[i].names);
+    }
+}
+END_TEST
+
+/* --- inside coroutines ---------------------------------------------------- */
+
+static int coroutine_fn change_entry(void *opaque)
+{
+    BlockPerm perm = { .used = READ, .shared = ALL };
+    GError **errp = opaque;
+    BlockDriverState *below = bdrv_co_open(graph, opts("null-co"), errp);
+    BlockDriverState *other = bdrv_co_open(graph, opts("null-co,size=2G"),
+                                           errp);
+    BlockDriverState *filter = NULL;
+    BlockBackend *blk = blk_new(graph, "guest", &perm);
+
+    ck_assert_int_eq(blk_co_insert_bs(blk, below, errp), 0);
+    ck_assert_int_eq(bdrv_co_getlength(other), INT64_C(2) << 30);
+    ck_assert_int_eq(bdrv_co_insert_node(below, opts("pass"), &filter, errp),
+                     0);
+    ck_assert_ptr_eq(blk_bs(blk), filter);
+    ck_assert_int_eq(bdrv_co_replace_node(below, other, errp), 0);
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(filter, "file")), other);
+    ck_assert_int_eq(bdrv_co_set_backing(filter, below, NULL), -ENOTSUP);
+    ck_assert_int_eq(bdrv_co_delete(other, NULL), -EBUSY);
+    ck_assert_int_eq(bdrv_co_drop_filter(filter, errp), 0);
+    ck_assert_int_eq(bdrv_co_drop_filter(other, errp), -EINVAL);
+    blk_co_unref(blk);
+    bdrv_co_unref(filter);
+    bdrv_co_unref(below);
+    bdrv_co_unref(other);
+    return 0;
+}
+
+START_TEST(a_coroutine_opens_changes_and_closes_nodes)
+{
     GError *error = NULL;
 
-    ck_assert_int_eq(bdrv_reopen(disk, opts("null-co,read-only=on"), &error),
-                     -EACCES);
-    expect_error(&error, EACCES, "'guest'");
-    ck_assert(!bdrv_is_read_only(disk));
-    blk_unref(blk);
-    ck_assert_int_eq(bdrv_reopen(disk, opts("null-co,read-only=on"), &error),
-                     0);
-    ck_assert(bdrv_is_read_only(disk));
-    ck_assert_int_eq(bdrv_reopen(disk, opts("null-co,read-only=off"), &error),
-                     0);
-    ck_assert(!bdrv_is_read_only(disk));
+    ck_assert_int_eq(aio_co_run(block_graph_aio_context(graph), change_entry,
+                                &error), 0);
+    expect_error(&error, EINVAL, "is no filter");
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 0);
+}
+END_TEST
+
+START_TEST(each_reference_keeps_a_node_open)
+{
+    BlockDriverState *bs = open_ok("null-co,node-name=disk");
+
+    ck_assert_ptr_eq(bdrv_ref(bs), bs);
+    bdrv_unref(bs);
+    ck_assert_ptr_eq(bdrv_find_node(graph, "disk"), bs);
+    bdrv_unref(bs);
+    ck_assert_ptr_null(bdrv_find_node(graph, "disk"));
+}
+END_TEST
+
+/* --- changes that are refused -------------------------------------------- */
+
+START_TEST(a_filter_that_cannot_go_stays_with_all_its_edges)
+{
+    BlockDriverState *disk = open_ok("null-co,node-name=disk");
+    BlockDriverState *filter = open_ok("modest,node-name=filter,file=disk");
+    BlockBackend *writer = backend_ok("writer", filter, READ | WRITE, ALL);
+    BlockBackend *other = backend_ok("other", disk, READ, READ);
+    BdrvChild *edge = bdrv_find_child(filter, "file");
+    GError *error = NULL;
+
+    /* Without the filter the writer would meet one who shares no writing. */
+    ck_assert_int_eq(bdrv_drop_filter(filter, &error), -EPERM);
+    expect_error(&error, EPERM, "'other'");
+    ck_assert_ptr_eq(blk_bs(writer), filter);
+    ck_assert_ptr_eq(bdrv_find_child(filter, "file"), edge);
+    ck_assert_ptr_eq(bdrv_child_bs(edge), disk);
+    ck_assert_ptr_eq(bdrv_filter_child(filter), edge);
+    ck_assert_uint_eq(bdrv_get_perm(disk).used, READ);
+    ck_assert_uint_eq(bdrv_get_perm(filter).used, READ | WRITE);
+    ck_assert_int_eq(blk_pwrite(writer, 0, 4, "abcd", 0), 0);
+
+    blk_unref(other);
+    ck_assert_int_eq(bdrv_drop_filter(filter, &error), 0);
+    ck_assert_ptr_eq(blk_bs(writer), disk);
+    bdrv_unref(filter);
+    blk_unref(writer);
     bdrv_unref(disk);
 }
 END_TEST
 
-START_TEST(nested_children_follow_their_parent_others_do_not)
+START_TEST(a_chain_is_frozen_only_down_to_a_node_that_is_in_it)
 {
-    BlockDriverState *other = open_ok("null-co,node-name=other");
-    BlockDriverState *nested = open_ok(
-        "pass,node-name=top,file.driver=null-co,file.node-name=below");
-    BlockDriverState *by_name = open_ok("pass,node-name=ref,file=other");
+    BlockDriverState *below = open_ok("null-co,node-name=below");
+    BlockDriverState *top = open_ok("pass,node-name=top,file=below");
+    BlockDriverState *stray = open_ok("null-co,node-name=stray");
     GError *error = NULL;
 
-    ck_assert_int_eq(bdrv_reopen(nested, opts("pass,read-only=on"), &error),
-                     0);
-    ck_assert(bdrv_is_read_only(bdrv_find_node(graph, "below")));
-    ck_assert_int_eq(bdrv_reopen(by_name, opts("pass,read-only=on"), &error),
-                     0);
-    ck_assert(!bdrv_is_read_only(other));
-    bdrv_unref(by_name);
-    bdrv_unref(nested);
-    bdrv_unref(other);
-}
-END_TEST
-
-START_TEST(reopen_of_several_nodes_happens_for_all_or_none)
-{
-    BlockDriverState *a = open_ok("null-co,node-name=a,size=1M");
-    BlockDriverState *b = open_ok("null-co,node-name=b");
-    BdrvReopenQueue *queue = bdrv_reopen_queue_new(graph);
-    GError *error = NULL;
-
-    bdrv_reopen_queue_add(queue, a, opts("null-co,size=2M"), true);
-    bdrv_reopen_queue_add(queue, b, opts("null-co,latency-ns=x"), true);
-    ck_assert_int_eq(bdrv_reopen_multiple(queue, &error), -EINVAL);
-    expect_error(&error, EINVAL, "'b'");
-    ck_assert_int_eq(bdrv_length(a), 1 << 20);
-
-    queue = bdrv_reopen_queue_new(graph);
-    bdrv_reopen_queue_add(queue, a, opts("null-co,size=2M"), true);
-    bdrv_reopen_queue_add(queue, b, opts("null-co,size=3M"), true);
-    ck_assert_int_eq(bdrv_reopen_multiple(queue, &error), 0);
-    ck_assert_int_eq(bdrv_length(a), 2 << 20);
-    ck_assert_int_eq(bdrv_length(b), 3 << 20);
-    bdrv_unref(a);
-    bdrv_unref(b);
-}
-END_TEST
-
-START_TEST(reopen_refuses_another_driver_name_or_unknown_option)
-{
-    BlockDriverState *a = open_ok("null-co,node-name=a");
-    GError *error = NULL;
-
-    ck_assert_int_lt(bdrv_reopen(a, opts("pass"), &error), 0);
-    expect_error(&error, EINVAL, "driver");
-    ck_assert_int_lt(bdrv_reopen(a, opts("null-co,node-name=b"), &error), 0);
-    expect_error(&error, EINVAL, "node name");
-    ck_assert_int_lt(bdrv_reopen(a, opts("null-co,siez=1"), &error), 0);
-    expect_error(&error, EINVAL, "siez");
-    bdrv_unref(a);
-}
-END_TEST
-
-START_TEST(reopen_exchanges_a_child_by_name)
-{
-    BlockDriverState *a = open_ok("null-co,node-name=a");
-    BlockDriverState *b = open_ok("null-co,node-name=b");
-    BlockDriverState *top = open_ok("pass,node-name=top,file=a");
-    BlockBackend *blk = backend_ok("guest", top, READ | WRITE, ALL);
-    GError *error = NULL;
-
-    ck_assert_int_eq(bdrv_reopen(top, opts("pass,file=b"), &error), 0);
-    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(top, "file")), b);
-    ck_assert_uint_eq(bdrv_get_perm(b).used, READ | WRITE);
-    ck_assert_uint_eq(bdrv_get_perm(a).used, 0);
-    ck_assert_int_eq(bdrv_delete(a, &error), 0);
-    blk_unref(blk);
+    ck_assert_int_eq(bdrv_freeze_chain(top, stray, &error), -EINVAL);
+    expect_error(&error, EINVAL, "'stray' is not in the chain below");
+    ck_assert_int_eq(bdrv_drop_filter(top, &error), 0); /* nothing is frozen */
+    bdrv_unref(stray);
     bdrv_unref(top);
-    bdrv_unref(b);
-}
-END_TEST
-
-START_TEST(reopen_that_would_close_a_circle_is_refused)
-{
-    BlockDriverState *x = open_ok("null-co,node-name=x");
-    BlockDriverState *a = open_ok("pass,node-name=a,file=x");
-    BlockDriverState *b = open_ok("pass,node-name=b,file=x");
-    BdrvReopenQueue *queue = bdrv_reopen_queue_new(graph);
-    GError *error = NULL;
-
-    /* Each alone would do. */
-    bdrv_reopen_queue_add(queue, a, opts("pass,file=b"), true);
-    bdrv_reopen_queue_add(queue, b, opts("pass,file=a"), true);
-    ck_assert_int_eq(bdrv_reopen_multiple(queue, &error), -ELOOP);
-    expect_error(&error, ELOOP, "cycle");
-    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(a, "file")), x);
-    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(b, "file")), x);
-    bdrv_unref(b);
-    bdrv_unref(a);
-    bdrv_unref(x);
-}
-END_TEST
-
-START_TEST(a_nested_child_keeps_what_it_inherits_in_any_order_of_reopen)
-{
-    BlockDriverState *top = open_ok(
-        "pass,node-name=top,read-only=on,cache.direct=on,"
-        "file.driver=null-co,file.node-name=below");
-    BlockDriverState *below = bdrv_find_node(graph, "below");
-    BdrvReopenQueue *queue;
-
-    ck_assert_uint_eq(bdrv_open_flags(below), BDRV_O_NOCACHE);
-    /* Without its parent ... */
-    ck_assert_int_eq(bdrv_reopen(below, opts("null-co,size=2M"), NULL), 0);
-    ck_assert_uint_eq(bdrv_open_flags(below), BDRV_O_NOCACHE);
-    /* ... and before it. */
-    queue = bdrv_reopen_queue_new(graph);
-    bdrv_reopen_queue_add(queue, below, opts("null-co,size=3M"), true);
-    bdrv_reopen_queue_add(queue, top, opts("pass,read-only=off"), true);
-    ck_assert_int_eq(bdrv_reopen_multiple(queue, NULL), 0);
-    ck_assert_uint_eq(bdrv_open_flags(below), BDRV_O_NOCACHE | BDRV_O_RDWR);
-    ck_assert_int_eq(bdrv_length(below), 3 << 20);
-    bdrv_unref(top);
+    bdrv_unref(below);
 }
 END_TEST
 
@@ -634,6 +715,7 @@ int main(void)
     TCase *tcase = tcase_create("graph");
 
     register_pass_driver();
+    register_modest_driver();
     tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
     tcase_set_timeout(tcase, 60);
     PROMISE(tcase, a_filter_that_must_see_writes_needs_all_writing_methods);
@@ -662,14 +744,15 @@ int main(void)
     PROMISE(tcase, a_conflict_names_both_parties_and_the_permission);
     PROMISE(tcase, a_conflict_deep_below_undoes_the_whole_change);
     PROMISE(tcase, a_read_only_node_gives_no_write_permission);
-    PROMISE(tcase, reopen_to_read_only_is_refused_while_somebody_writes);
-    PROMISE(tcase, nested_children_follow_their_parent_others_do_not);
-    PROMISE(tcase, reopen_of_several_nodes_happens_for_all_or_none);
-    PROMISE(tcase, reopen_refuses_another_driver_name_or_unknown_option);
-    PROMISE(tcase, reopen_exchanges_a_child_by_name);
-    PROMISE(tcase, reopen_that_would_close_a_circle_is_refused);
-    PROMISE(tcase,
-            a_nested_child_keeps_what_it_inherits_in_any_order_of_reopen);
+    PROMISE(tcase, the_version_is_that_of_the_build);
+    PROMISE(tcase, nodes_are_walked_in_the_order_they_were_opened_in);
+    PROMISE(tcase, a_node_is_not_seen_before_it_is_open);
+    PROMISE(tcase, children_are_visited_in_order_until_the_visitor_has_enough);
+    PROMISE(tcase, names_of_permissions_are_those_of_the_known_bits);
+    PROMISE(tcase, a_coroutine_opens_changes_and_closes_nodes);
+    PROMISE(tcase, each_reference_keeps_a_node_open);
+    PROMISE(tcase, a_filter_that_cannot_go_stays_with_all_its_edges);
+    PROMISE(tcase, a_chain_is_frozen_only_down_to_a_node_that_is_in_it);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }

@@ -719,6 +719,28 @@ START_TEST(sizes_are_read_exactly_or_refused)
 }
 END_TEST
 
+START_TEST(a_default_neither_replaces_nor_hides_what_was_said)
+{
+    static const struct { const char *before; bool value, same; } cases[] = {
+        { "{\"a\": {\"b\": true}}", false, true },
+        { "{\"a\": 5}", true, true },           /* stays, to be refused */
+        { "{\"a\": {\"c\": 1}}", true, false },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(BlockOptions) options =
+            block_options_parse_json(cases[i].before, NULL);
+        g_autoptr(BlockOptions) before = block_options_clone(options);
+
+        block_options_default_bool(options, "a.b", cases[i].value);
+        ck_assert_int_eq(block_options_same(options, before, "a.b"),
+                         cases[i].same);
+        ck_assert(block_options_has(options, "a"));
+        ck_assert_int_eq(block_options_has(options, "a.b"), i != 1);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("options");
@@ -759,6 +781,7 @@ int main(void)
     PROMISE(tables, an_empty_object_around_known_options_is_no_mistake);
     PROMISE(tables, long_and_foreign_values_are_shown_shortened_and_valid);
     PROMISE(tables, help_is_a_line_an_option);
+    PROMISE(tables, a_default_neither_replaces_nor_hides_what_was_said);
     tcase_add_loop_test(tables, sizes_are_read_exactly_or_refused, 0,
                         G_N_ELEMENTS(sizes));
     suite_add_tcase(suite, tables);

@@ -711,6 +711,39 @@ static void register_twice(void)
     }
 }
 
+START_TEST(each_reference_keeps_a_group_and_its_name)
+{
+    ThrottleGroup *g = group_ok("kept", "iops-total=1");
+
+    ck_assert_ptr_eq(throttle_group_ref(g), g);
+    throttle_group_unref(g);
+    ck_assert_ptr_eq(throttle_group_find(graph, "kept"), g);
+    throttle_group_unref(g);
+    ck_assert_ptr_null(throttle_group_find(graph, "kept"));
+    throttle_group_unref(NULL);
+}
+END_TEST
+
+START_TEST(a_refused_reopen_stays_in_the_old_group_and_lets_go_of_the_new)
+{
+    ThrottleGroup *old = group_ok("old", "iops-total=1000000");
+    ThrottleGroup *new = group_ok("new", "iops-total=1000000");
+    BlockDriverState *bs =
+        open_ok("throttle,throttle-group=old,file.driver=mem");
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_reopen(bs, opts("throttle,throttle-group=new,"
+                                          "nonsense=1"), &error), -EINVAL);
+    expect_error(&error, EINVAL, "nonsense");
+    throttle_group_unref(new);
+    ck_assert_ptr_null(throttle_group_find(graph, "new"));
+    throttle_group_unref(old);
+    ck_assert_ptr_eq(throttle_group_find(graph, "old"), old);
+    bdrv_unref(bs);
+    ck_assert_ptr_null(throttle_group_find(graph, "old"));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("throttle-group");
@@ -739,6 +772,9 @@ int main(void)
     PROMISE(tcase, wrong_options_are_refused_with_name_and_value);
     PROMISE(tcase, a_throttled_node_can_be_resized);
     PROMISE(tcase, several_threads_share_a_group_and_no_request_is_lost);
+    PROMISE(tcase, each_reference_keeps_a_group_and_its_name);
+    PROMISE(tcase,
+            a_refused_reopen_stays_in_the_old_group_and_lets_go_of_the_new);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
