@@ -267,6 +267,19 @@ def check_driver_tests(root, sources):
             problem(source.path, 1, f"no test names '{name}'")
 
 
+def check_public_tests(sources):
+    """Each public function is called by a test, by its name."""
+    called = {name for s in sources if s.path.parts[0] == 'tests'
+              for name in re.findall(r'(\w+)\s*\(', s.code)}
+    for source in sources:
+        if source.path.parts[0] != 'include':
+            continue
+        for tag in source.prototypes + source.functions:
+            if tag['name'] not in called:
+                problem(source.path, tag['line'], f"{tag['name']}() is "
+                        'public, and no test calls it')
+
+
 def manual_sections(text):
     """Heading word -> text, of each part of the manual."""
     sections = {}
@@ -368,6 +381,7 @@ def main():
     check_ifs(sources)
     check_coroutines(sources)
     check_driver_tests(root, sources)
+    check_public_tests(sources)
     check_manual(root, sources)
     check_headers_alone(root, [s for s in sources if s.path.suffix == '.h'])
     if args.lib:
