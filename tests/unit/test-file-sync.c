@@ -225,6 +225,46 @@ START_TEST(with_direct_io_a_failed_flush_may_be_tried_again)
 }
 END_TEST
 
+/* What may go through the page cache although the file is open with O_DIRECT;
+ * each of them between a good flush and one that fails. */
+static int zero_part(BlockBackend *blk)
+{
+    return blk_pwrite_zeroes(blk, 0, 4096, 0);
+}
+
+static int discard_part(BlockBackend *blk)
+{
+    return blk_pdiscard(blk, 0, 4096);
+}
+
+static int make_longer(BlockBackend *blk)
+{
+    return blk_truncate(blk, &(BlockTruncate){ .offset = 12288 }, NULL);
+}
+
+START_TEST(direct_io_that_used_the_page_cache_remembers_a_failed_flush)
+{
+    static int (*const operations[])(BlockBackend *) = {
+        zero_part, discard_part, make_longer,
+    };
+    BlockBackend *blk = given(_i % 3, "file,filename=%s/disk,cache.direct=on,"
+                              "discard=unmap,aio=%s");
+
+    if (!blk) {
+        return; /* no io_uring, or no direct I/O here */
+    }
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_int_eq(operations[_i / 3](blk), 0);
+    atomic_store(&shim.sync_error, EIO);
+    ck_assert_int_eq(blk_flush(blk), -EIO);
+    atomic_store(&shim.nr_syncs, 0);
+    ck_assert_int_eq(blk_flush(blk), -EIO);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "b", BDRV_REQ_FUA), -EIO);
+    ck_assert_int_eq(atomic_load(&shim.nr_syncs), 0);
+    close_backend(blk);
+}
+END_TEST
+
 START_TEST(without_flushes_nothing_is_synced)
 {
     BlockBackend *blk =
@@ -312,6 +352,32 @@ START_TEST(a_flush_beside_a_failing_fua_write_fails_too)
     wait_for(&flush);
     ck_assert_int_eq(fua, -EIO);
     ck_assert_int_eq(flush, -EIO);
+    close_backend(blk);
+}
+END_TEST
+
+START_TEST(use_of_the_page_cache_begins_when_no_forgetful_sync_runs)
+{
+    BlockBackend *blk = given(_i, "file,filename=%s/disk,cache.direct=on");
+    int flush = PENDING, zero = PENDING;
+
+    if (!blk) {
+        return; /* no io_uring, or no direct I/O here */
+    }
+    ck_assert_int_eq(blk_pwrite(blk, 0, 1, "a", 0), 0);
+    shim.hold = 1u << AIO_OP_FDATASYNC;
+    blk_aio_flush(blk, done, &flush);
+    wait_until_held();
+    /* Else this sync could be told of its failure and forget it. */
+    blk_aio_pwrite_zeroes(blk, 0, 4096, 0, done, &zero);
+    settle();
+    ck_assert_int_eq(zero, PENDING);
+    let_go(EIO);
+    wait_for(&flush);
+    wait_for(&zero);
+    ck_assert_int_eq(flush, -EIO);
+    ck_assert_int_eq(zero, 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
     close_backend(blk);
 }
 END_TEST
@@ -507,6 +573,10 @@ int main(void)
     tcase_add_loop_test(tc, after_a_failed_fua_write_no_flush_succeeds, 0, 3);
     tcase_add_loop_test(tc, with_direct_io_a_failed_flush_may_be_tried_again,
                         0, 3);
+    tcase_add_loop_test(
+        tc, direct_io_that_used_the_page_cache_remembers_a_failed_flush, 0, 9);
+    tcase_add_loop_test(
+        tc, use_of_the_page_cache_begins_when_no_forgetful_sync_runs, 0, 2);
     tcase_add_loop_test(tc, without_flushes_nothing_is_synced, 0, 3);
     tcase_add_loop_test(tc, a_write_without_space_does_no_harm_to_flushes, 0,
                         2);

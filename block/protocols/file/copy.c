@@ -51,8 +51,10 @@ static bool is_unsupported(int ret)
 
 static int coroutine_fn copy_in_kernel(FileState *dst, CopyJob *job)
 {
-    int ret = aio_co_work(copy_work, job);
+    int ret;
 
+    file_use_cache(dst);
+    ret = aio_co_work(copy_work, job);
     if (is_unsupported(ret)) {
         file_note_cannot(dst, FILE_CANNOT_COPY);
         return -ENOTSUP;

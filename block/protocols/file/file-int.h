@@ -75,10 +75,15 @@ typedef struct FileState {
     /* Any thread. */
     _Atomic unsigned cannot;          /* FileCannot */
     _Atomic bool lost;                /* a sync has failed: see io.c */
+    _Atomic bool cache_used;          /* despite O_DIRECT; only ever set */
     _Atomic uint64_t syncs_begun;
 
     /* Writes that grow the file hold it shared, allocations exclusive. */
     CoRwlock growth;
+
+    /* Syncs of files that never used the page cache hold it shared; who is
+     * the first to use it, exclusive.  Taken after @growth. */
+    CoRwlock quick_syncs;
 
     /* Guarded by @sync_lock. */
     CoMutex sync_lock;
@@ -134,6 +139,12 @@ int coroutine_fn file_pwritev(BlockDriverState *bs, const BlockIO *io);
 
 /** Bring ended writes to stable storage. */
 int coroutine_fn file_flush(BlockDriverState *bs);
+
+/**
+ * Call before an operation that may go through the page cache even when the
+ * file is open for direct I/O.  Thread: any.  May yield.
+ */
+void coroutine_fn file_use_cache(FileState *s);
 
 /* --- zero.c ---------------------------------------------------------- */
 

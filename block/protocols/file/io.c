@@ -14,11 +14,15 @@
  *     that begins after another has failed sees s->lost.
  * D2  Once s->lost is set it stays, and every flush and every FUA write fails
  *     until the node is closed.
+ * D3  With O_DIRECT this holds from the first operation on that goes through
+ *     the page cache all the same: fallocate, copy_file_range and ftruncate
+ *     zero or copy there what is not whole blocks.  Before it begins, all syncs
+ *     of the quick kind below have ended, so none can take its error.
  *
  * A FUA write in the page cache is a write and then a sync, two calls, so that
  * a write without space (harmless, the guest may try again) is told from a
- * sync that failed.  With O_DIRECT nothing is forgotten, and a write with
- * RWF_DSYNC can go to the disk as one command.
+ * sync that failed.  Where only direct I/O was done nothing is forgotten, and a
+ * write with RWF_DSYNC can go to the disk as one command.
  */
 #include "block/protocols/file/file-int.h"
 
@@ -66,15 +70,46 @@ static int coroutine_fn sync_cached(FileState *s)
     return ret;
 }
 
+void coroutine_fn file_use_cache(FileState *s)
+{
+    if (s->handle->direct && !atomic_load(&s->cache_used)) {
+        co_rwlock_wrlock(&s->quick_syncs);                      /* D3 */
+        atomic_store(&s->cache_used, true);
+        co_rwlock_unlock(&s->quick_syncs);
+    }
+}
+
+/*
+ * Hold off file_use_cache() for a sync whose failure may be forgotten, until
+ * co_rwlock_unlock().  False, and nothing to unlock: it must not be one.
+ */
+static bool coroutine_fn begin_quick_sync(FileState *s)
+{
+    if (!s->handle->direct || atomic_load(&s->cache_used)) {
+        return false;
+    }
+    co_rwlock_rdlock(&s->quick_syncs);
+    if (atomic_load(&s->cache_used)) {
+        co_rwlock_unlock(&s->quick_syncs);
+        return false;
+    }
+    return true;
+}
+
 int coroutine_fn file_flush(BlockDriverState *bs)
 {
     FileState *s = bdrv_opaque(bs);
+    int ret;
 
     if (atomic_load(&s->lost)) {
         return -EIO;                                            /* D2 */
     }
-    return s->handle->direct ? aio_file_fdatasync(s->handle->file)
-                             : sync_cached(s);
+    if (!begin_quick_sync(s)) {
+        return sync_cached(s);
+    }
+    ret = aio_file_fdatasync(s->handle->file);
+    co_rwlock_unlock(&s->quick_syncs);
+    return ret;
 }
 
 /* --- writing -------------------------------------------------------------- */
@@ -82,15 +117,18 @@ int coroutine_fn file_flush(BlockDriverState *bs)
 static int coroutine_fn write_data(FileState *s, const BlockIO *io, bool fua)
 {
     FileHandle *h = s->handle;
-    bool dsync = fua && h->direct;
+    bool quick;
     int ret;
 
     if (G_UNLIKELY(fua && atomic_load(&s->lost))) {
         return -EIO;                                            /* D2 */
     }
+    quick = fua && begin_quick_sync(s);
     ret = aio_file_pwritev(h->file, io->iov->iov, io->iov->niov, io->offset,
-                           io->bytes, dsync);
-    if (ret == 0 && fua && !dsync) {
+                           io->bytes, quick);
+    if (quick) {
+        co_rwlock_unlock(&s->quick_syncs);
+    } else if (ret == 0 && fua) {
         ret = sync_cached(s);
     }
     return ret;

@@ -180,8 +180,10 @@ int coroutine_fn file_truncate(BlockDriverState *bs, const BlockTruncate *how,
 {
     FileState *s = bdrv_opaque(bs);
     ResizeJob job = { .handle = s->handle, .how = how };
-    int ret = aio_co_work(resize_work, &job);
+    int ret;
 
+    file_use_cache(s);
+    ret = aio_co_work(resize_work, &job);
     if (job.error) {
         g_propagate_error(errp, job.error);
     }

@@ -47,6 +47,7 @@ static int coroutine_fn try_fallocate(FileState *s, FileCannot what, int mode,
     if (file_cannot(s, what)) {
         return -ENOTSUP;
     }
+    file_use_cache(s);
     ret = aio_file_fallocate(s->handle->file, mode, offset, bytes);
     if (is_unsupported(ret)) {
         file_note_cannot(s, what);
