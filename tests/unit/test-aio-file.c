@@ -177,6 +177,7 @@ END_TEST
 START_TEST(a_direct_read_ends_at_an_unaligned_end_of_the_file)
 {
     Fixture f;
+    int64_t ret;
     char *buf;
 
     if (!fixture_open(&f, _i, 0)) {
@@ -189,8 +190,10 @@ START_TEST(a_direct_read_ends_at_an_unaligned_end_of_the_file)
         memset(buf, 0, 8192);
         ck_assert_int_eq(do_rw(f.ctx, f.file, false, buf, 0, 8192), 5000);
         ck_assert_int_eq(buf[4999], (char)(4999 * 7 + 4999 / 256 + 3));
-        /* A read that cannot be right is still refused. */
-        ck_assert_int_eq(do_rw(f.ctx, f.file, false, buf + 1, 1, 100), -EINVAL);
+        /* A read that cannot be right is still refused, or done after all:
+         * some file systems (btrfs) read through the page cache then. */
+        ret = do_rw(f.ctx, f.file, false, buf + 1, 1, 100);
+        ck_assert(ret == -EINVAL || ret == 100);
     }
     free(buf);
     fixture_close(&f);
