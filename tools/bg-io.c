@@ -247,6 +247,7 @@ static int run(const Arguments *args)
         tool_report(error, NULL);
         return -EINVAL;
     }
+    io.tags = g_ptr_array_new_with_free_func(g_free);
     io.told = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     if (args->name) {
         ret = io_open(&io, &args->image, args->name, NULL);
@@ -257,6 +258,7 @@ static int run(const Arguments *args)
     }
     io_close(&io);
     g_hash_table_unref(io.told);
+    g_ptr_array_unref(io.tags);
     block_graph_free(io.graph);
     return ret;
 }

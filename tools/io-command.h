@@ -18,6 +18,7 @@ typedef struct IoSession {
     uint64_t perm;      /* BLK_PERM_* that @blk has taken */
     unsigned nr_aio;    /* asynchronous requests that have not ended */
     GHashTable *told;   /* tags whose suspension was printed (a set) */
+    GPtrArray *tags;    /* of break points, as they were set */
     bool misalign;      /* -m: buffers that no O_DIRECT likes */
     bool quit;          /* set by "quit" */
 } IoSession;
@@ -95,7 +96,16 @@ void io_getopt_start(void);
 int io_open(IoSession *io, const ToolImage *image, const char *name,
             BlockOptions *extra);
 
-/** Wait for all requests and close the open file, if there is one. */
+/** The tag of a request that is held at a break point; NULL: none is. */
+const char *io_suspended_tag(IoSession *io);
+
+/** Forget all break points; the requests that they hold go on. */
+void io_resume_all(IoSession *io);
+
+/**
+ * Let suspended requests go, wait for all requests and close the open file, if
+ * there is one.
+ */
 void io_close(IoSession *io);
 
 #endif /* IO_COMMAND_H */

@@ -252,6 +252,14 @@ static int aio_flush_run(IoSession *io, int argc, char **argv)
     AioContext *ctx = block_graph_aio_context(io->graph);
 
     while (io->nr_aio > 0) {
+        const char *tag = io_suspended_tag(io);
+
+        if (tag) {
+            /* While we wait nobody could give the command that lets it go. */
+            printf("A request is suspended as '%s' and does not end before it "
+                   "is resumed\n", tag);
+            return -EBUSY;
+        }
         aio_poll(ctx, true);
     }
     return 0;

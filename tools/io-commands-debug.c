@@ -28,12 +28,36 @@ static void tell_resuming(IoSession *io, const char *tag)
     g_hash_table_remove(io->told, tag);
 }
 
+const char *io_suspended_tag(IoSession *io)
+{
+    for (guint i = 0; i < io->tags->len; i++) {
+        const char *tag = g_ptr_array_index(io->tags, i);
+
+        if (bdrv_debug_is_suspended(blk_bs(io->blk), tag)) {
+            return tag;
+        }
+    }
+    return NULL;
+}
+
+void io_resume_all(IoSession *io)
+{
+    for (guint i = 0; i < io->tags->len; i++) {
+        bdrv_debug_remove_breakpoint(blk_bs(io->blk),
+                                     g_ptr_array_index(io->tags, i));
+    }
+    g_ptr_array_set_size(io->tags, 0);
+}
+
 static int break_run(IoSession *io, int argc, char **argv)
 {
     int ret = bdrv_debug_breakpoint(blk_bs(io->blk), argv[1], argv[2]);
 
     if (ret < 0) {
         printf("Could not set breakpoint: %s\n", g_strerror(-ret));
+    } else if (!g_ptr_array_find_with_equal_func(io->tags, argv[2],
+                                                 g_str_equal, NULL)) {
+        g_ptr_array_add(io->tags, g_strdup(argv[2]));
     }
     return ret;
 }

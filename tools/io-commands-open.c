@@ -79,6 +79,7 @@ void io_close(IoSession *io)
     if (!io->blk) {
         return;
     }
+    io_resume_all(io); /* else we would wait for them for ever */
     while (io->nr_aio > 0) {
         aio_poll(ctx, true);
     }

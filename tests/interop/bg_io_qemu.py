@@ -396,6 +396,27 @@ def refusals(bg_io, folder):
             print(f'FAILED: {argv}: {done.returncode}\n{done.stderr}')
 
 
+def suspended(bg_io, folder):
+    """Nothing waits for a request that nobody can resume."""
+    (folder / 'held.img').write_bytes(bytes(65536))
+    commands = ['break write_aio A', 'aio_write -q 0 512', 'wait_break A',
+                'break write_aio A', 'aio_write -q 512 512', 'resume A',
+                'aio_flush']
+    for more, code in ((['quit'], 1), ([], 1), (['resume A', 'aio_flush'], 1)):
+        argv = [bg_io]
+        for command in commands + more:
+            argv += ['-c', command]
+        done = subprocess.run(argv + [(BLKDEBUG % '').replace('@', 'held.img')],
+                              cwd=folder, text=True, stdin=subprocess.DEVNULL,
+                              capture_output=True, timeout=TIMEOUT_S,
+                              check=False)
+        if (done.returncode != code or
+                done.stdout.count("suspended as 'A' and does not end") != 1):
+            failures.append('suspended')
+            print(f'FAILED: {argv}: {done.returncode}\n{done.stdout}'
+                  f'{done.stderr}')
+
+
 def main():
     if not shutil.which('qemu-io'):
         print('qemu-io is missing')
@@ -412,6 +433,7 @@ def main():
             for title, case in group.items():
                 pair.compare(title, case, errors)
         refusals(bg_io, folder)
+        suspended(bg_io, folder)
         fuzz(pair)
         fuzz_alone(bg_io, folder)
     print(f'{len(failures)} failures')
