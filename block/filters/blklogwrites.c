@@ -18,6 +18,8 @@
  *     so the flush covers it; what ends during the flush comes after it.
  * L3  The super block counts only entries that are in the log with their data,
  *     as have all before them.
+ *     A flush ends well only when its own entry is counted, so it waits for
+ *     those before it.
  * L4  An entry that cannot be written leaves a hole that nothing can be counted
  *     beyond.  From then on nothing is written to the file any more: what is in
  *     the file is in the log, but for the requests that failed.
@@ -28,6 +30,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "util/co-queue.h"
 #include "util/list.h"
 #include "util/lock.h"
 
@@ -86,6 +89,7 @@ typedef struct LogWrites {
     int64_t next_sector;   /* of the log, for the next entry */
     uint64_t nr_entries;   /* that have a place */
     ListHead writing;      /* LogEntry.link, by place */
+    CoQueue written;       /* flushes that wait for entries before theirs */
     uint64_t first_failed; /* entry that is missing (L4), or UINT64_MAX */
 
     /* Guarded by @super_lock; any thread. */
@@ -263,8 +267,20 @@ static int coroutine_fn entry_write(LogWrites *s, LogEntry *entry)
         if (ret < 0) {
             s->first_failed = MIN(s->first_failed, entry->index);
         }
+        co_queue_restart_all(&s->written);
     }
     return ret;
+}
+
+/* Wait for all entries before the one at @index.  -EIO if one is missing. */
+static int coroutine_fn wait_for_entries_before(LogWrites *s, uint64_t index)
+{
+    LOCK_GUARD(&s->lock);
+    while (!list_empty(&s->writing) &&
+           LIST_ENTRY(s->writing.next, LogEntry, link)->index < index) {
+        co_queue_wait_locked(&s->written, &s->lock);
+    }
+    return s->first_failed < index ? -EIO : 0;
 }
 
 /* L1: log a request that has ended well. */
@@ -464,6 +480,7 @@ static int coroutine_fn log_writes_open(BlockDriverState *bs,
     }
     lock_init(&s->lock, LOCK_RANK_DRIVER);
     list_init(&s->writing);
+    co_queue_init(&s->written);
     co_mutex_init(&s->super_lock);
     s->first_failed = UINT64_MAX;
     s->super_update_interval = o.super_update_interval;
@@ -571,6 +588,10 @@ static int coroutine_fn log_writes_flush(BlockDriverState *bs)
     ret = entry_write(s, &entry);
     if (file_ret < 0 || ret < 0) {
         return file_ret < 0 ? file_ret : ret;
+    }
+    ret = wait_for_entries_before(s, entry.index);              /* L3 */
+    if (ret < 0) {
+        return ret;
     }
     /* Entries are in storage before they count; the core flushes the log
      * again after us, for the super block. */

@@ -422,6 +422,70 @@ START_TEST(a_flush_covers_what_ended_before_it_and_nothing_else)
 }
 END_TEST
 
+/*
+ * A log below which requests can be suspended: there the entry of a write that
+ * has not ended hangs, while one behind it is written and its request ends.
+ */
+static BlockDriverState *given_a_hanging_entry(Request *hangs, Request *ended)
+{
+    BlockDriverState *debug;
+
+    given("");
+    close_node();
+    debug = open_ok("blkdebug,node-name=debug,image=log");
+    node = open_ok("blklogwrites,node-name=logger,file=disk,log=debug");
+    blk = backend_ok("guest", node, READ | WRITE | RESIZE, ALL);
+    ck_assert_int_eq(bdrv_debug_breakpoint(debug, "write_aio", "E"), 0);
+    request_write(hangs, blk, 0);
+    settle();
+    ck_assert(bdrv_debug_is_suspended(debug, "E"));
+    request_write(ended, blk, 512);
+    settle();
+    ck_assert_int_eq(hangs->done, 0);
+    ck_assert_int_eq(ended->done, 1);
+    return debug;
+}
+
+START_TEST(a_flush_ends_when_the_super_block_counts_it)
+{
+    Request hangs, ended, flush = { .done = 0 };
+    BlockDriverState *debug = given_a_hanging_entry(&hangs, &ended);
+
+    blk_aio_flush(blk, request_done, &flush);
+    settle();
+    ck_assert_int_eq(flush.done, 0);
+    ck_assert_int_eq(bdrv_debug_resume(debug, "E"), 0);
+    settle();
+    ck_assert_int_eq(flush.done, 1);
+    ck_assert_int_eq(hangs.done, 1);
+    expect_log("W0+1 W1+1 F ");
+    close_node();
+    bdrv_unref(debug);
+    bdrv_unref(log_disk);
+    bdrv_unref(disk);
+}
+END_TEST
+
+START_TEST(a_flush_behind_an_entry_that_fails_fails)
+{
+    Request hangs, ended, flush = { .done = 0 };
+    BlockDriverState *debug = given_a_hanging_entry(&hangs, &ended);
+
+    blk_aio_flush(blk, request_done, &flush);
+    settle();
+    log_mem->fail[MEM_WRITE] = ENOSPC;
+    ck_assert_int_eq(bdrv_debug_resume(debug, "E"), 0);
+    settle();
+    ck_assert_int_eq(hangs.done, -ENOSPC);
+    ck_assert_int_eq(flush.done, -EIO);
+    expect_log("");
+    close_node();
+    bdrv_unref(debug);
+    bdrv_unref(log_disk);
+    bdrv_unref(disk);
+}
+END_TEST
+
 /* --- failures ------------------------------------------------------------- */
 
 START_TEST(what_failed_in_the_file_is_not_in_the_log)
@@ -645,6 +709,8 @@ int main(void)
     PROMISE(tcase, a_log_that_is_none_is_not_continued);
     PROMISE(tcase, a_log_of_holes_is_not_continued);
     PROMISE(tcase, a_flush_covers_what_ended_before_it_and_nothing_else);
+    PROMISE(tcase, a_flush_ends_when_the_super_block_counts_it);
+    PROMISE(tcase, a_flush_behind_an_entry_that_fails_fails);
     PROMISE(tcase, what_failed_in_the_file_is_not_in_the_log);
     PROMISE(tcase, after_a_hole_in_the_log_the_file_is_not_written_any_more);
     PROMISE(tcase, a_flush_fails_when_the_log_cannot_be_flushed);
