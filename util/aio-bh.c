@@ -138,6 +138,29 @@ bool aio_bhs_any(AioContext *ctx)
     return ctx->bhs.head || atomic_load(&ctx->remote_bhs);
 }
 
+/* Run @bh, just taken out of its queue; false: it was deleted meanwhile. */
+static bool run_one(AioBH *bh)
+{
+    AioCallback *cb = bh->cb;
+    void *opaque = bh->opaque;
+    unsigned flags;
+
+    /*
+     * Cleared before the callback, so that what is scheduled from now on
+     * runs once more.  Pairs with the fetch_or() of a thread that found
+     * the flag set: the callback sees what that thread wrote before.
+     */
+    flags = atomic_fetch_and(&bh->flags, ~(unsigned)BH_SCHEDULED);
+    if (flags & (BH_DELETED | BH_ONESHOT)) {
+        g_free(bh);
+    }
+    if (flags & BH_DELETED) {
+        return false;
+    }
+    cb(opaque);
+    return true;
+}
+
 bool aio_bhs_run(AioContext *ctx)
 {
     AioBHList batch;
@@ -149,25 +172,20 @@ bool aio_bhs_run(AioContext *ctx)
     batch = ctx->bhs;
     ctx->bhs = (AioBHList) { NULL, NULL };
     while ((bh = list_pop(&batch))) {
-        AioCallback *cb = bh->cb;
-        void *opaque = bh->opaque;
-        unsigned flags;
-
-        /*
-         * Cleared before the callback, so that what is scheduled from now on
-         * runs once more.  Pairs with the fetch_or() of a thread that found
-         * the flag set: the callback sees what that thread wrote before.
-         */
-        flags = atomic_fetch_and(&bh->flags, ~(unsigned)BH_SCHEDULED);
-        if (flags & (BH_DELETED | BH_ONESHOT)) {
-            g_free(bh);
-        }
-        if (!(flags & BH_DELETED)) {
-            ran = true;
-            cb(opaque);
-        }
+        ran |= run_one(bh);
     }
     return ran;
+}
+
+AioBH *aio_bhs_peek(AioContext *ctx)
+{
+    take_remote(ctx);
+    return ctx->bhs.head;
+}
+
+void aio_bhs_run_first(AioContext *ctx)
+{
+    run_one(list_pop(&ctx->bhs));
 }
 
 void aio_bhs_clear(AioContext *ctx)

@@ -76,6 +76,27 @@ bool aio_cos_run(AioContext *ctx)
     return true;
 }
 
+Coroutine *aio_cos_peek(AioContext *ctx)
+{
+    take_remote(ctx);
+    return ctx->cos.head;
+}
+
+void aio_cos_run_one(AioContext *ctx, Coroutine *co)
+{
+    Coroutine *before = NULL;
+
+    for (Coroutine *c = ctx->cos.head; c != co; c = c->wake_next) {
+        before = c;
+    }
+    *(before ? &before->wake_next : &ctx->cos.head) = co->wake_next;
+    if (!co->wake_next) {
+        ctx->cos.tail = before;
+    }
+    co->wake_next = NULL;
+    coroutine_enter(co);
+}
+
 /* Enter @co here and now with @ctx as the current context. */
 static void enter_in(AioContext *ctx, Coroutine *co)
 {
@@ -101,7 +122,7 @@ void aio_co_schedule(AioContext *ctx, Coroutine *co)
 
 void aio_co_enter(AioContext *ctx, Coroutine *co)
 {
-    if (!aio_context_in_home(ctx)) {
+    if (!aio_context_in_home(ctx) || ctx->ops->poll) {
         aio_co_schedule(ctx, co);
     } else if (!in_coroutine()) {
         enter_in(ctx, co);

@@ -302,6 +302,9 @@ bool aio_poll(AioContext *ctx, bool blocking)
     aio_context_bind(ctx);
     thread = aio_thread();
     g_assert(!thread->in_loop && !in_coroutine());
+    if (ctx->ops->poll) {
+        return ctx->ops->poll(ctx, ctx->state, blocking);
+    }
     thread->in_loop = true;
     thread->current = ctx;
     do {

@@ -91,6 +91,23 @@ void aio_context_wake_end(AioContext *ctx);
  */
 int64_t aio_context_announce_sleep(AioContext *ctx);
 
+/*
+ * For an engine with a poll() of its own: what is queued, and taking one thing
+ * out of a queue to run it.  Thread: home.
+ */
+
+/** The first bottom half that is scheduled, or NULL. */
+AioBH *aio_bhs_peek(AioContext *ctx);
+
+/** Run the first bottom half that is scheduled. */
+void aio_bhs_run_first(AioContext *ctx);
+
+/** The first coroutine that is scheduled; the next by wake_next. */
+Coroutine *aio_cos_peek(AioContext *ctx);
+
+/** Enter @co, which is scheduled. */
+void aio_cos_run_one(AioContext *ctx, Coroutine *co);
+
 /** Run the bottom halves that are scheduled now.  Returns whether one ran. */
 bool aio_bhs_run(AioContext *ctx);
 

@@ -127,6 +127,13 @@ typedef struct AioEngineOps {
 
     /** Run @item in a worker thread. */
     void (*work)(AioContext *ctx, void *state, WorkItem *item);
+
+    /**
+     * aio_poll() as a whole, or NULL: an engine that decides itself what runs
+     * next.  Then turn() and flush() are never called, and all that is woken
+     * waits in the queues of @ctx until the engine takes it out.
+     */
+    bool (*poll)(AioContext *ctx, void *state, bool blocking);
 } AioEngineOps;
 
 /** One io_uring. */

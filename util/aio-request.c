@@ -8,6 +8,7 @@
  * entered before it has yielded, since its own thread does that.
  */
 #include "util/aio-context.h"
+#include "util/sim-point.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -118,6 +119,7 @@ int64_t coroutine_fn aio_request_co_run(AioRequest *req, bool in_workers)
         pending = ctx->ops->submit(ctx, ctx->state, req);
     }
     if (pending) {
+        SIM_WAITS("a request of the engine", req);
         coroutine_yield();
     }
     return req->result;
@@ -154,6 +156,7 @@ int coroutine_fn aio_co_work(int (*func)(void *opaque), void *opaque)
 
     g_assert(ctx && work.co);
     ctx->ops->work(ctx, ctx->state, &work.item);
+    SIM_WAITS("a worker thread", opaque);
     coroutine_yield();
     return work.ret;
 }

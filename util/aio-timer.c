@@ -168,6 +168,15 @@ bool aio_timers_run(AioTimerHeap *timers, int64_t now_ns)
     return ran;
 }
 
+void aio_timers_run_first(AioTimerHeap *timers)
+{
+    AioTimer *timer = heap_get(timers, 0);
+
+    heap_remove(timers, timer);
+    timer->state = TIMER_IDLE;
+    timer->cb(timer->opaque);
+}
+
 AioTimer *aio_timer_new(AioContext *ctx, AioCallback *cb, void *opaque)
 {
     AioTimer *timer = g_new0(AioTimer, 1);

@@ -34,4 +34,7 @@ int64_t aio_timers_deadline_ns(const AioTimerHeap *timers);
  */
 bool aio_timers_run(AioTimerHeap *timers, int64_t now_ns);
 
+/** Run the first timer, which is due.  Nothing taken off waits to be run. */
+void aio_timers_run_first(AioTimerHeap *timers);
+
 #endif /* UTIL_AIO_TIMER_H */

@@ -47,6 +47,7 @@
  */
 #include "util/co-waiters.h"
 #include "util/lock.h"
+#include "util/sim-point.h"
 
 #define HELD ((uintptr_t)1)
 #define WAITED ((uintptr_t)2)
@@ -120,6 +121,7 @@ static __attribute__((noinline)) coroutine_fn void lock_slow(Mutex *mutex,
     wait = enqueue_locked(mutex, self);
     lock_release(&mutex->waiters_lock);
     if (wait) {
+        SIM_WAITS("CoMutex", mutex);
         coroutine_yield();
         g_assert(get_holder(mutex) == self);
     } else {
@@ -150,6 +152,7 @@ void co_mutex_init(CoMutex *public_mutex)
 
     *public_mutex = (CoMutex) { { 0 } };
     lock_init(&mutex->waiters_lock, LOCK_RANK_CO_LOCK);
+    SIM_HOOK(mutex_made(mutex));
 }
 
 void coroutine_fn co_mutex_lock(CoMutex *public_mutex)
@@ -158,11 +161,14 @@ void coroutine_fn co_mutex_lock(CoMutex *public_mutex)
     Coroutine *self = coroutine_self();
 
     g_assert(self);
+    SIM_POINT("co-mutex.lock", NULL);
+    SIM_HOOK(mutex_wanted(mutex));
     if (G_LIKELY(try_fast(mutex))) {
         set_holder(mutex, self);
     } else {
         lock_slow(mutex, self);
     }
+    SIM_HOOK(mutex_taken(mutex));
 }
 
 bool coroutine_fn co_mutex_trylock(CoMutex *public_mutex)
@@ -175,6 +181,7 @@ bool coroutine_fn co_mutex_trylock(CoMutex *public_mutex)
         return false;
     }
     set_holder(mutex, self);
+    SIM_HOOK(mutex_taken(mutex));
     return true;
 }
 
@@ -184,6 +191,7 @@ void coroutine_fn co_mutex_unlock(CoMutex *public_mutex)
     uintptr_t expected = HELD;
 
     g_assert(get_holder(mutex) == coroutine_self());
+    SIM_HOOK(mutex_dropped(mutex));
     set_holder(mutex, NULL);
     if (G_UNLIKELY(!atomic_compare_exchange_strong_explicit(
             &mutex->word, &expected, 0, memory_order_release,
@@ -199,3 +207,10 @@ bool co_mutex_is_mine(const CoMutex *public_mutex)
 
     return self && get_holder(mutex) == self;
 }
+
+#ifdef BLOCK_SIM
+Coroutine *co_mutex_holder(const void *mutex)
+{
+    return get_holder((Mutex *)mutex);
+}
+#endif

@@ -8,6 +8,7 @@
  */
 #include "util/co-queue.h"
 #include "util/co-waiters.h"
+#include "util/sim-point.h"
 
 _Static_assert(sizeof(CoWaiters) <= sizeof(CoQueue), "the words suffice");
 _Static_assert(_Alignof(CoWaiters) <= _Alignof(CoQueue), "and are aligned");
@@ -26,6 +27,7 @@ void coroutine_fn co_queue_wait(CoQueue *queue, CoMutex *mutex)
     if (mutex) {
         co_mutex_unlock(mutex);
     }
+    SIM_WAITS("CoQueue", queue);
     coroutine_yield();
     if (mutex) {
         co_mutex_lock(mutex);
@@ -39,6 +41,7 @@ void coroutine_fn co_queue_wait_locked(CoQueue *queue, Lock *lock)
     g_assert(self);
     co_waiters_push((CoWaiters *)queue, self);
     lock_release(lock);
+    SIM_WAITS("CoQueue", queue);
     coroutine_yield();
     lock_acquire(lock);
 }

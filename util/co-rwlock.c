@@ -18,6 +18,7 @@
  */
 #include "util/co-waiters.h"
 #include "util/lock.h"
+#include "util/sim-point.h"
 
 typedef enum Ticket {
     TICKET_READ,
@@ -92,6 +93,7 @@ static coroutine_fn void take(Rwlock *rw, Ticket ticket)
         }
     }
     if (wait) {
+        SIM_WAITS("CoRwlock", NULL);
         coroutine_yield();
     }
 }
@@ -134,6 +136,7 @@ void coroutine_fn co_rwlock_upgrade(CoRwlock *lock)
     }
     wake_granted(&granted);
     if (wait) {
+        SIM_WAITS("CoRwlock", NULL);
         coroutine_yield();
     }
 }

@@ -9,6 +9,7 @@
  * fires after a waker has won finds NULL.
  */
 #include "util/coroutine-int.h"
+#include "util/sim-point.h"
 
 #include <blockgraph/aio.h>
 
@@ -70,6 +71,7 @@ void coroutine_fn co_sleep_ns_wakeable(CoSleep *public_sleep, int64_t ns)
     /* A waker in another thread may win before we have yielded: co-mutex.c. */
     atomic_store_explicit(&sleep->sleeper, coroutine_self(),
                           memory_order_release);
+    SIM_WAITS("a time", NULL);
     coroutine_yield();
     aio_timer_free(timer);
 }

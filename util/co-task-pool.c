@@ -10,6 +10,8 @@
  */
 #include <blockgraph/aio.h>
 
+#include "util/sim-point.h"
+
 #define CO_TASK_POOL_BUSY_MAX 65536
 
 #define NOT_WAITING (-1)
@@ -54,6 +56,7 @@ static void coroutine_fn wait_until_busy(CoTaskPool *pool, int max_busy)
     g_assert(pool->owner == coroutine_self());
     if (pool->busy > max_busy) {
         pool->wait_for = max_busy;
+        SIM_WAITS("a place in a task pool", pool);
         coroutine_yield();
         g_assert(pool->wait_for == NOT_WAITING && pool->busy <= max_busy);
     }

@@ -56,6 +56,13 @@ struct Coroutine {
     /* Guarded by the lock of the CoMutex, CoQueue or CoRwlock waited for. */
     Coroutine *wait_next;
     int wait_ticket;           /* for the waiter's own use (rwlock: mode) */
+
+#ifdef BLOCK_SIM
+    /* Touched only by the simulation, and by the coroutine when it waits. */
+    struct SimActor *actor;    /* who it is there */
+    const char *wait_what;     /* what it waits for, NULL: it does not */
+    const void *wait_object;
+#endif
 };
 
 /** Who does something that is undone later, perhaps by another coroutine. */

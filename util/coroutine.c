@@ -27,6 +27,7 @@
 #include "util/coroutine-stack.h"
 #include "util/coroutine-switch.h"
 #include "util/lock.h"
+#include "util/sim-point.h"
 
 #include <blockgraph/aio.h>
 
@@ -81,6 +82,7 @@ Coroutine *coroutine_create(CoroutineEntry *entry, void *opaque)
     co->life++;
     co->for_caller = false;
     atomic_store_explicit(&co->ctx, NULL, memory_order_relaxed);
+    SIM_HOOK(co_created(co));
     return co;
 }
 
@@ -157,6 +159,7 @@ __attribute__((noinline)) void coroutine_enter(Coroutine *co)
         enter_one(self, co, ctx);
         take_wakeups(&pending, co);
         if (!co->entry) {
+            SIM_HOOK(co_ended(co));
             coroutine_stack_put(co);                            /* C3 */
         }
         co = pop_wakeup(&pending);

@@ -111,6 +111,7 @@ int coroutine_fn blk_request_run(const BlkRequest *req, unsigned *ticket)
     int64_t start_ns;
     int ret;
 
+    SIM_POINT("blk.request", req->blk->name);
     do {
         /* Again after a stop: the node may have gone meanwhile. */
         ret = check_request(req);

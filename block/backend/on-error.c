@@ -107,6 +107,7 @@ int coroutine_fn blk_request_failed(const BlkRequest *req, int ret,
     blk->nr_stopped++;
     lock_release(&blk->stop_lock);
     root_leave(&blk->root, *ticket);
+    SIM_WAITS("blk_resume() of", blk->name);
     coroutine_yield();
     if (stopped.aborted) {
         return ret;

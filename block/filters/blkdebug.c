@@ -20,6 +20,7 @@
 #include "block/filters/blkdebug-rules.h"
 #include "util/list.h"
 #include "util/lock.h"
+#include "util/sim-point.h"
 
 #define CONFIG_BYTES_MAX (1 << 20)
 
@@ -419,6 +420,7 @@ static void coroutine_fn happen(Blkdebug *s, int event)
     if (tags) {
         /* Whoever takes away the last of our stops wakes us, once; it may
          * have happened already in another thread. */
+        SIM_WAITS("blkdebug's resume at", s);
         coroutine_yield();
     }
 }

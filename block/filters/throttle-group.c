@@ -225,6 +225,7 @@ static void coroutine_fn wait_for_turn(ThrottleGroup *group,
             timer = timer ? timer : aio_timer_new(ctx, look_again, req);
             aio_timer_set(timer, aio_clock_ns(ctx) + wait);
         }
+        SIM_WAITS("its turn in throttle group", group);
         coroutine_yield();
         if (timer) {
             aio_timer_cancel(timer);

@@ -194,6 +194,7 @@ static void coroutine_fn section_begin(BlockGraph *graph,
     section_compute(section, graph);
     section_apply(section);
     list_append(&graph->sections, &section->link);
+    SIM_POINT("drain.begin", how->bs ? how->bs->node_name : NULL);
     while (section_in_flight(section) > 0) {
         /* The cover may have changed over the yield; it is read again. */
         co_queue_wait(&graph->drain_waiters, NULL);

@@ -16,6 +16,7 @@
 #include "block/graph/root.h"
 #include "block/io/tracked.h"
 #include "util/list.h"
+#include "util/sim-point.h"
 
 /**
  * How many nodes may stand on top of each other.  A request recurses through

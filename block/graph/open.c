@@ -247,6 +247,12 @@ static int coroutine_fn open_node_driver(BlockDriverState *bs,
         ret = graph_check_height(bs, errp);
     }
     if (ret == 0) {
+        ret = SIM_FAULT("graph.open", bs->node_name);
+        if (ret < 0) {
+            block_error_errno(errp, -ret, "%s: could not open", what);
+        }
+    }
+    if (ret == 0) {
         ret = bdrv_co_refresh_length(bs);
         if (ret < 0) {
             block_error_errno(errp, -ret, "%s: could not get the length of "

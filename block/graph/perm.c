@@ -254,6 +254,11 @@ static int refresh_node(BlockDriverState *bs, Transaction *txn, GError **errp)
         }
     }
     step->prepared = true;
+    ret = SIM_REFUSE("graph.perm", bs->node_name);
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s': could not change "
+                                 "the permissions", bs->node_name);
+    }
 
     LIST_FOREACH(link, &bs->children) {
         BdrvChild *child = LIST_ENTRY(link, BdrvChild, parent_link);

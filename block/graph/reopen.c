@@ -345,6 +345,10 @@ static int coroutine_fn prepare_node(ReopenNode *node, GError **errp)
                                      "read-only failed", what);
         }
     }
+    ret = SIM_FAULT("graph.reopen", bs->node_name);
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "%s: could not reopen", what);
+    }
     if (bs->drv->reopen_prepare) {
         ret = bs->drv->reopen_prepare(&node->state, errp);
         node->prepared = ret == 0;

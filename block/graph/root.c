@@ -149,6 +149,7 @@ void coroutine_fn root_pass(BlockRoot *root, unsigned *ticket)
     root_leave(root, *ticket);
     /* Woken from the main context, which reaches our thread by its queue:
      * not before we have yielded. */
+    SIM_WAITS("the gate of", root->what);
     coroutine_yield();
 }
 

@@ -48,7 +48,8 @@ int coroutine_fn bdrv_co_copy_range_from(const BlockCopyRange *copy)
         return -ENOTSUP; /* zeroes beyond the end: not by copying */
     }
     if (bs->drv->copy_range_from) {
-        return bs->drv->copy_range_from(bs, copy);
+        ret = SIM_FAULT("io.copy_range_from", bs->node_name);
+        return ret < 0 ? ret : bs->drv->copy_range_from(bs, copy);
     }
     if (passes_copies(bs)) {
         below.src = bs->filtered;
@@ -72,7 +73,8 @@ int coroutine_fn bdrv_co_copy_range_to(const BlockCopyRange *copy)
     }
     tracked_begin(&bs->tracked, &req, copy->dst_offset, copy->bytes);
     if (bs->drv->copy_range_to) {
-        ret = bs->drv->copy_range_to(bs, copy);
+        ret = SIM_FAULT("io.copy_range_to", bs->node_name);
+        ret = ret < 0 ? ret : bs->drv->copy_range_to(bs, copy);
     } else if (passes_copies(bs)) {
         below.dst = bs->filtered;
         ret = bdrv_co_copy_range_to(&below);

@@ -16,7 +16,8 @@ static int coroutine_fn driver_pdiscard(BlockDriverState *bs,
     int ret;
 
     if (bs->drv->pdiscard) {
-        ret = bs->drv->pdiscard(bs, io);
+        ret = SIM_FAULT("io.pdiscard", bs->node_name);
+        ret = ret < 0 ? ret : bs->drv->pdiscard(bs, io);
         g_assert(ret <= 0);
         return ret;
     }

@@ -25,7 +25,8 @@ static int coroutine_fn flush_driver(BlockDriverState *bs)
     }
     io_debug_event(bs, "flush_to_os");
     io_debug_event(bs, "flush_to_disk");
-    ret = bs->drv->flush(bs);
+    ret = SIM_FAULT("io.flush", bs->node_name);
+    ret = ret < 0 ? ret : bs->drv->flush(bs);
     g_assert(ret <= 0);
     return ret;
 }

@@ -51,7 +51,8 @@ static int coroutine_fn driver_status(BlockDriverState *bs, unsigned want,
         }
         return 0;
     }
-    ret_code = bs->drv->block_status(bs, &io, ret);
+    ret_code = SIM_FAULT("io.block_status", bs->node_name);
+    ret_code = ret_code < 0 ? ret_code : bs->drv->block_status(bs, &io, ret);
     if (ret_code < 0) {
         return ret_code;
     }

@@ -21,6 +21,8 @@
  */
 #include "block/io/tracked.h"
 
+#include "util/sim-point.h"
+
 #include <blockgraph/aio.h>
 #include <errno.h>
 
@@ -153,6 +155,7 @@ static void coroutine_fn wait_all_older(TrackedRequests *tracked,
     while (wait_for_older(tracked, req, &waiter)) {
         /* Whoever ends wakes us, through our thread's queue if it runs in
          * another: never before we have yielded. */
+        SIM_WAITS("an older overlapping request", tracked);
         coroutine_yield();
     }
 }

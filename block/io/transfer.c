@@ -34,7 +34,8 @@ static int coroutine_fn driver_preadv(BlockDriverState *bs, const BlockIO *io)
                                              io->bytes, io->iov, io->flags)
                             : -ENOTSUP;
     }
-    ret = bs->drv->preadv(bs, io);
+    ret = SIM_FAULT("io.preadv", bs->node_name);
+    ret = ret < 0 ? ret : bs->drv->preadv(bs, io);
     g_assert(ret <= 0);
     return ret;
 }
@@ -48,7 +49,8 @@ static int coroutine_fn driver_pwritev(BlockDriverState *bs, const BlockIO *io)
                                               io->bytes, io->iov, io->flags)
                             : -ENOTSUP;
     }
-    ret = bs->drv->pwritev(bs, io);
+    ret = SIM_FAULT("io.pwritev", bs->node_name);
+    ret = ret < 0 ? ret : bs->drv->pwritev(bs, io);
     g_assert(ret <= 0);
     return ret;
 }
@@ -98,8 +100,9 @@ static int coroutine_fn transfer_bounced(BlockDriverState *bs,
                                      (int64_t)bs->limits.request_alignment));
     void *buf = block_aligned_try_alloc(bs->limits.opt_mem_alignment, max);
     int64_t done = 0;
-    int ret = buf ? 0 : -ENOMEM;
+    int ret = SIM_REFUSE("io.bounce", bs->node_name);
 
+    ret = buf ? ret : -ENOMEM;
     while (ret == 0 && done < io->bytes) {
         BlockIOVecSlice slice;
         BlockIO piece = { .offset = io->offset + done,

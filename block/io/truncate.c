@@ -26,7 +26,12 @@ static int coroutine_fn driver_truncate(BlockDriverState *bs,
                                         GError **errp)
 {
     if (bs->drv->truncate) {
-        return bs->drv->truncate(bs, how, errp);
+        int ret = SIM_FAULT("io.truncate", bs->node_name);
+
+        return ret < 0 ? block_error_errno(errp, -ret, "Node '%s': could not "
+                                           "change the length",
+                                           bs->node_name)
+                       : bs->drv->truncate(bs, how, errp);
     }
     if (bs->filtered) {
         return bdrv_co_truncate(bs->filtered, how, errp);

@@ -28,7 +28,8 @@ static int coroutine_fn driver_pwrite_zeroes(BlockDriverState *bs,
     int ret;
 
     if (bs->drv->pwrite_zeroes) {
-        ret = bs->drv->pwrite_zeroes(bs, io);
+        ret = SIM_FAULT("io.pwrite_zeroes", bs->node_name);
+        ret = ret < 0 ? ret : bs->drv->pwrite_zeroes(bs, io);
         g_assert(ret <= 0);
         return ret;
     }
