@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 BgSim *sim_world;
 Tape *sim_tape_preset;
@@ -75,6 +76,18 @@ AioContext *bgsim_thread(BgSim *sim, const char *name)
     }
     thread->ctx = iothread_get_aio_context(thread->iothread);
     return thread->ctx;
+}
+
+AioContext *bgsim_thread_get(BgSim *sim, const char *name)
+{
+    for (guint i = 0; i < sim->threads->len; i++) {
+        SimThread *thread = g_ptr_array_index(sim->threads, i);
+
+        if (strcmp(thread->name, name) == 0) {
+            return thread->ctx;
+        }
+    }
+    return bgsim_thread(sim, name);
 }
 
 static void thread_free(SimThread *thread)

@@ -74,6 +74,9 @@ BLOCK_API bool bgsim_is_threads(const BgSim *sim);
 /** A virtual I/O thread; the name must be new.  It lives until bgsim_free(). */
 BLOCK_API AioContext *bgsim_thread(BgSim *sim, const char *name);
 
+/** The context of bgsim_thread() with that name, made if there is none. */
+BLOCK_API AioContext *bgsim_thread_get(BgSim *sim, const char *name);
+
 /** Nanoseconds of the virtual clock, which starts at 0.  Any coroutine. */
 BLOCK_API int64_t bgsim_now_ns(BgSim *sim);
 

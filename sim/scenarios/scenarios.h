@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The scenarios that come with the harness, and what they share.
+ */
+#ifndef SIM_SCENARIOS_H
+#define SIM_SCENARIOS_H
+
+#include <blockgraph/sim-disk.h>
+#include <blockgraph/sim-fault.h>
+#include <blockgraph/sim-gen.h>
+#include <blockgraph/sim-oracle.h>
+
+/** All of them; ends with NULL. */
+extern const BgSimScenario *const bgsim_builtin_scenarios[];
+
+extern const BgSimScenario scenario_raw;   /* raw.c: guests on a raw node */
+extern const BgSimScenario scenario_speed; /* raw.c: how fast that is */
+extern const BgSimScenario scenario_crash; /* crash.c: power cuts */
+extern const BgSimScenario scenario_graph; /* graph.c: a graph that changes */
+extern const BgSimScenario scenario_stop;  /* stop.c: on-error=stop, resume */
+extern const BgSimScenario scenario_file;  /* file.c: the file driver */
+
+/** Options of "driver,key=value,..."; printf-like.  Must parse. */
+BlockOptions *scenario_options(const char *format, ...) G_GNUC_PRINTF(1, 2);
+
+/** Open a node that must open: else a violation "open", and NULL. */
+BlockDriverState *scenario_open(BgSim *sim, const char *format, ...)
+    G_GNUC_PRINTF(2, 3);
+
+/** A backend on @bs that reads and writes, and shares everything. */
+BlockBackend *scenario_backend(BgSim *sim, const char *name,
+                               BlockDriverState *bs);
+
+/** A context: the main one, or one of up to @n virtual threads; drawn. */
+AioContext *scenario_thread(BgSim *sim, unsigned n);
+
+/** A disk of @size bytes with drawn manners; its node is opened by name. */
+BgSimDisk *scenario_disk(BgSim *sim, const char *name, int64_t size);
+
+/** Turn faults by chance on, with drawn dials.  Returns whether there are. */
+bool scenario_faults(BgSim *sim);
+
+/** The end of every scenario: the graph oracle at rest, then emptiness. */
+void scenario_check_rest(BgSim *sim);
+void scenario_check_empty(BgSim *sim);
+
+/** bgsim_check_equal() as a violation. */
+void scenario_check_content(BgSim *sim, BlockBackend *blk, BgSimModel *model);
+
+#endif /* SIM_SCENARIOS_H */
