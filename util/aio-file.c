@@ -9,6 +9,7 @@
  * its own, so the caller's vector is never copied or changed.
  */
 #include "util/aio-engine.h"
+#include "util/sim-mutant.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -64,7 +65,7 @@ static int64_t coroutine_fn run_request(AioFile *file, AioRequest *req)
 
 static bool should_retry(int64_t result)
 {
-    return result == -EINTR || result == -EAGAIN;
+    return result == -EINTR || (result == -EAGAIN && !SIM_PLANTED(12));
 }
 
 static void transfer_advance(Transfer *t, int64_t done)
@@ -100,7 +101,7 @@ static int64_t coroutine_fn transfer_step(AioFile *file, Transfer *t, AioOp op,
     int64_t ret;
 
     g_assert(req.niov > 0);
-    if (t->piece_done > 0) {
+    if (t->piece_done > 0 && !SIM_PLANTED(11)) {
         rest.iov_base = (char *)t->iov->iov_base + t->piece_done;
         rest.iov_len = t->iov->iov_len - t->piece_done;
         req.iov = &rest;

@@ -138,7 +138,7 @@ static __attribute__((noinline)) coroutine_fn void unlock_slow(Mutex *mutex)
         next = co_waiters_pop(&mutex->waiters);
         g_assert(next);                                         /* M2 */
         set_holder(mutex, next);
-        if (!mutex->waiters.head) {
+        if (!mutex->waiters.head || SIM_PLANTED(7)) {
             /* Nobody else changes the word while both bits are set. */
             atomic_store_explicit(&mutex->word, HELD, memory_order_relaxed);
         }

@@ -5,6 +5,11 @@
 #include "util/sim-point.h"
 
 #include "util/coroutine-int.h"
+#include "util/sim-mutant.h"
+
+#ifdef BLOCK_PLANTED
+unsigned sim_planted;
+#endif
 
 #ifdef BLOCK_SIM
 

@@ -7,6 +7,8 @@
 #ifndef UTIL_SIM_POINT_H
 #define UTIL_SIM_POINT_H
 
+#include "util/sim-mutant.h"
+
 #include <blockgraph/coroutine.h>
 
 #ifdef BLOCK_SIM

@@ -106,7 +106,9 @@ int coroutine_fn blk_request_failed(const BlkRequest *req, int ret,
     blk->stopped = &stopped;
     blk->nr_stopped++;
     lock_release(&blk->stop_lock);
-    root_leave(&blk->root, *ticket);
+    if (!SIM_PLANTED(16)) {
+        root_leave(&blk->root, *ticket);
+    }
     SIM_WAITS("blk_resume() of", blk->name);
     coroutine_yield();
     if (stopped.aborted) {

@@ -128,7 +128,9 @@ static void node_perm_abort(void *opaque)
 {
     NodePermStep *step = opaque;
 
-    step->bs->perm = step->old;
+    if (!SIM_PLANTED(14)) {
+        step->bs->perm = step->old;
+    }
     if (step->prepared && step->bs->drv->perm_abort) {
         step->bs->drv->perm_abort(step->bs);
     }

@@ -151,6 +151,9 @@ void coroutine_fn root_pass(BlockRoot *root, unsigned *ticket)
      * not before we have yielded. */
     SIM_WAITS("the gate of", root->what);
     coroutine_yield();
+    if (SIM_PLANTED(5)) {
+        root_count_woken(root, *ticket);
+    }
 }
 
 unsigned coroutine_fn root_enter(BlockRoot *root)
@@ -180,7 +183,9 @@ void root_leave(BlockRoot *root, unsigned ticket)
     atomic_fetch_add(&notifier->refs, 1);                       /* R4 */
     seen = atomic_fetch_sub(word, 1);
     g_assert((seen & ~ROOT_CLOSED) > 0);
-    root_notify(notifier);
+    if (!SIM_PLANTED(6) || (seen & ~ROOT_CLOSED) > 1) {
+        root_notify(notifier);
+    }
     notifier_unref(notifier);
 }
 
@@ -224,7 +229,7 @@ void root_open(BlockRoot *root)
         root->waiters_head = NULL;
         root->waiters_tail = &root->waiters_head;
     }
-    for (RootWaiter *w = waiter; w; w = w->next) {
+    for (RootWaiter *w = waiter; w && !SIM_PLANTED(5); w = w->next) {
         root_count_woken(root, w->ticket);
     }
     while (waiter) {

@@ -82,8 +82,10 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset,
     if (bdrv_is_read_only(bs)) {
         return -EACCES;
     }
-    end = io_align_down(bs, offset + bytes);
-    offset = io_align_up(bs, offset);
+    end = SIM_PLANTED(15) ? io_align_up(bs, offset + bytes)
+                          : io_align_down(bs, offset + bytes);
+    offset = SIM_PLANTED(15) ? io_align_down(bs, offset)
+                             : io_align_up(bs, offset);
     if (!(bs->open_flags & BDRV_O_UNMAP) || offset >= end) {
         return 0;
     }

@@ -40,7 +40,10 @@ static int coroutine_fn flush_node(BlockDriverState *bs)
     writes = tracked_writes(&bs->tracked);
     if (writes != bs->flushed_writes) {
         ret = flush_driver(bs);
-        if (ret == 0) {
+        if (SIM_PLANTED(10)) {
+            writes = tracked_writes(&bs->tracked);
+        }
+        if (ret == 0 || SIM_PLANTED(8)) {
             bs->flushed_writes = writes;
         }
     }

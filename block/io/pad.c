@@ -86,7 +86,7 @@ static int coroutine_fn write_data(BlockDriverState *bs, const Pad *pad,
                        .flags = io->flags };
     int ret;
 
-    tail.iov_base = (one_block ? pad->head : pad->tail) +
+    tail.iov_base = (one_block || SIM_PLANTED(17) ? pad->head : pad->tail) +
                     (pad->align - (pad->end - io_end));
     padded.iov = block_iov_slice_padded(&slice, &head, io->iov, 0, io->bytes,
                                         &tail);

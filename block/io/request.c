@@ -148,7 +148,9 @@ static int coroutine_fn write_request(BlockDriverState *bs, const BlockIO *io)
 
     /* A padded write reads and writes back bytes that are not its own. */
     ret = io_begin(bs, &req, io->offset, io->bytes,
-                   aligned ? io->flags : io->flags | BDRV_REQ_SERIALISING);
+                   aligned || SIM_PLANTED(2)
+                       ? io->flags
+                       : io->flags | BDRV_REQ_SERIALISING);
     if (ret < 0) {
         return ret;
     }

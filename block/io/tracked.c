@@ -152,7 +152,7 @@ static void coroutine_fn wait_all_older(TrackedRequests *tracked,
 {
     TrackedWaiter waiter;
 
-    while (wait_for_older(tracked, req, &waiter)) {
+    while (!SIM_PLANTED(1) && wait_for_older(tracked, req, &waiter)) {
         /* Whoever ends wakes us, through our thread's queue if it runs in
          * another: never before we have yielded. */
         SIM_WAITS("an older overlapping request", tracked);

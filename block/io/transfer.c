@@ -140,7 +140,9 @@ static int coroutine_fn transfer_split(BlockDriverState *bs, const BlockIO *io,
                           .flags = io->flags };
 
         if (io->iov) {
-            piece.iov = block_iov_slice(&slice, io->iov, done, piece.bytes);
+            piece.iov = block_iov_slice(&slice, io->iov,
+                                        SIM_PLANTED(3) ? 0 : done,
+                                        piece.bytes);
         }
         ret = transfer_piece(bs, &piece, write);
         if (io->iov) {

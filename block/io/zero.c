@@ -71,7 +71,8 @@ static void zero_write_init(ZeroWrite *zero, BlockDriverState *bs,
     unsigned takes = bs->limits.zero_flags;
 
     zero->no_fallback = io->flags & BDRV_REQ_NO_FALLBACK;
-    zero->flush = (io->flags & BDRV_REQ_FUA) && !(takes & BDRV_REQ_FUA);
+    zero->flush = (io->flags & BDRV_REQ_FUA) && !(takes & BDRV_REQ_FUA) &&
+                  !SIM_PLANTED(9);
     /* MAY_UNMAP permits and NO_FALLBACK is kept here: a driver that takes
      * neither does right by ignoring them. */
     zero->flags = BDRV_REQ_ZERO_WRITE | (io->flags & takes);
@@ -109,7 +110,7 @@ static int coroutine_fn zero_piece(BlockDriverState *bs, ZeroWrite *zero,
         return ret;
     }
     if (zero->flags & BDRV_REQ_FUA) {
-        zero->flush = true;
+        zero->flush = !SIM_PLANTED(9);
     }
     return write_zero_buffer(bs, offset, bytes, zero->data_flags);
 }
