@@ -64,9 +64,32 @@ static void edge_unlink(BdrvChild *child)
     list_remove(&child->parent_link);
 }
 
+void edge_set_nested(BdrvChild *child, BlockDriverState *bs)
+{
+    if (child->nested) {
+        child->nested->nested_in = NULL;
+    }
+    g_assert(!bs || !bs->nested_in);
+    child->nested = bs;
+    if (bs) {
+        bs->nested_in = child;
+    }
+}
+
+bool edge_reaches_nested(const BdrvChild *child)
+{
+    BlockDriverState *bs = child->bs;
+
+    while (bs != child->nested && bs->filtered) {
+        bs = bs->filtered->bs;
+    }
+    return bs == child->nested;
+}
+
 static void edge_free(BdrvChild *child)
 {
     g_assert(child->frozen == 0);
+    edge_set_nested(child, NULL);
     g_free(child->name);
     g_free(child);
 }
