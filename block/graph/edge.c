@@ -48,11 +48,32 @@ static void set_role_pointers(BdrvChild *child, bool present)
     graph_choose_length(bs);
 }
 
-static void edge_link(BdrvChild *child)
+/*
+ * Where an edge stands in the lists of its two ends: before these.  Steps are
+ * undone in reverse order, so at abort the lists are as they were when the edge
+ * was taken out, and it can go back to its place.
+ */
+typedef struct EdgePlace {
+    ListHead *in_node;
+    ListHead *in_parent;
+} EdgePlace;
+
+static EdgePlace edge_place(const BdrvChild *child)
 {
-    list_append(&child->bs->parents, &child->node_link);
+    return (EdgePlace){ child->node_link.next, child->parent_link.next };
+}
+
+static EdgePlace edge_last_place(const BdrvChild *child)
+{
+    return (EdgePlace){ &child->bs->parents,
+                        child->parent ? &child->parent->children : NULL };
+}
+
+static void edge_link(BdrvChild *child, EdgePlace place)
+{
+    list_append(place.in_node, &child->node_link);
     if (child->parent) {
-        list_append(&child->parent->children, &child->parent_link);
+        list_append(place.in_parent, &child->parent_link);
     }
     set_role_pointers(child, true);
 }
@@ -64,9 +85,32 @@ static void edge_unlink(BdrvChild *child)
     list_remove(&child->parent_link);
 }
 
+void edge_set_nested(BdrvChild *child, BlockDriverState *bs)
+{
+    if (child->nested) {
+        child->nested->nested_in = NULL;
+    }
+    g_assert(!bs || !bs->nested_in);
+    child->nested = bs;
+    if (bs) {
+        bs->nested_in = child;
+    }
+}
+
+bool edge_reaches_nested(const BdrvChild *child)
+{
+    BlockDriverState *bs = child->bs;
+
+    while (bs != child->nested && bs->filtered) {
+        bs = bs->filtered->bs;
+    }
+    return bs == child->nested;
+}
+
 static void edge_free(BdrvChild *child)
 {
     g_assert(child->frozen == 0);
+    edge_set_nested(child, NULL);
     g_free(child->name);
     g_free(child);
 }
@@ -116,7 +160,7 @@ BdrvChild *edge_attach(BlockDriverState *parent, BlockRoot *root,
     child->perm.shared = BLK_PERM_ALL;
     list_init(&child->parent_link);
     list_init(&child->node_link);
-    edge_link(child);
+    edge_link(child, edge_last_place(child));
     drain_graph_changed(bs->graph);
     step->child = child;
     transaction_add(txn, &attach_step, step);
@@ -125,9 +169,14 @@ BdrvChild *edge_attach(BlockDriverState *parent, BlockRoot *root,
 
 /* --- detach --------------------------------------------------------------- */
 
+typedef struct DetachStep {
+    BdrvChild *child;
+    EdgePlace place;
+} DetachStep;
+
 static void detach_commit(void *opaque)
 {
-    BdrvChild *child = ((AttachStep *)opaque)->child;
+    BdrvChild *child = ((DetachStep *)opaque)->child;
 
     drop_edge_ref(child->bs);
     edge_free(child);
@@ -135,10 +184,10 @@ static void detach_commit(void *opaque)
 
 static void detach_abort(void *opaque)
 {
-    BdrvChild *child = ((AttachStep *)opaque)->child;
+    DetachStep *step = opaque;
 
-    edge_link(child);
-    drain_graph_changed(child->bs->graph);
+    edge_link(step->child, step->place);
+    drain_graph_changed(step->child->bs->graph);
 }
 
 static const TransactionStep detach_step = {
@@ -148,12 +197,13 @@ static const TransactionStep detach_step = {
 
 void edge_detach(BdrvChild *child, Transaction *txn)
 {
-    AttachStep *step = g_new(AttachStep, 1);
+    DetachStep *step = g_new(DetachStep, 1);
 
     g_assert(child->frozen == 0);
+    step->child = child;
+    step->place = edge_place(child);
     edge_unlink(child);
     drain_graph_changed(child->bs->graph);
-    step->child = child;
     transaction_add(txn, &detach_step, step);
 }
 
@@ -162,13 +212,15 @@ void edge_detach(BdrvChild *child, Transaction *txn)
 typedef struct ReplaceStep {
     BdrvChild *child;
     BlockDriverState *old_bs;
+    EdgePlace old_place;
 } ReplaceStep;
 
-static void edge_redirect(BdrvChild *child, BlockDriverState *bs)
+static void edge_redirect(BdrvChild *child, BlockDriverState *bs,
+                          ListHead *before)
 {
     list_remove(&child->node_link);
     child->bs = bs;
-    list_append(&bs->parents, &child->node_link);
+    list_append(before, &child->node_link);
     drain_graph_changed(bs->graph);
 }
 
@@ -182,7 +234,7 @@ static void replace_abort(void *opaque)
     ReplaceStep *step = opaque;
     BlockDriverState *new_bs = step->child->bs;
 
-    edge_redirect(step->child, step->old_bs);
+    edge_redirect(step->child, step->old_bs, step->old_place.in_node);
     drop_edge_ref(new_bs);
 }
 
@@ -199,7 +251,8 @@ void edge_replace(BdrvChild *child, BlockDriverState *bs, Transaction *txn)
     g_assert(!child->parent || !graph_reaches(bs, child->parent));
     step->child = child;
     step->old_bs = child->bs;
-    edge_redirect(child, bdrv_ref(bs));
+    step->old_place = edge_place(child);
+    edge_redirect(child, bdrv_ref(bs), &bs->parents);
     transaction_add(txn, &replace_step, step);
 }
 

@@ -93,6 +93,7 @@ struct BlockDriverState {
     bool user_owned;       /* opened under a name: bdrv_delete() may end it */
     ListHead children;     /* BdrvChild.parent_link */
     ListHead parents;      /* BdrvChild.node_link */
+    BdrvChild *nested_in;  /* whose .nested we are, or NULL */
     ListHead works;        /* background work: BlockRoot.work_link */
     BdrvWork *own_work;    /* its own requests, while it opens; else NULL */
     BlockPerm perm;        /* over all parents */
@@ -107,12 +108,13 @@ struct BdrvChild {
     BdrvChildRole role;
     BlockDriverState *parent; /* NULL: the edge of a root */
     BlockRoot *root;          /* NULL: the edge of a node */
-    bool nested;              /* opened from options nested in the parent's */
 
     /* Changed under drain; read under the reader rule. */
     BlockDriverState *bs;     /* counted */
 
     /* Main context only. */
+    BlockDriverState *nested; /* opened from options nested in the parent's,
+                               * wherever the edge leads now; or NULL */
     BlockPerm perm;
     unsigned frozen;
     ListHead parent_link;     /* in parent->children; unused for roots */
@@ -167,6 +169,15 @@ void edge_replace(BdrvChild *child, BlockDriverState *bs, Transaction *txn);
 
 /** Note from which child @bs takes its length, if from any. */
 void graph_choose_length(BlockDriverState *bs);
+
+/** Note that @bs was opened for @child from nested options; NULL: none is. */
+void edge_set_nested(BdrvChild *child, BlockDriverState *bs);
+
+/**
+ * Whether the node opened for @child from nested options is below it still,
+ * with nothing but filters in between.
+ */
+bool edge_reaches_nested(const BdrvChild *child);
 
 /** -EBUSY with @errp if @child is frozen. */
 int edge_check_thawed(const BdrvChild *child, GError **errp);

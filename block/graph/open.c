@@ -137,6 +137,9 @@ static void node_free(BlockDriverState *bs)
     g_assert(list_empty(&bs->children));
     g_assert(list_empty(&bs->works));
     g_assert(atomic_load(&bs->drain_count) == 0);
+    if (bs->nested_in) {
+        edge_set_nested(bs->nested_in, NULL);
+    }
     tracked_destroy(&bs->tracked);
     block_options_free(bs->options);
     g_free(bs->filename);
@@ -423,8 +426,8 @@ BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *bs,
         return NULL;
     }
     child = attach_child(bs, below, name, role, errp);
-    if (child) {
-        child->nested = kind == BLOCK_OPTIONS_CHILD_TREE;
+    if (child && kind == BLOCK_OPTIONS_CHILD_TREE) {
+        edge_set_nested(child, below);
     }
     bdrv_co_unref(below);
     return child;

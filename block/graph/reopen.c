@@ -8,7 +8,7 @@
  *
  * Preparing may yield (a file is opened again); what is in brackets is one
  * transaction that does not.  Children that were opened from options nested in
- * those of their parent follow it: they inherit its new flags.
+ * those of their parent follow it, through filters: they inherit its new flags.
  */
 #include "block/graph/graph-int.h"
 
@@ -157,6 +157,38 @@ static int plan_replacement(ReopenNode *node, BdrvChild *child,
     return 0;
 }
 
+/*
+ * Options nested in those of @node are for the node that was opened from such,
+ * also when filters were put above it since; never for a filter, which has
+ * options of its own.  NULL: that node is reopened for what it inherits.
+ */
+static int plan_nested(BdrvReopenQueue *queue, ReopenNode *node,
+                       BdrvChild *child, BlockOptions *tree, GError **errp)
+{
+    const char *parent = node->state.bs->node_name;
+
+    if (child->nested && edge_reaches_nested(child)) {
+        queue_add(queue, child->nested, tree ? tree : block_options_new(),
+                  true);
+        return 0;
+    }
+    if (!tree) {
+        return 0;
+    }
+    block_options_free(tree);
+    if (!child->nested) {
+        return block_error(errp, EINVAL, "Node '%s': '%s' cannot be given new "
+                           "nested options by reopen: node '%s' was not "
+                           "opened from such; reopen it by its name", parent,
+                           child->name, child->bs->node_name);
+    }
+    return block_error(errp, EINVAL, "Node '%s': '%s' cannot be given new "
+                       "nested options by reopen: they belong to node '%s', "
+                       "but '%s' leads to node '%s' now; reopen either by its "
+                       "name", parent, child->name, child->nested->node_name,
+                       child->name, child->bs->node_name);
+}
+
 /* What the new options say about one child; NONE leaves it as it is. */
 static int plan_child(BdrvReopenQueue *queue, ReopenNode *node,
                       BdrvChild *child, GError **errp)
@@ -174,18 +206,12 @@ static int plan_child(BdrvReopenQueue *queue, ReopenNode *node,
     if (kind == BLOCK_OPTIONS_CHILD_REFERENCE) {
         return plan_replacement(node, child, reference, errp);
     }
-    if (kind == BLOCK_OPTIONS_CHILD_NULL ||
-        (kind == BLOCK_OPTIONS_CHILD_TREE && !child->nested)) {
-        block_options_free(tree);
-        return block_error(errp, EINVAL, "Node '%s': '%s' cannot be %s by "
-                           "reopen", node->state.bs->node_name, child->name,
-                           kind == BLOCK_OPTIONS_CHILD_NULL
-                               ? "removed" : "given new nested options");
+    if (kind == BLOCK_OPTIONS_CHILD_NULL) {
+        return block_error(errp, EINVAL, "Node '%s': '%s' cannot be removed "
+                           "by reopen", node->state.bs->node_name,
+                           child->name);
     }
-    if (child->nested) {
-        queue_add(queue, child->bs, tree ? tree : block_options_new(), true);
-    }
-    return 0;
+    return plan_nested(queue, node, child, tree, errp);
 }
 
 static int plan_children(BdrvReopenQueue *queue, GError **errp)
@@ -224,17 +250,12 @@ static int check_identity(BlockDriverState *bs,
     return 0;
 }
 
-/* The edge from the node in whose options those of @bs are nested, or NULL. */
+/* The edge for which @bs was opened, if it is below it still; or NULL. */
 static BdrvChild *nested_edge(BlockDriverState *bs)
 {
-    LIST_FOREACH(link, &bs->parents) {
-        BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
+    BdrvChild *child = bs->nested_in;
 
-        if (child->nested) {
-            return child;
-        }
-    }
-    return NULL;
+    return child && edge_reaches_nested(child) ? child : NULL;
 }
 
 static int compute_options(BdrvReopenQueue *queue, ReopenNode *node,
@@ -444,7 +465,7 @@ static void coroutine_fn reopen_commit(BdrvReopenQueue *queue)
         for (guint j = 0; j < node->replace->len; j++) {
             ReplaceChild *replace = g_ptr_array_index(node->replace, j);
 
-            replace->child->nested = false;
+            edge_set_nested(replace->child, NULL);
         }
         bs->detect_zeroes = node->detect_zeroes;
         block_options_free(bs->options);

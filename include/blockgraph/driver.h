@@ -279,7 +279,8 @@ BLOCK_API int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset,
                                             int64_t bytes);
 /** Bring all ended writes of the node and its children to storage. */
 BLOCK_API int coroutine_fn bdrv_co_flush(BlockDriverState *bs);
-/** Change the length of the child's node; a growth that fails is undone. */
+/** Change the length of the child's node; what a failed growth leaves, the
+ * error says. */
 BLOCK_API int coroutine_fn bdrv_co_truncate(BdrvChild *child,
                                             const BlockTruncate *how,
                                             GError **errp);

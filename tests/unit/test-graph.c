@@ -524,6 +524,12 @@ static int coroutine_fn modest_open(BlockDriverState *bs,
 {
     int ret = pass_open(bs, options, flags, errp);
 
+    if (ret == 0 && block_options_has(options, "extra")) {
+        ret = bdrv_co_open_child(bs, options, "extra", BDRV_CHILD_METADATA,
+                                 true, errp)
+                  ? 0
+                  : -EINVAL;
+    }
     seen_in_open = bdrv_next_node(bdrv_graph(bs), NULL);
     while (seen_in_open && seen_in_open != bs) {
         seen_in_open = bdrv_next_node(bdrv_graph(bs), seen_in_open);
@@ -560,6 +566,27 @@ START_TEST(a_node_is_not_seen_before_it_is_open)
     ck_assert_ptr_eq(bdrv_next_node(graph, bs), bdrv_child_bs(
                          bdrv_find_child(bs, "file")));
     bdrv_unref(bs);
+}
+END_TEST
+
+START_TEST(a_change_that_is_refused_leaves_edges_in_their_order)
+{
+    BlockDriverState *disk = open_ok("null-co,node-name=disk");
+    BlockDriverState *filter =
+        open_ok("modest,node-name=filter,file=disk,extra=disk");
+    BlockBackend *a = backend_ok("a", filter, WRITE, ALL);
+    BlockBackend *b = backend_ok("b", disk, READ, ALL & ~(uint64_t)WRITE);
+    g_autofree char *before = block_graph_dump(graph);
+    g_autofree char *after = NULL;
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_int_lt(bdrv_drop_filter(filter, &error), 0);
+    after = block_graph_dump(graph);
+    ck_assert_str_eq(after, before);
+    blk_unref(a);
+    blk_unref(b);
+    bdrv_unref(filter);
+    bdrv_unref(disk);
 }
 END_TEST
 
@@ -747,6 +774,7 @@ int main(void)
     PROMISE(tcase, the_version_is_that_of_the_build);
     PROMISE(tcase, nodes_are_walked_in_the_order_they_were_opened_in);
     PROMISE(tcase, a_node_is_not_seen_before_it_is_open);
+    PROMISE(tcase, a_change_that_is_refused_leaves_edges_in_their_order);
     PROMISE(tcase, children_are_visited_in_order_until_the_visitor_has_enough);
     PROMISE(tcase, names_of_permissions_are_those_of_the_known_bits);
     PROMISE(tcase, a_coroutine_opens_changes_and_closes_nodes);

@@ -232,6 +232,64 @@ START_TEST(a_driver_without_reopen_keeps_its_options)
 }
 END_TEST
 
+/*
+ *   top          top
+ *    | file  ->   | file      file.* are below's options, before and after
+ *   below       filter
+ *                 | file
+ *               below
+ */
+START_TEST(nested_options_reach_the_node_below_a_filter_that_was_inserted)
+{
+    BlockDriverState *top = open_ok(
+        "pass,node-name=top,file.driver=null-co,file.node-name=below");
+    BlockDriverState *below = bdrv_find_node(graph, "below");
+    BlockDriverState *filter = NULL;
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_insert_node(below, opts("pass,node-name=filter"),
+                                      &filter, NULL), 0);
+    ck_assert_int_eq(bdrv_reopen(top, opts("pass,file.size=2M"), &error), 0);
+    ck_assert_int_eq(bdrv_length(below), 2 << 20);
+    /* What it inherits reaches it, too, and the filter is left alone. */
+    ck_assert_int_eq(bdrv_reopen(top, opts("pass,cache.direct=on"), NULL), 0);
+    ck_assert_uint_eq(bdrv_open_flags(below),
+                      BDRV_O_RDWR | BDRV_O_NOCACHE);
+    ck_assert_uint_eq(bdrv_open_flags(filter), BDRV_O_RDWR);
+    ck_assert_int_eq(bdrv_drop_filter(filter, NULL), 0);
+    ck_assert_int_eq(bdrv_reopen(top, opts("pass,file.size=3M"), &error), 0);
+    ck_assert_int_eq(bdrv_length(below), 3 << 20);
+    bdrv_unref(filter);
+    bdrv_unref(top);
+}
+END_TEST
+
+START_TEST(nested_options_are_never_given_to_another_node)
+{
+    BlockDriverState *top = open_ok(
+        "pass,node-name=top,file.driver=null-co,file.node-name=below");
+    BlockDriverState *below = bdrv_ref(bdrv_find_node(graph, "below"));
+    BlockDriverState *other = open_ok("null-co,node-name=other");
+    GError *error = NULL;
+
+    ck_assert_int_eq(bdrv_replace_node(below, other, NULL), 0);
+    ck_assert_int_eq(bdrv_reopen(top, opts("pass,file.size=2M"), &error),
+                     -EINVAL);
+    expect_error(&error, EINVAL, "they belong to node 'below', but 'file' "
+                 "leads to node 'other' now");
+    ck_assert_int_eq(bdrv_reopen(top, opts("pass,read-only=on"), NULL), 0);
+    ck_assert(!bdrv_is_read_only(other));
+    ck_assert(!bdrv_is_read_only(below));
+    bdrv_unref(below);
+    /* Now that it is gone. */
+    ck_assert_int_eq(bdrv_reopen(top, opts("pass,file.size=2M"), &error),
+                     -EINVAL);
+    expect_error(&error, EINVAL, "'other' was not opened from such");
+    bdrv_unref(top);
+    bdrv_unref(other);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("reopen");
@@ -253,6 +311,9 @@ int main(void)
     PROMISE(tcase, a_child_is_not_taken_away_or_made_anew_by_reopen);
     PROMISE(tcase, a_node_that_cannot_be_flushed_does_not_become_read_only);
     PROMISE(tcase, a_driver_without_reopen_keeps_its_options);
+    PROMISE(tcase,
+            nested_options_reach_the_node_below_a_filter_that_was_inserted);
+    PROMISE(tcase, nested_options_are_never_given_to_another_node);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
