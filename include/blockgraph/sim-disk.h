@@ -34,6 +34,7 @@ typedef struct BgSimDiskConfig {
     uint32_t request_alignment; /* power of two; 0: 512 */
     uint32_t max_transfer;      /* bytes; 0: no limit */
     bool grows;                 /* a file: writes and truncate change the size */
+    bool empty;                 /* begins with a size of 0, whatever @size says */
     bool dirty_start;           /* never-written atoms read as noise, not zero */
     bool no_zero_write;         /* pwrite_zeroes: -ENOTSUP */
     bool no_fua;                /* FUA is left to the core */
@@ -48,6 +49,8 @@ typedef struct BgSimDiskConfig {
     int64_t mean_latency_ns;    /* of an exponential part; 0: 100 us */
     unsigned slow_permille;     /* requests that take 1000 times as long */
     unsigned torn_read_permille; /* a read may see part of a write in flight */
+    bool keep_log;              /* keep all data for bgsim_disk_export_log();
+                                 * BgSimConfig.record does so for all disks */
 } BgSimDiskConfig;
 
 /** What a simulated disk has done so far. */
@@ -98,7 +101,7 @@ BLOCK_API int64_t bgsim_disk_length(BgSimDisk *disk);
 /** Flip one bit of the byte at @offset, at rest. */
 BLOCK_API void bgsim_disk_corrupt(BgSimDisk *disk, int64_t offset);
 
-/** How many bytes may still be stored; negative: no limit. */
+/** How many more bytes may be stored from now on; negative: no limit. */
 BLOCK_API void bgsim_disk_set_quota(BgSimDisk *disk, int64_t quota);
 
 /** Counters. */
@@ -113,8 +116,13 @@ BLOCK_API int bgsim_disk_export(BgSimDisk *disk, const char *path,
                                 GError **errp);
 
 /**
- * Write all requests since the disk was made as a log in the format of Linux'
- * dm-log-writes, in order of completion.  Negative errno.
+ * Write all changes since the disk was made as a log in the format of Linux'
+ * dm-log-writes, in order of completion.  A flush stands where it began: what
+ * stands before it had ended, so the flush covers it.  The log has no word for
+ * the length.
+ *
+ * Returns 0; -ENODATA if the requests were not kept (BgSimDiskConfig.keep_log),
+ * or another negative errno.
  */
 BLOCK_API int bgsim_disk_export_log(BgSimDisk *disk, const char *path,
                                     GError **errp);
@@ -124,7 +132,13 @@ BLOCK_API int bgsim_disk_export_log(BgSimDisk *disk, const char *path,
 /** How many of the legal states of a power cut are looked at. */
 typedef struct BgSimCrashConfig {
     unsigned all_below; /* all states when there are fewer; 0: 4096 */
-    unsigned sample;    /* else so many; 0: 256 */
+    unsigned sample;    /* else so many; 0: 256.  Of the states that a sample
+                         * always has (nothing survives, each request alone
+                         * missing, ...) there may be more: up to 8 times */
+    unsigned second_every; /* in each so manieth state the power is cut again at
+                         * some step of the check, and the same check looks at
+                         * what is left then; 0: never.  Only for a check that
+                         * bears its own work half done */
 } BgSimCrashConfig;
 
 /** One state after a power cut. */
@@ -147,9 +161,18 @@ typedef bool BgSimCrashCheck(BgSim *sim, const BgSimCrashState *state,
 
 /**
  * Cut the power now, in thought: call @check for all legal states of the disks,
- * or a sample of them.  Then the world goes on as if nothing had been.
+ * or a sample of them.  Then the world goes on as if nothing had been: clock,
+ * choices, threads, tasks, rules and models of a check are its own, and healthy
+ * disks take its requests without rules or chances of the world outside.
  *
- * Returns false with @errp set at the first bad state.
+ * A check may call this itself: the power is cut a second time, during what
+ * the check does.  Not a third time.
+ *
+ * With real threads this does nothing and returns true: requests of other
+ * threads cannot be held still.
+ *
+ * Returns false with @errp set at the first bad state, or if a check leaves
+ * nodes or tasks behind.
  */
 BLOCK_API bool bgsim_crash_each(BgSim *sim, BgSimCrashCheck *check,
                                 void *opaque, const BgSimCrashConfig *config,
