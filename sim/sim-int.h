@@ -141,10 +141,12 @@ struct BgSim {
     _Atomic uint64_t progress_step;
     _Atomic unsigned coroutines;
     _Atomic uint64_t clock; /* a counter for orders between requests */
+    _Atomic uint32_t ops_active[BGSIM_OPS]; /* see ops.c */
 
     /* Simulation only. */
     int64_t now_ns;
     uint64_t steps;
+    uint64_t settled_step; /* when bgsim_settle() was called */
     uint64_t next_seq;
     uint32_t next_co;
     uint32_t running;      /* id of the actor that runs, 0 outside steps */
@@ -299,6 +301,16 @@ void sim_order_made(BgSim *sim, const void *mutex);
 void sim_order_wanted(BgSim *sim, const void *mutex);
 void sim_order_taken(BgSim *sim, const void *mutex);
 void sim_order_dropped(BgSim *sim, const void *mutex);
+
+/** The world of @model, and the length of its disk. */
+BgSim *sim_model_world(const BgSimModel *model);
+int64_t sim_model_length(const BgSimModel *model);
+
+/**
+ * Violation "progress" for a request of a model that has not ended although
+ * the world settled long ago.  Simulation, at every step.
+ */
+void sim_models_check_progress(BgSim *sim);
 
 /* --- trace.c -------------------------------------------------------------- */
 

@@ -169,6 +169,9 @@ static void run_ready(BgSim *sim, const SimReady *ready)
 
 static void ask_oracles(BgSim *sim)
 {
+    if (sim->steps % 1024 == 0 && atomic_load(&sim->settling)) {
+        sim_models_check_progress(sim);
+    }
     for (guint i = 0; i < sim->oracles->len; i++) {
         const BgSimOracle *oracle = g_ptr_array_index(sim->oracles, i);
 

@@ -419,6 +419,7 @@ bool bgsim_step(BgSim *sim)
 void bgsim_settle(BgSim *sim)
 {
     atomic_store(&sim->settling, true);
+    sim->settled_step = sim->steps;
     sim_faults_off(sim);
     for (guint i = 0; i < sim->threads->len; i++) {
         ((SimThread *)g_ptr_array_index(sim->threads, i))->stopped = false;

@@ -16,6 +16,59 @@
 
 G_BEGIN_DECLS
 
+/* --- kinds of operations -------------------------------------------------- */
+
+/** What can overlap in time; what a report counts in pairs. */
+typedef enum BgSimOpKind {
+    BGSIM_OP_READ,
+    BGSIM_OP_WRITE,
+    BGSIM_OP_ZERO,
+    BGSIM_OP_DISCARD,
+    BGSIM_OP_FLUSH,
+    BGSIM_OP_STATUS,
+    BGSIM_OP_DRAIN,    /* a drained section, from its begin to its end */
+    BGSIM_OP_REOPEN,
+    BGSIM_OP_INSERT,   /* of a filter, or of a node into a backend */
+    BGSIM_OP_DROP,     /* of a filter, or of a node from a backend */
+    BGSIM_OP_REPLACE,  /* of a node or child */
+    BGSIM_OP_PERM,     /* a change of permissions */
+    BGSIM_OP_TRUNCATE, /* to a smaller length */
+    BGSIM_OP_RESIZE,   /* to a greater one */
+    BGSIM_OP_OPEN,
+    BGSIM_OP_CLOSE,
+    BGSIM_OPS,
+} BgSimOpKind;
+
+/** How often operations were begun, and which were in flight then. */
+typedef struct BgSimOpTable {
+    uint64_t begun[BGSIM_OPS];
+    uint64_t pairs[BGSIM_OPS][BGSIM_OPS]; /* [in flight][begun meanwhile] */
+} BgSimOpTable;
+
+/**
+ * An operation begins.  Models do this for their requests; who changes the
+ * graph, drains or reopens says so.  Any thread.
+ */
+BLOCK_API void bgsim_op_begin(BgSim *sim, BgSimOpKind kind);
+
+/** An operation of bgsim_op_begin() has ended, well or not.  Any thread. */
+BLOCK_API void bgsim_op_end(BgSim *sim, BgSimOpKind kind);
+
+/** "read", "write", ...; a constant. */
+BLOCK_API const char *bgsim_op_name(BgSimOpKind kind);
+
+/** The counts of all worlds of this process. */
+BLOCK_API void bgsim_op_table(BgSimOpTable *ret);
+
+/**
+ * Count in @table from now on, e.g. in memory that processes share; it must
+ * stay for the life of the process.  NULL: in memory of our own, as at first.
+ * While no world exists.
+ */
+BLOCK_API void bgsim_op_table_use(BgSimOpTable *table);
+
+/* --- models --------------------------------------------------------------- */
+
 /** What guests did to one disk, sector (512 bytes) by sector. */
 typedef struct BgSimModel BgSimModel;
 
@@ -32,6 +85,21 @@ BLOCK_API BgSimModel *bgsim_model_new(BgSim *sim, BlockBackend *blk,
 
 /** The disk has some content that is not known: any noise is legal at first. */
 BLOCK_API void bgsim_model_set_unknown(BgSimModel *model);
+
+/**
+ * A disk below may show a write that is in flight to one read and not to the
+ * next (BgSimDiskConfig.torn_read_permille): until a write has ended, that it
+ * was read proves no order.  Before the first request.
+ */
+BLOCK_API void bgsim_model_set_torn_reads(BgSimModel *model);
+
+/**
+ * A disk below forgets what a failed flush should have made stable
+ * (BGSIM_FLUSH_FORGET_CLEAN, BGSIM_FLUSH_FORGET_REVERT): what was written
+ * before is not pinned by a later flush, and reads may return what was there
+ * before.  Before the first request.
+ */
+BLOCK_API void bgsim_model_set_flush_forgets(BgSimModel *model);
 
 /** What the model goes through from now on, e.g. after a reopen. */
 BLOCK_API void bgsim_model_set_backend(BgSimModel *model, BlockBackend *blk);
