@@ -174,6 +174,7 @@ struct BgSim {
     GPtrArray *crash_plans; /* of bgsim_crash_at() */
     uint64_t crash_states;
     uint64_t second_crashes;
+    unsigned crash_depth;  /* power cuts inside of which a check runs now */
     BlockGraph *crash_graph; /* what bgsim_graph() gives inside a check */
 };
 
@@ -190,6 +191,18 @@ AioContext *bgbgsim_main_context(BgSim *sim);
 
 /** Free @opaque with @free when the world ends; last registered first. */
 void sim_own(BgSim *sim, void (*free)(void *), void *opaque);
+
+/** Free what the world owns, last registered first. */
+void sim_owned_clear(BgSim *sim);
+
+/** Make the main thread and context of sim->threads, which is empty. */
+void sim_main_thread_new(BgSim *sim);
+
+/** Free all threads but the first @keep. */
+void sim_threads_trim(BgSim *sim, guint keep);
+
+/** Free all threads; the real one is as it was before. */
+void sim_threads_free(BgSim *sim);
 
 /** The actor id of a new device, which the swizzle strategy may stop. */
 SimDevice *sim_device_new(BgSim *sim, const char *name);
@@ -313,6 +326,9 @@ int64_t sim_model_length(const BgSimModel *model);
 void sim_models_check_progress(BgSim *sim);
 
 /* --- trace.c -------------------------------------------------------------- */
+
+/** Keep @entry among the last ones, unhashed. */
+void sim_trace_keep(BgSim *sim, const SimTraceEntry *entry);
 
 /** The last @n entries (all with config.record), oldest first.  g_free(). */
 char *sim_trace_text(BgSim *sim, unsigned n);

@@ -104,6 +104,19 @@ Tape *tape_new_bytes(const uint8_t *bytes, size_t size)
     return tape;
 }
 
+void tape_restart(Tape *tape, uint64_t seed)
+{
+    for (guint i = 0; i < tape->streams->len; i++) {
+        TapeStream *stream = g_ptr_array_index(tape->streams, i);
+
+        g_array_set_size(stream->entries, 0);
+        stream->position = 0;
+    }
+    sim_random_init(&tape->random, seed);
+    tape->replay = seed == 0;
+    tape->misfits = 0;
+}
+
 void tape_free(Tape *tape)
 {
     if (tape) {

@@ -61,6 +61,12 @@ Tape *tape_new_replay(const Tape *from);
 /** A tape of bytes, from a fuzzer: each choice takes the next ones. */
 Tape *tape_new_bytes(const uint8_t *bytes, size_t size);
 
+/**
+ * Make @tape empty again, to draw from @seed; 0: nothing is drawn, all choices
+ * are the dullest.
+ */
+void tape_restart(Tape *tape, uint64_t seed);
+
 /** Free @tape; NULL is ignored. */
 void tape_free(Tape *tape);
 

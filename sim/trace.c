@@ -22,7 +22,7 @@ static uint64_t mix_text(uint64_t hash, const char *text)
     return mix(hash, 0);
 }
 
-static void keep(BgSim *sim, const SimTraceEntry *entry)
+void sim_trace_keep(BgSim *sim, const SimTraceEntry *entry)
 {
     if (sim->config.record || sim->trace->len < TRACE_KEPT) {
         g_array_append_val(sim->trace, *entry);
@@ -45,7 +45,7 @@ void bgsim_trace(BgSim *sim, const char *what, uint64_t a, uint64_t b)
     sim->trace_hash = mix(sim->trace_hash, b);
     sim->trace_hash = mix(sim->trace_hash, sim->now_ns);
     sim->trace_hash = mix(sim->trace_hash, sim->running);
-    keep(sim, &entry);
+    sim_trace_keep(sim, &entry);
 }
 
 uint64_t bgsim_trace_hash(BgSim *sim)

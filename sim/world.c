@@ -46,7 +46,7 @@ static void thread_make_virtual(SimThread *thread)
     *real = saved;
 }
 
-static void main_thread_new(BgSim *sim)
+void sim_main_thread_new(BgSim *sim)
 {
     SimThread *thread = thread_new(sim, "main");
     AioThread *real = aio_thread();
@@ -108,6 +108,20 @@ static void thread_free(SimThread *thread)
     g_free(thread);
 }
 
+void sim_threads_trim(BgSim *sim, guint keep)
+{
+    for (guint i = sim->threads->len; i > keep; i--) {
+        thread_free(g_ptr_array_index(sim->threads, i - 1));
+    }
+    g_ptr_array_set_size(sim->threads, keep);
+}
+
+void sim_threads_free(BgSim *sim)
+{
+    sim_threads_trim(sim, 0);
+    aio_thread()->first = sim->outer_first;
+}
+
 /* --- life ----------------------------------------------------------------- */
 
 BgSim *bgsim_new(uint64_t seed, const BgSimConfig *config)
@@ -143,7 +157,7 @@ BgSim *bgsim_new(uint64_t seed, const BgSimConfig *config)
     sim_world = sim;
     sim_hooks = sim->threads_mode ? &sim_hooks_threads : &sim_hooks_virtual;
     sim_sched_init(sim);
-    main_thread_new(sim);
+    sim_main_thread_new(sim);
     sim->graph = block_graph_new(bgsim_main_context(sim), NULL);
     return sim;
 }
@@ -156,7 +170,7 @@ void sim_own(BgSim *sim, void (*free_func)(void *), void *opaque)
     g_ptr_array_add(sim->owned, owned);
 }
 
-static void free_owned(BgSim *sim)
+void sim_owned_clear(BgSim *sim)
 {
     for (guint i = sim->owned->len; i > 0; i--) {
         SimOwned *owned = g_ptr_array_index(sim->owned, i - 1);
@@ -164,7 +178,7 @@ static void free_owned(BgSim *sim)
         owned->free(owned->opaque);
         g_free(owned);
     }
-    g_ptr_array_unref(sim->owned);
+    g_ptr_array_set_size(sim->owned, 0);
 }
 
 static void free_devices(BgSim *sim)
@@ -181,12 +195,10 @@ static void free_devices(BgSim *sim)
 void bgsim_free(BgSim *sim)
 {
     block_graph_free(sim->graph);
-    for (guint i = sim->threads->len; i > 0; i--) {
-        thread_free(g_ptr_array_index(sim->threads, i - 1));
-    }
-    aio_thread()->first = sim->outer_first;
+    sim_threads_free(sim);
     sim_hooks = NULL;
-    free_owned(sim);
+    sim_owned_clear(sim);
+    g_ptr_array_unref(sim->owned);
     sim_faults_clear(sim);
     sim_sched_clear(sim);
     free_devices(sim);
