@@ -8,6 +8,8 @@
  */
 #include "sim/sim-int.h"
 
+const SimChooser *sim_chooser;
+
 /* The order of BgSimStrategy. */
 static const unsigned weights[] = { 0, 5, 30, 35, 15, 5, 10, 0 };
 
@@ -80,6 +82,16 @@ bool sim_sched_eager(BgSim *sim)
 static const SimReady *ready_at(BgSim *sim, unsigned i)
 {
     return &g_array_index(sim->ready, SimReady, i);
+}
+
+const char *sim_ready_what(const SimReady *ready)
+{
+    static const char *const names[] = { "event", "bh", "run", "timer",
+                                         "tick" };
+
+    return ready->kind == SIM_READY_EVENT
+               ? ((const SimEvent *)ready->what)->what
+               : names[ready->kind];
 }
 
 /* --- strategies ----------------------------------------------------------- */
@@ -210,18 +222,33 @@ static unsigned choose(BgSim *sim)
     }
 }
 
-unsigned sim_sched_choose(BgSim *sim)
+/* What the tape says, or the strategy, which is then put onto the tape. */
+static unsigned choose_next(BgSim *sim)
 {
     unsigned n = sim->ready->len;
+    int wanted = sim_chooser && sim_chooser->choose
+                     ? sim_chooser->choose(sim, sim_chooser->opaque)
+                     : -1;
     unsigned chosen;
 
-    if (n == 1) {
-        return 0;
-    }
-    if (tape_peek(sim->tape, "sched") || sim->tape->replay) {
+    if (wanted < 0 && (tape_peek(sim->tape, "sched") || sim->tape->replay)) {
         return tape_draw(sim->tape, "sched", n);
     }
-    chosen = choose(sim);
+    chosen = wanted >= 0 ? (unsigned)wanted : choose(sim);
     tape_put(sim->tape, "sched", chosen, n, ready_at(sim, chosen)->actor);
+    return chosen;
+}
+
+unsigned sim_sched_choose(BgSim *sim)
+{
+    unsigned chosen;
+
+    if (sim->ready->len == 1) {
+        return 0;
+    }
+    chosen = choose_next(sim);
+    if (sim_chooser && sim_chooser->chosen) {
+        sim_chooser->chosen(sim, chosen, sim_chooser->opaque);
+    }
     return chosen;
 }

@@ -184,6 +184,18 @@ extern BgSim *sim_world;
 /** The tape of the next bgsim_new(), which takes it; NULL: a fresh one. */
 extern Tape *sim_tape_preset;
 
+/** Somebody who has a say in the schedule: replays by name, or explores. */
+typedef struct SimChooser {
+    /** Which of sim->ready, two or more; -1: as without a chooser. */
+    int (*choose)(BgSim *sim, void *opaque);
+    /** @index was chosen. */
+    void (*chosen)(BgSim *sim, unsigned index, void *opaque);
+    void *opaque;
+} SimChooser;
+
+/** The chooser of this process; its functions may be NULL.  NULL: none. */
+extern const SimChooser *sim_chooser;
+
 /* --- world.c -------------------------------------------------------------- */
 
 /** The context of the thread that made the world. */
@@ -241,6 +253,9 @@ void sim_sched_clear(BgSim *sim);
 
 /** Which of sim->ready runs next: its index. */
 unsigned sim_sched_choose(BgSim *sim);
+
+/** What @ready is about to do: "run", "timer", the name of an event. */
+const char *sim_ready_what(const SimReady *ready);
 
 /** Whether a device's completion is to be delivered without any delay. */
 bool sim_sched_eager(BgSim *sim);

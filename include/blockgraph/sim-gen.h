@@ -26,8 +26,8 @@ typedef struct BgSimScenario {
     void (*settle)(BgSim *sim, void *state);
     /** Check the end, take everything down. */
     void (*verify)(BgSim *sim, void *state);
-    /** In the first so many seeds of a run of many; 0: all.  For expensive
-     * ones. */
+    uint64_t max_seeds;   /* run on at most so many of a run of many; 0: all.
+                           * For expensive ones */
     bool threads_too;     /* also makes sense with real threads */
     bool canary;          /* fails on purpose; not in the default set */
 } BgSimScenario;
@@ -35,20 +35,42 @@ typedef struct BgSimScenario {
 /** What came of one run. */
 typedef struct BgSimResult {
     bool failed;
-    char oracle[32];      /* of the first violation; "crash" for a signal */
+    char oracle[32];      /* of the first violation; "crash" for a signal,
+                           * "timeout" for no end in real time */
     char message[1024];
     uint64_t seed;
     uint64_t trace_hash;
     uint64_t steps;
-    uint64_t guest_ops;   /* requests of models */
+    uint64_t guest_ops;   /* that called bgsim_op_end(), as models do */
     uint64_t crash_states;
     uint64_t second_crashes;
     unsigned strategy;    /* BgSimStrategy */
 } BgSimResult;
 
-/** Run @scenario once in this process.  A crash of it is a crash of ours. */
+/**
+ * Run @scenario once in this process.  A crash of it is a crash of ours, and
+ * so is a violation while a synchronous call waits.  After any other violation
+ * the world is left behind in memory: it cannot be taken down.
+ */
 BLOCK_API void bgsim_run_scenario(const BgSimScenario *scenario, uint64_t seed,
                                   BgSimResult *result);
+
+/**
+ * An operation of @kind ("write", a constant) begins, or has ended: for the
+ * figures, and for the table of which operations overlapped.  Models do this
+ * for their requests.  Any thread.
+ */
+BLOCK_API void bgsim_op_begin(BgSim *sim, const char *kind);
+/** The end; see bgsim_op_begin(). */
+BLOCK_API void bgsim_op_end(BgSim *sim, const char *kind);
+
+/**
+ * Select the planted bug @n of a library that was built with them (the option
+ * planted_bugs), 0 for none.  Before bgsim_new().
+ *
+ * Returns false if this library has none.
+ */
+BLOCK_API bool bgsim_plant(unsigned n);
 
 /**
  * The main function of a program that runs scenarios: seeds, replay, shrink,
