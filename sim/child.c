@@ -18,6 +18,9 @@
 /* How much of what a child has said fits a message. */
 #define SAID_BYTES 900
 
+/* For the last words of a child that takes too long. */
+#define GRACE_MS 300
+
 int64_t sim_real_ns(void)
 {
     struct timespec t;
@@ -87,6 +90,47 @@ static void forget(SimChild *child)
     child->pid = 0;
 }
 
+/* --- the last words ------------------------------------------------------- */
+
+static const int fatal_signals[] = { SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV,
+                                     SIGTERM, SIGTRAP };
+
+static struct {
+    void (*publish)(void *opaque);
+    void *opaque;
+    struct sigaction old[G_N_ELEMENTS(fatal_signals)];
+} last_words;
+
+/*
+ * On a stack of its own: that of the coroutine may be what has run out.  Then
+ * whoever was in charge before goes on: a sanitizer, or the kernel.
+ */
+static void on_fatal_signal(int sig)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(fatal_signals); i++) {
+        sigaction(fatal_signals[i], &last_words.old[i], NULL);
+    }
+    last_words.publish(last_words.opaque);
+    raise(sig);
+}
+
+void sim_child_catch(void (*publish)(void *opaque), void *opaque)
+{
+    static char stack[64 << 10];
+    stack_t alternate = { .ss_sp = stack, .ss_size = sizeof(stack) };
+    struct sigaction action = { .sa_handler = on_fatal_signal,
+                                .sa_flags = SA_ONSTACK };
+
+    last_words.publish = publish;
+    last_words.opaque = opaque;
+    sigaltstack(&alternate, NULL);
+    for (unsigned i = 0; i < G_N_ELEMENTS(fatal_signals); i++) {
+        sigaction(fatal_signals[i], &action, &last_words.old[i]);
+    }
+}
+
+/* --- the end -------------------------------------------------------------- */
+
 bool sim_child_poll(SimChild *child, int *status)
 {
     pid_t ret = waitpid(child->pid, status, WNOHANG);
@@ -104,6 +148,10 @@ int sim_child_end(SimChild *child, bool do_kill)
     pid_t ret;
 
     if (do_kill) {
+        struct pollfd p = { child->pidfd, POLLIN, 0 };
+
+        kill(child->pid, SIGTERM);
+        poll(&p, 1, GRACE_MS);
         kill(child->pid, SIGKILL);
     }
     do {

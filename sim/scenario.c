@@ -59,6 +59,19 @@ void sim_result_fail(BgSimResult *result, const char *oracle,
     }
 }
 
+/* Requests of guests that this process has seen begin. */
+static uint64_t count_requests(void)
+{
+    BgSimOpTable table;
+    uint64_t n = 0;
+
+    bgsim_op_table(&table);
+    for (unsigned kind = BGSIM_OP_READ; kind <= BGSIM_OP_STATUS; kind++) {
+        n += table.begun[kind];
+    }
+    return n;
+}
+
 static void fill_result(BgSim *sim, BgSimResult *result)
 {
     const char *message = NULL;
@@ -66,8 +79,7 @@ static void fill_result(BgSim *sim, BgSimResult *result)
 
     result->trace_hash = bgsim_trace_hash(sim);
     result->steps = sim->steps;
-    result->guest_ops = atomic_load_explicit(&sim->ops_done,
-                                             memory_order_relaxed);
+    result->guest_ops = count_requests() - result->guest_ops;
     result->crash_states = sim->crash_states;
     result->second_crashes = sim->second_crashes;
     result->strategy = sim->sched.strategy;
@@ -156,6 +168,7 @@ void sim_scenario_run(const SimHow *how, BgSimResult *result)
 
     memset(result, 0, sizeof(*result));
     result->seed = how->seed;
+    result->guest_ops = count_requests(); /* until the end of the run */
     if (how->strategy != BGSIM_STRATEGY_ANY) {
         config.strategy = how->strategy;
     }

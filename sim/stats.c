@@ -10,52 +10,6 @@
 
 SimStats *sim_stats;
 
-/* --- operations ----------------------------------------------------------- */
-
-/* The index of @kind in sim_stats; the last one is for all that do not fit. */
-static unsigned kind_index_locked(SimStats *stats, const char *kind)
-{
-    unsigned i;
-
-    for (i = 0; i < stats->nr_kinds; i++) {
-        if (strcmp(stats->kinds[i], kind) == 0) {
-            return i;
-        }
-    }
-    if (i == SIM_KINDS_MAX) {
-        return SIM_KINDS_MAX - 1;
-    }
-    g_strlcpy(stats->kinds[i], kind, sizeof(stats->kinds[i]));
-    stats->nr_kinds++;
-    return i;
-}
-
-void bgsim_op_begin(BgSim *sim, const char *kind)
-{
-    SimStats *stats = sim_stats;
-    unsigned b;
-
-    if (!stats) {
-        return;
-    }
-    LOCK_GUARD(&sim->lock);
-    b = kind_index_locked(stats, kind);
-    for (unsigned a = 0; a < stats->nr_kinds; a++) {
-        stats->pairs[a][b] += sim->ops_in_flight[a];
-    }
-    sim->ops_in_flight[b]++;
-}
-
-void bgsim_op_end(BgSim *sim, const char *kind)
-{
-    atomic_fetch_add_explicit(&sim->ops_done, 1, memory_order_relaxed);
-    if (!sim_stats) {
-        return;
-    }
-    LOCK_GUARD(&sim->lock);
-    sim->ops_in_flight[kind_index_locked(sim_stats, kind)]--;
-}
-
 /* --- sums ----------------------------------------------------------------- */
 
 static uint64_t scramble(uint64_t x)
@@ -103,16 +57,12 @@ void sim_stats_add_run(const BgSimResult *result)
     add_sites(stats);
 }
 
-static void merge_pairs(SimStats *to, const SimStats *from)
+static void merge_ops(BgSimOpTable *to, const BgSimOpTable *from)
 {
-    unsigned index[SIM_KINDS_MAX];
-
-    for (unsigned a = 0; a < from->nr_kinds; a++) {
-        index[a] = kind_index_locked(to, from->kinds[a]);
-    }
-    for (unsigned a = 0; a < from->nr_kinds; a++) {
-        for (unsigned b = 0; b < from->nr_kinds; b++) {
-            to->pairs[index[a]][index[b]] += from->pairs[a][b];
+    for (unsigned a = 0; a < BGSIM_OPS; a++) {
+        to->begun[a] += from->begun[a];
+        for (unsigned b = 0; b < BGSIM_OPS; b++) {
+            to->pairs[a][b] += from->pairs[a][b];
         }
     }
 }
@@ -128,7 +78,7 @@ void sim_stats_merge(SimStats *to, const SimStats *from)
     for (unsigned i = 0; i < SIM_STRATEGIES; i++) {
         to->strategies[i] += from->strategies[i];
     }
-    merge_pairs(to, from);
+    merge_ops(&to->ops, &from->ops);
     for (unsigned i = 0; i < SIM_SITES_MAX; i++) {
         const SimSiteCounts *add = &from->sites[i];
         SimSiteCounts *sum = &to->sites[i];
@@ -212,33 +162,41 @@ static void print_sites(const SimStats *stats, FILE *out)
             never_failed);
 }
 
-static void print_pairs(const SimStats *stats, FILE *out)
+static void print_pairs(const BgSimOpTable *ops, FILE *out)
 {
-    if (stats->nr_kinds == 0) {
-        return;
-    }
     fprintf(out, "\nHow often the operation on top began while that on the "
-            "left was under way:\n%-12s", "");
-    for (unsigned b = 0; b < stats->nr_kinds; b++) {
-        fprintf(out, " %10.10s", stats->kinds[b]);
+            "left was under way:\n%-9s", "");
+    for (unsigned b = 0; b < BGSIM_OPS; b++) {
+        if (ops->begun[b]) {
+            fprintf(out, " %9s", bgsim_op_name(b));
+        }
     }
     fputc('\n', out);
-    for (unsigned a = 0; a < stats->nr_kinds; a++) {
-        fprintf(out, "%-12.12s", stats->kinds[a]);
-        for (unsigned b = 0; b < stats->nr_kinds; b++) {
-            fprintf(out, " %10" PRIu64, stats->pairs[a][b]);
+    for (unsigned a = 0; a < BGSIM_OPS; a++) {
+        if (!ops->begun[a]) {
+            continue;
+        }
+        fprintf(out, "%-9s", bgsim_op_name(a));
+        for (unsigned b = 0; b < BGSIM_OPS; b++) {
+            if (ops->begun[b]) {
+                fprintf(out, " %9" PRIu64, ops->pairs[a][b]);
+            }
         }
         fputc('\n', out);
     }
 }
 
-static void print_blind_spots(const SimStats *stats, FILE *out)
+/* Blind spots of the generator. */
+static void print_blind_spots(const BgSimOpTable *ops, FILE *out)
 {
-    for (unsigned a = 0; a < stats->nr_kinds; a++) {
-        for (unsigned b = 0; b < stats->nr_kinds; b++) {
-            if (stats->pairs[a][b] == 0) {
-                fprintf(out, "blind spot: %s never began during %s\n",
-                        stats->kinds[b], stats->kinds[a]);
+    for (unsigned a = 0; a < BGSIM_OPS; a++) {
+        if (!ops->begun[a]) {
+            fprintf(out, "blind spot: no %s at all\n", bgsim_op_name(a));
+        }
+        for (unsigned b = 0; b < BGSIM_OPS && ops->begun[a]; b++) {
+            if (ops->begun[b] && ops->pairs[a][b] == 0) {
+                fprintf(out, "blind spot: no %s began during a %s\n",
+                        bgsim_op_name(b), bgsim_op_name(a));
             }
         }
     }
@@ -247,6 +205,6 @@ static void print_blind_spots(const SimStats *stats, FILE *out)
 void sim_stats_print(const SimStats *stats, FILE *out)
 {
     print_sites(stats, out);
-    print_pairs(stats, out);
-    print_blind_spots(stats, out);
+    print_pairs(&stats->ops, out);
+    print_blind_spots(&stats->ops, out);
 }

@@ -55,7 +55,6 @@ bool sim_strategy_parse(const char *name, BgSimStrategy *ret);
 
 /* --- stats.c -------------------------------------------------------------- */
 
-#define SIM_KINDS_MAX 32
 #define SIM_SITES_MAX 1024
 #define SIM_STRATEGIES (BGSIM_STRATEGY_EXHAUSTIVE + 1)
 
@@ -73,10 +72,7 @@ typedef struct SimStats {
     uint64_t second_crashes;
     uint64_t hash;         /* of all runs, in whatever order they were made */
     uint64_t strategies[SIM_STRATEGIES];
-    unsigned nr_kinds;
-    char kinds[SIM_KINDS_MAX][24];
-    /* pairs[a][b]: how often b began while a was under way */
-    uint64_t pairs[SIM_KINDS_MAX][SIM_KINDS_MAX];
+    BgSimOpTable ops;
     SimSiteCounts sites[SIM_SITES_MAX];
 } SimStats;
 
@@ -202,11 +198,17 @@ typedef struct SimChild {
  */
 bool sim_child_start(SimChild *child);
 
+/**
+ * In the child: call @publish(@opaque) when a signal is about to end the
+ * process, that of sim_child_end() included.  It may not allocate.
+ */
+void sim_child_catch(void (*publish)(void *opaque), void *opaque);
+
 /** Whether it has ended; @status is that of waitpid(). */
 bool sim_child_poll(SimChild *child, int *status);
 
-/** Wait for its end.  @kill: send SIGKILL first. */
-int sim_child_end(SimChild *child, bool kill);
+/** Wait for its end.  @kill: ask it to, then make it. */
+int sim_child_end(SimChild *child, bool do_kill);
 
 /** Say in @result how it died: a crash, or out of time after @limit_ns. */
 void sim_child_explain(SimChild *child, int status, int64_t limit_ns,
@@ -262,6 +264,8 @@ typedef struct SimRegress {
 /** Free it; NULL is ignored. */
 void sim_regress_free(SimRegress *regress);
 
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(SimRegress, sim_regress_free)
+
 /** Read.  NULL with @errp set; the message names the line. */
 SimRegress *sim_regress_load(const char *path, GError **errp);
 
@@ -300,7 +304,7 @@ typedef struct SimBatch {
     BgSimStrategy strategy;
     bool threads;
     bool check_determinism;    /* each run twice */
-    bool hashes;               /* fill in SimBatchResult.hashes */
+    bool hashes;               /* of one scenario: fill in the result's */
     unsigned max_failures;     /* stop after so many; 0: no limit */
 } SimBatch;
 
@@ -315,7 +319,8 @@ typedef struct SimBatchResult {
     SimStats stats;
     uint64_t passed;
     GArray *failures;          /* SimFailure, by order of being noticed */
-    uint64_t *hashes;          /* of seed first + i of the first scenario */
+    uint64_t *hashes;          /* of seed first + i of the only scenario */
+    uint64_t nr_hashes;
     int64_t real_ns;
 } SimBatchResult;
 

@@ -41,7 +41,7 @@ typedef struct BgSimResult {
     uint64_t seed;
     uint64_t trace_hash;
     uint64_t steps;
-    uint64_t guest_ops;   /* that called bgsim_op_end(), as models do */
+    uint64_t guest_ops;   /* bgsim_op_begin() of requests, as models call it */
     uint64_t crash_states;
     uint64_t second_crashes;
     unsigned strategy;    /* BgSimStrategy */
@@ -54,15 +54,6 @@ typedef struct BgSimResult {
  */
 BLOCK_API void bgsim_run_scenario(const BgSimScenario *scenario, uint64_t seed,
                                   BgSimResult *result);
-
-/**
- * An operation of @kind ("write", a constant) begins, or has ended: for the
- * figures, and for the table of which operations overlapped.  Models do this
- * for their requests.  Any thread.
- */
-BLOCK_API void bgsim_op_begin(BgSim *sim, const char *kind);
-/** The end; see bgsim_op_begin(). */
-BLOCK_API void bgsim_op_end(BgSim *sim, const char *kind);
 
 /**
  * Select the planted bug @n of a library that was built with them (the option

@@ -13,6 +13,8 @@
 /** All of them; ends with NULL. */
 extern const BgSimScenario *const bgsim_builtin_scenarios[];
 
+extern const BgSimScenario scenario_smoke;  /* smoke.c: the smallest */
+extern const BgSimScenario scenario_canary; /* canary.c: fails on purpose */
 extern const BgSimScenario scenario_raw;   /* raw.c: guests on a raw node */
 extern const BgSimScenario scenario_speed; /* raw.c: how fast that is */
 extern const BgSimScenario scenario_crash; /* crash.c: power cuts */

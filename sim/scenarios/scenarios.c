@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The list of the scenarios that come with the harness.
+ */
+#include "sim/scenarios/scenarios.h"
+
+const BgSimScenario *const bgsim_builtin_scenarios[] = {
+    &scenario_smoke,
+    &scenario_canary,
+    NULL,
+};
