@@ -92,30 +92,3 @@ bool scenario_faults(BgSim *sim)
                         permille ? 1 + bgsim_draw(sim, "fault.budget", 8) : 0);
     return permille > 0;
 }
-
-void scenario_check_rest(BgSim *sim)
-{
-    g_autoptr(GError) error = NULL;
-
-    if (!bgsim_check_graph(sim, &error)) {
-        bgsim_violation(sim, "graph", "%s", error->message);
-    }
-}
-
-void scenario_check_empty(BgSim *sim)
-{
-    g_autoptr(GError) error = NULL;
-
-    if (!bgsim_check_empty(sim, &error)) {
-        bgsim_violation(sim, "empty", "%s", error->message);
-    }
-}
-
-void scenario_check_content(BgSim *sim, BlockBackend *blk, BgSimModel *model)
-{
-    g_autoptr(GError) error = NULL;
-
-    if (!bgsim_check_equal(blk, model, &error)) {
-        bgsim_violation(sim, "content", "%s", error->message);
-    }
-}
