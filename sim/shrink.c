@@ -297,7 +297,7 @@ static bool has_value(const Shrink *s, guint i, guint j)
 {
     return i < s->best->streams->len &&
            j < stream_at(s->best, i)->entries->len &&
-           entry_at(stream_at(s->best, i), j)->value > 1;
+           entry_at(stream_at(s->best, i), j)->value > 0;
 }
 
 /* The lowest that still fails, if "fails" is monotonous; else a lower one. */
@@ -306,7 +306,9 @@ static bool lower_value(Shrink *s, guint i, guint j)
     uint64_t low = 1;
     bool helped = false;
 
-    if (try_value(s, i, j, 1)) {
+    if (try_value(s, i, j, 0) || !has_value(s, i, j) ||
+        (entry_at(stream_at(s->best, i), j)->value > 1 &&
+         try_value(s, i, j, 1))) {
         return true;
     }
     while (has_value(s, i, j) && !is_spent(s)) {
