@@ -112,6 +112,24 @@ static bool check_states(Crash *c, GError **errp)
     return good;
 }
 
+/*
+ * Not drawn as other choices are: a run with a cut is to be the run that it
+ * would have been without.  0 on a tape makes all choices of checks dull.
+ */
+static uint64_t draw_seed(BgSim *sim)
+{
+    SimRandom random;
+    uint64_t seed;
+
+    if (tape_peek(sim->tape, "crash.seed") || sim->tape->replay) {
+        return bgsim_draw(sim, "crash.seed", UINT64_C(1) << 48);
+    }
+    sim_random_init(&random, sim->seed ^ sim->steps ^ sim->crash_states << 32);
+    seed = sim_random_below(&random, UINT64_C(1) << 48);
+    tape_put(sim->tape, "crash.seed", seed, UINT64_C(1) << 48, 0);
+    return seed;
+}
+
 /* --- interface ------------------------------------------------------------ */
 
 bool bgsim_crash_each(BgSim *sim, BgSimCrashCheck *check, void *opaque,
@@ -131,7 +149,7 @@ bool bgsim_crash_each(BgSim *sim, BgSimCrashCheck *check, void *opaque,
         return false;
     }
     sim_sites_note_crash(sim);
-    c.seed = bgsim_draw(sim, "crash.seed", UINT64_C(1) << 48);
+    c.seed = draw_seed(sim);
     sim_random_init(&c.random, c.seed);
     c.cut = sim_cut_new(sim);
     sim_states_init(&c.states, c.cut, config, c.seed);

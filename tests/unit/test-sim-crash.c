@@ -7,6 +7,7 @@
  */
 #include "check-main.h"
 
+#include <blockgraph/driver.h>
 #include <blockgraph/sim-disk.h>
 #include <blockgraph/sim-fault.h>
 #include <errno.h>
@@ -23,11 +24,11 @@ static BlockBackend *backend_on(BgSimDisk *on)
     BlockPerm perm = { BLK_PERM_ALL, BLK_PERM_ALL };
     GError *error = NULL;
     BlockDriverState *bs = bgsim_disk_open(on, NULL, &error);
-    BlockBackend *new;
+    BlockBackend *new = blk_new(bgsim_graph(sim), bgsim_disk_name(on), &perm);
 
-    ck_assert_msg(bs, "%s", error ? error->message : "");
-    new = blk_new(bgsim_graph(sim), bgsim_disk_name(on), &perm);
-    ck_assert_int_eq(blk_insert_bs(new, bs, &error), 0);
+    if (!bs || blk_insert_bs(new, bs, &error) < 0) {
+        ck_abort_msg("%s", error->message);
+    }
     bdrv_unref(bs);
     return new;
 }
@@ -71,12 +72,13 @@ static int put(int64_t sector, const char *letters, unsigned flags)
     return blk_pwrite(blk, sector * 512, strlen(letters) * 512, buf, flags);
 }
 
+/* Few assertions: libcheck notes each one in a file. */
 static void show(char *text, const uint8_t *buf, int n)
 {
     for (int i = 0; i < n; i++) {
         text[i] = buf[i * 512] ? buf[i * 512] : '-';
-        for (int k = 0; k < 512; k++) {
-            ck_assert_uint_eq(buf[i * 512 + k], buf[i * 512]);
+        if (memcmp(buf + i * 512, buf + i * 512 + 1, 511) != 0) {
+            text[i] = '?';
         }
     }
     text[n] = '\0';
@@ -88,6 +90,7 @@ typedef struct Seen {
     GHashTable *texts;   /* set of strings */
     GString *whats;
     unsigned states;
+    unsigned failed;
     bool exhaustive;
     bool through_graph;  /* read through a graph of its own */
     bool spoil;          /* write over it */
@@ -115,12 +118,12 @@ static void read_state(Seen *seen, uint8_t *buf, int64_t bytes)
         g_autofree uint8_t *again = g_malloc(bytes);
 
         own = backend_on(disk);
-        ck_assert_int_eq(blk_pread(own, 0, bytes, again, 0), 0);
-        ck_assert_mem_eq(again, buf, bytes);
+        seen->failed += blk_pread(own, 0, bytes, again, 0) != 0 ||
+                        memcmp(again, buf, bytes) != 0;
         if (seen->spoil) {
             memset(again, '!', bytes);
-            ck_assert_int_eq(blk_pwrite(own, 0, bytes, again, 0), 0);
-            ck_assert_int_eq(blk_flush(own), 0);
+            seen->failed += blk_pwrite(own, 0, bytes, again, 0) != 0 ||
+                            blk_flush(own) != 0;
         }
         blk_unref(own);
     }
@@ -134,7 +137,7 @@ static bool note_state(BgSim *world, const BgSimCrashState *state,
     g_autofree uint8_t *buf = g_malloc(bytes + 1);
     char *text = g_malloc(bytes / 512 + 1);
 
-    ck_assert_uint_eq(state->index, seen->states);
+    seen->failed += state->index != seen->states;
     read_state(seen, buf, bytes);
     show(text, buf, bytes / 512);
     g_string_append_printf(seen->whats, "%s|", state->what);
@@ -150,6 +153,7 @@ static void cut(Seen *seen, const BgSimCrashConfig *config)
 
     ck_assert_msg(bgsim_crash_each(sim, note_state, seen, config, &error),
                   "%s", error ? error->message : "");
+    ck_assert_uint_eq(seen->failed, 0);
 }
 
 /* Among the states are @texts, words divided by blanks.  Returns how many. */
@@ -158,8 +162,13 @@ static unsigned expect_shown(const Seen *seen, const char *texts)
     g_auto(GStrv) words = g_strsplit(texts, " ", 0);
 
     for (char **word = words; *word; word++) {
-        ck_assert_msg(g_hash_table_contains(seen->texts, *word),
-                      "the state %s was not shown", *word);
+        if (!g_hash_table_contains(seen->texts, *word)) {
+            g_autofree gpointer keys =
+                g_hash_table_get_keys_as_array(seen->texts, NULL);
+            g_autofree char *shown = g_strjoinv(" ", keys);
+
+            ck_abort_msg("the state %s was not shown: %s", *word, shown);
+        }
     }
     return g_strv_length(words);
 }
@@ -174,6 +183,19 @@ static void expect_cut(const char *texts)
                       expect_shown(&seen, texts));
     ck_assert(seen.exhaustive);
     ck_assert_uint_eq(seen.states, g_hash_table_size(seen.texts));
+    seen_clear(&seen);
+}
+
+/* The same for a file, of which two choices may look the same. */
+static void expect_file_cut(const char *texts)
+{
+    Seen seen;
+
+    seen_init(&seen);
+    cut(&seen, NULL);
+    ck_assert_uint_eq(g_hash_table_size(seen.texts),
+                      expect_shown(&seen, texts));
+    ck_assert(seen.exhaustive);
     seen_clear(&seen);
 }
 
@@ -312,8 +334,9 @@ static void compare_sets(GHashTable *a, GHashTable *b, const char *how)
 
     g_hash_table_iter_init(&iter, a);
     while (g_hash_table_iter_next(&iter, &key, NULL)) {
-        ck_assert_msg(g_hash_table_contains(b, key), "%s: %s", how,
-                      (char *)key);
+        if (!g_hash_table_contains(b, key)) {
+            ck_abort_msg("%s: %s", how, (char *)key);
+        }
     }
 }
 
@@ -392,6 +415,427 @@ START_TEST(a_sample_has_the_states_where_bugs_hide)
 }
 END_TEST
 
+/* --- files ---------------------------------------------------------------- */
+
+/* A format of a fixed length on a file that is as long as it has to be. */
+static int coroutine_fn grower_open(BlockDriverState *bs,
+                                    BlockOptions *options, unsigned flags,
+                                    GError **errp)
+{
+    return bdrv_co_open_child(bs, options, "file",
+                              BDRV_CHILD_DATA | BDRV_CHILD_PRIMARY, true, errp)
+               ? 0
+               : -EINVAL;
+}
+
+static int coroutine_fn grower_preadv(BlockDriverState *bs, const BlockIO *io)
+{
+    return bdrv_co_preadv(bdrv_primary_child(bs), io->offset, io->bytes,
+                          io->iov, 0);
+}
+
+static int coroutine_fn grower_pwritev(BlockDriverState *bs,
+                                       const BlockIO *io)
+{
+    return bdrv_co_pwritev(bdrv_primary_child(bs), io->offset, io->bytes,
+                           io->iov, io->flags);
+}
+
+/* To any length: that of the file, not of the node. */
+static int coroutine_fn grower_truncate(BlockDriverState *bs,
+                                        const BlockTruncate *how,
+                                        GError **errp)
+{
+    return bdrv_co_truncate(bdrv_primary_child(bs), how, errp);
+}
+
+static int64_t coroutine_fn grower_getlength(BlockDriverState *bs)
+{
+    return SECTORS * 512;
+}
+
+static void grower_refresh_limits(BlockDriverState *bs, BlockLimits *limits)
+{
+    limits->write_flags = BDRV_REQ_FUA;
+}
+
+static const BlockOption grower_options[] = {
+    { .name = "file", .type = BLOCK_OPTION_CHILD, .help = "the file" },
+    { .type = BLOCK_OPTION_END },
+};
+
+static const BlockDriver grower = {
+    .struct_size = sizeof(BlockDriver),
+    .name = "grower",
+    .kind = BLOCK_DRIVER_FORMAT,
+    .options = grower_options,
+    .open = grower_open,
+    .refresh_limits = grower_refresh_limits,
+    .preadv = grower_preadv,
+    .pwritev = grower_pwritev,
+    .truncate = grower_truncate,
+    .getlength = grower_getlength,
+};
+
+static void given_file(uint64_t seed)
+{
+    BgSimDiskConfig file = { .grows = true, .empty = true };
+
+    BlockPerm perm = { BLK_PERM_ALL, BLK_PERM_ALL };
+    BlockDriverState *bs;
+
+    sim = bgsim_new(seed, NULL);
+    disk = bgsim_disk_new(sim, "disk0", &file);
+    if (!bdrv_find_driver(grower.name)) {
+        ck_assert_int_eq(bdrv_register(&grower, NULL), 0);
+    }
+    bs = bdrv_open(bgsim_graph(sim),
+                   block_options_parse_keyval(
+                       "grower,file.driver=sim-disk,file.disk=disk0",
+                       "driver", NULL), NULL);
+    blk = blk_new(bgsim_graph(sim), "guest", &perm);
+    ck_assert_int_eq(blk_insert_bs(blk, bs, NULL), 0);
+    bdrv_unref(bs);
+}
+
+START_TEST(a_file_may_have_any_size_it_had_since_the_last_flush)
+{
+    BlockTruncate shorter = { .offset = 512, .exact = true };
+
+    given_file(1);
+    put(0, "A", 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    put(1, "B", 0);
+    put(2, "C", 0);
+    expect_file_cut("A A- AB A-- A-C AB- ABC");
+    ck_assert_int_eq(blk_flush(blk), 0);
+    expect_cut("ABC");
+    ck_assert_int_eq(blk_truncate(blk, &shorter, NULL), 0);
+    expect_file_cut("A ABC AB- A-C A--");
+    ck_assert_int_eq(blk_flush(blk), 0);
+    expect_cut("A");
+    done();
+}
+END_TEST
+
+/* The size that an unacknowledged neighbour made must not take it away. */
+START_TEST(what_is_flushed_lies_inside_the_size)
+{
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        Seen seen;
+        GHashTableIter iter;
+        gpointer text;
+
+        given_file(seed);
+        bgsim_spawn(sim, "flight", NULL, flight_entry, (void *)"3Z");
+        put(1, "B", BDRV_REQ_FUA);
+        seen_init(&seen);
+        cut(&seen, NULL);
+        g_hash_table_iter_init(&iter, seen.texts);
+        while (g_hash_table_iter_next(&iter, &text, NULL)) {
+            ck_assert(g_str_has_prefix(text, "-B"));
+        }
+        expect_shown(&seen, "-B-- -B-Z");
+        seen_clear(&seen);
+        ck_assert(bgsim_run(sim, -1, NULL));
+        done();
+    }
+}
+END_TEST
+
+/* --- the world outside ---------------------------------------------------- */
+
+typedef struct Guest {
+    int left;
+    uint64_t sum;      /* of what was read, and when */
+} Guest;
+
+static void coroutine_fn guest_entry(BgSim *world, void *opaque)
+{
+    Guest *guest = opaque;
+    uint8_t buf[512];
+
+    while (guest->left-- > 0) {
+        int64_t at = bgsim_draw(world, "at", SECTORS) * 512;
+
+        memset(buf, 'a' + bgsim_draw(world, "letter", 26), sizeof(buf));
+        switch (bgsim_draw(world, "kind", 4)) {
+        case 0:
+            blk_co_pread(blk, at, sizeof(buf), buf, 0);
+            guest->sum = guest->sum * 31 + buf[0];
+            break;
+        case 1:
+            blk_co_flush(blk);
+            break;
+        default:
+            blk_co_pwrite(blk, at, sizeof(buf), buf, 0);
+            break;
+        }
+        guest->sum = guest->sum * 31 + bgsim_now_ns(world);
+        bgsim_progress(world);
+    }
+}
+
+static bool look_and_spoil(BgSim *world, const BgSimCrashState *state,
+                           void *opaque, GError **errp)
+{
+    BlockBackend *own = backend_on(disk);
+    uint8_t buf[512];
+    int ret = blk_pread(own, 0, sizeof(buf), buf, 0);
+
+    if (ret == 0) {
+        memset(buf, '!', sizeof(buf));
+        ret = blk_pwrite(own, 512, sizeof(buf), buf, 0);
+    }
+    blk_unref(own);
+    return ret == 0;
+}
+
+static const uint64_t cut_steps[] = { 3, 40, 41, 100, 250 };
+
+/* What three guests in three threads saw, and when. */
+static uint64_t run_guests(uint64_t seed, bool cuts, uint64_t *ret_hash)
+{
+    BgSimDiskConfig small = { .size = SECTORS * 512 };
+    BgSimCrashConfig some = { .sample = 10, .all_below = 20,
+                              .second_every = 3 };
+    Guest guests[3] = { { 0 } };
+    uint64_t sum = 0;
+    GError *error = NULL;
+
+    sim = bgsim_new(seed, NULL);
+    disk = bgsim_disk_new(sim, "disk0", &small);
+    blk = backend_on(disk);
+    for (int i = 0; i < 3; i++) {
+        g_autofree char *name = g_strdup_printf("guest%d", i);
+
+        guests[i].left = 30;
+        bgsim_spawn(sim, name, bgsim_thread(sim, name), guest_entry,
+                    &guests[i]);
+    }
+    for (size_t i = 0; cuts && i < G_N_ELEMENTS(cut_steps); i++) {
+        bgsim_crash_at(sim, cut_steps[i], look_and_spoil, NULL, &some);
+    }
+    ck_assert_msg(bgsim_run(sim, -1, &error), "%s",
+                  error ? error->message : "");
+    for (int i = 0; i < 3; i++) {
+        sum = sum * 31 + guests[i].sum;
+    }
+    ck_assert_uint_eq(bgsim_crash_states(sim, NULL) > 0, cuts);
+    *ret_hash = bgsim_trace_hash(sim);
+    done();
+    return sum;
+}
+
+START_TEST(a_cut_leaves_the_world_as_it_was)
+{
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        uint64_t hash, again;
+        uint64_t plain = run_guests(seed, false, &hash);
+
+        ck_assert_uint_eq(run_guests(seed, true, &hash), plain);
+        run_guests(seed, true, &again);
+        ck_assert_uint_eq(again, hash);
+    }
+}
+END_TEST
+
+/* Rules and faults of the run are not those of a recovery. */
+START_TEST(a_check_finds_healthy_disks)
+{
+    BgSimRule *rule;
+    GError *error = NULL;
+
+    given();
+    put(0, "A", 0);
+    rule = bgsim_fail(sim, "disk0:any", EIO);
+    ck_assert_msg(bgsim_crash_each(sim, look_and_spoil, NULL, NULL, &error),
+                  "%s", error ? error->message : "");
+    ck_assert_int_eq(put(0, "B", 0), -EIO);
+    bgsim_rule_off(rule);
+    done();
+}
+END_TEST
+
+static bool always_bad(BgSim *world, const BgSimCrashState *state,
+                       void *opaque, GError **errp)
+{
+    if (state->index == 1) {
+        g_set_error(errp, g_quark_from_string("test"), 0, "I am unhappy");
+        return false;
+    }
+    return true;
+}
+
+START_TEST(a_bad_state_is_told_with_what_survived)
+{
+    GError *error = NULL;
+
+    given();
+    put(2, "A", 0);
+    ck_assert(!bgsim_crash_each(sim, always_bad, NULL, NULL, &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "I am unhappy"));
+    ck_assert_ptr_nonnull(strstr(error->message, "disk0: at 1024 request 1"));
+    g_clear_error(&error);
+    bgsim_crash_at(sim, bgsim_steps(sim) + 2, always_bad, NULL, NULL);
+    bgsim_spawn(sim, "flight", NULL, flight_entry, (void *)"0XX");
+    ck_assert(!bgsim_run(sim, -1, &error));
+    ck_assert_str_eq(bgsim_violated(sim, NULL), "crash");
+    g_clear_error(&error);
+    exit(EXIT_SUCCESS); /* the world is good for reports only */
+}
+END_TEST
+
+/* --- cuts in cuts --------------------------------------------------------- */
+
+typedef struct Nested {
+    unsigned depth;
+    unsigned max_depth;
+    unsigned refused;
+    GHashTable *texts;
+} Nested;
+
+static bool nested_check(BgSim *world, const BgSimCrashState *state,
+                         void *opaque, GError **errp)
+{
+    Nested *n = opaque;
+    uint8_t buf[SECTORS * 512];
+    BlockBackend *own;
+    bool good = true;
+
+    n->depth++;
+    n->max_depth = MAX(n->max_depth, n->depth);
+    if (n->depth == 2) {
+        char text[SECTORS + 1];
+
+        bgsim_disk_peek(disk, 0, sizeof(buf), buf);
+        show(text, buf, SECTORS);
+        g_hash_table_add(n->texts, g_strdup(text));
+        n->refused += !bgsim_crash_each(world, nested_check, n, NULL, NULL);
+    } else {
+        own = backend_on(disk);
+        memset(buf, 'R', 512);
+        good = blk_pwrite(own, 0, 512, buf, 0) == 0 &&
+               bgsim_crash_each(world, nested_check, n, NULL, errp);
+        blk_unref(own);
+    }
+    n->depth--;
+    return good;
+}
+
+START_TEST(a_recovery_can_be_cut_but_not_its_own)
+{
+    Nested n = { .texts = g_hash_table_new_full(g_str_hash, g_str_equal,
+                                                g_free, NULL) };
+    Seen seen = { .texts = n.texts };
+    uint64_t second;
+    GError *error = NULL;
+
+    given();
+    put(0, "AB", 0);
+    ck_assert_msg(bgsim_crash_each(sim, nested_check, &n, NULL, &error), "%s",
+                  error ? error->message : "");
+    /* The first cut: ---- A--- -B-- AB--; each with R or without. */
+    ck_assert_uint_eq(expect_shown(&seen, "---- A--- -B-- AB-- R--- RB--"),
+                      g_hash_table_size(n.texts));
+    ck_assert_uint_eq(n.max_depth, 2);
+    ck_assert_uint_eq(bgsim_crash_states(sim, &second), 4 + 8);
+    ck_assert_uint_eq(second, 8);
+    ck_assert_uint_eq(n.refused, 8);
+    expect_cut("---- A--- -B-- AB--");
+    g_hash_table_destroy(n.texts);
+    done();
+}
+END_TEST
+
+START_TEST(a_second_cut_comes_by_itself_when_asked_for)
+{
+    BgSimCrashConfig config = { .second_every = 2 };
+    uint64_t second;
+
+    given();
+    put(0, "ABCD", 0);
+    ck_assert(bgsim_crash_each(sim, look_and_spoil, NULL, &config, NULL));
+    bgsim_crash_states(sim, &second);
+    ck_assert_uint_gt(second, 0);
+    done();
+}
+END_TEST
+
+/* --- several disks, other atoms ------------------------------------------- */
+
+static bool never_the_second_alone(BgSim *world, const BgSimCrashState *state,
+                                   void *opaque, GError **errp)
+{
+    unsigned *seen = opaque;
+    uint8_t first, second;
+
+    bgsim_disk_peek(disk, 0, 1, &first);
+    bgsim_disk_peek(bgsim_disk_find(world, "disk1"), 0, 1, &second);
+    *seen |= 1u << (first == 'A' ? 1 : 0) << (second == 'A' ? 2 : 0);
+    return true;
+}
+
+START_TEST(all_disks_are_cut_at_one_moment)
+{
+    unsigned seen = 0;
+    BgSimDisk *other;
+    BlockBackend *first, *second;
+
+    given();
+    first = blk;
+    other = bgsim_disk_new(sim, "disk1", NULL);
+    blk = backend_on(other);
+    put(0, "A", 0);
+    second = blk;
+    blk = first;
+    put(0, "A", 0);
+    ck_assert(bgsim_crash_each(sim, never_the_second_alone, &seen, NULL,
+                               NULL));
+    ck_assert_uint_eq(seen, 1 | 2 | 4 | 8);     /* all four of them */
+    ck_assert_int_eq(blk_flush(blk), 0);
+    seen = 0;
+    ck_assert(bgsim_crash_each(sim, never_the_second_alone, &seen, NULL,
+                               NULL));
+    ck_assert_uint_eq(seen, 2 | 8);
+    blk_unref(second);
+    done();
+}
+END_TEST
+
+START_TEST(an_atom_is_never_torn)
+{
+    BgSimDiskConfig config = { .size = 8192, .atom = 4096 };
+
+    given_seed(1, &config);
+    put(1, "ABC", 0);
+    put(9, "D", 0);
+    expect_cut("---------------- -ABC------------ ---------D------ "
+               "-ABC-----D------");
+    done();
+}
+END_TEST
+
+START_TEST(a_flush_that_failed_and_forgot_never_makes_it_stable)
+{
+    BgSimDiskConfig config = { .size = SECTORS * 512,
+                               .flush_mode = BGSIM_FLUSH_FORGET_CLEAN };
+    BgSimRule *rule;
+
+    given_seed(1, &config);
+    put(0, "A", 0);
+    rule = bgsim_fail(sim, "disk0:flush", EIO);
+    ck_assert_int_eq(blk_flush(blk), -EIO);
+    bgsim_rule_off(rule);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    expect_cut("----");
+    put(0, "B", 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    expect_cut("B---");
+    done();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sim-crash");
@@ -404,6 +848,16 @@ int main(void)
     PROMISE(tcase, a_write_in_flight_is_newer_than_what_a_flush_has_pinned);
     PROMISE(tcase, the_states_are_those_of_an_independent_enumeration);
     PROMISE(tcase, a_sample_has_the_states_where_bugs_hide);
+    PROMISE(tcase, a_file_may_have_any_size_it_had_since_the_last_flush);
+    PROMISE(tcase, what_is_flushed_lies_inside_the_size);
+    PROMISE(tcase, a_cut_leaves_the_world_as_it_was);
+    PROMISE(tcase, a_check_finds_healthy_disks);
+    PROMISE(tcase, a_bad_state_is_told_with_what_survived);
+    PROMISE(tcase, a_recovery_can_be_cut_but_not_its_own);
+    PROMISE(tcase, a_second_cut_comes_by_itself_when_asked_for);
+    PROMISE(tcase, all_disks_are_cut_at_one_moment);
+    PROMISE(tcase, an_atom_is_never_torn);
+    PROMISE(tcase, a_flush_that_failed_and_forgot_never_makes_it_stable);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
