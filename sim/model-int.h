@@ -78,7 +78,6 @@ struct BgSimModel {
 
     /* Before the first request. */
     bool unknown;
-    bool torn_reads;
     bool flush_forgets;
 
     /* Guarded by @lock. */

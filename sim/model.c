@@ -56,7 +56,6 @@ RegRules model_rules_locked(BgSimModel *model)
 {
     RegRules rules = {
         .unknown = model->unknown,
-        .torn_reads = model->torn_reads,
         .pinned = model->pinned,
         .lost_from = model->lost_from,
         .lost_to = model->lost_to,
@@ -153,12 +152,6 @@ void bgsim_model_set_unknown(BgSimModel *model)
     model->unknown = true;
 }
 
-void bgsim_model_set_torn_reads(BgSimModel *model)
-{
-    g_assert(model->requests == 0 && list_empty(&model->in_flight));
-    model->torn_reads = true;
-}
-
 void bgsim_model_set_flush_forgets(BgSimModel *model)
 {
     g_assert(model->requests == 0 && list_empty(&model->in_flight));
@@ -189,7 +182,6 @@ BgSimModel *bgsim_model_freeze(BgSimModel *model)
     copy->index = model->index;
     copy->frozen = true;
     copy->unknown = model->unknown;
-    copy->torn_reads = model->torn_reads;
     copy->flush_forgets = model->flush_forgets;
     copy->pinned = model->pinned;
     copy->lost_from = model->lost_from;

@@ -305,10 +305,8 @@ bool reg_read(SimRegister *reg, const RegRules *rules, const RegFound *found,
         reg->noise = found->kind == REG_FOUND_NOISE ? found->id
                                                     : REG_NOISE_ZERO;
     }
-    if (!rules->torn_reads || value->state != REG_IN_FLIGHT) {
-        *value = joined(value, begin, end);
-        prune(reg, rules);
-    }
+    *value = joined(value, begin, end);
+    prune(reg, rules);
     return true;
 }
 

@@ -82,8 +82,6 @@ typedef struct RegFound {
 /** What holds for all sectors of a disk. */
 typedef struct RegRules {
     bool unknown;        /* the initial content is not zero but anything */
-    bool torn_reads;     /* a read may see a write in flight and the next one
-                          * not: a read of it proves no order */
     uint64_t pinned;     /* what was acked before this tick survives a cut, */
     uint64_t lost_from;  /* but not what was acked from this tick on */
     uint64_t lost_to;    /* to before this one, unless with FUA */

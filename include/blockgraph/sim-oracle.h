@@ -87,13 +87,6 @@ BLOCK_API BgSimModel *bgsim_model_new(BgSim *sim, BlockBackend *blk,
 BLOCK_API void bgsim_model_set_unknown(BgSimModel *model);
 
 /**
- * A disk below may show a write that is in flight to one read and not to the
- * next (BgSimDiskConfig.torn_read_permille): until a write has ended, that it
- * was read proves no order.  Before the first request.
- */
-BLOCK_API void bgsim_model_set_torn_reads(BgSimModel *model);
-
-/**
  * A disk below forgets what a failed flush should have made stable
  * (BGSIM_FLUSH_FORGET_CLEAN, BGSIM_FLUSH_FORGET_REVERT): what was written
  * before is not pinned by a later flush, and reads may return what was there
