@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Proof that the oracles see: each planted bug of tests/scenario/planted.txt
+# must be found by its scenario within two minutes of seeds.
+#
+#     sim-planted.sh BG_SIM       (of a build with -Dplanted_bugs=true)
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+bg_sim=$1
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+found=0
+missed=0
+
+while read -r number scenario what; do
+    start=$(date +%s.%N)
+    "$bg_sim" run "$scenario" --planted "$number" --seconds 120 --jobs 2 \
+        --no-shrink --out "$out" >"$out/log" 2>&1
+    status=$?
+    seconds=$(echo "$(date +%s.%N) - $start" | bc)
+    oracle=$(sed -n 's/^oracle: *//p' "$out/log" | head -n 1)
+    if [ $status -eq 1 ]; then
+        found=$((found + 1))
+        printf '%2d  %6.1f s  %-9s %-12s %s\n' "$number" "$seconds" \
+            "$scenario" "$oracle" "$what"
+    else
+        missed=$((missed + 1))
+        printf '%2d  MISSED    %-9s %s (status %d)\n' "$number" "$scenario" \
+            "$what" $status
+        tail -n 3 "$out/log"
+    fi
+done < <(grep -v '^#' tests/scenario/planted.txt)
+
+echo "planted bugs: $found found, $missed missed"
+[ $missed -eq 0 ]
