@@ -15,15 +15,16 @@ found=0
 missed=0
 
 while read -r number scenario what; do
-    start=$(date +%s.%N)
+    start=$(date +%s%N)
     "$bg_sim" run "$scenario" --planted "$number" --seconds 120 --jobs 2 \
         --no-shrink --out "$out" >"$out/log" 2>&1
     status=$?
-    seconds=$(echo "$(date +%s.%N) - $start" | bc)
+    ms=$((($(date +%s%N) - start) / 1000000))
     oracle=$(sed -n 's/^oracle: *//p' "$out/log" | head -n 1)
     if [ $status -eq 1 ]; then
         found=$((found + 1))
-        printf '%2d  %6.1f s  %-9s %-12s %s\n' "$number" "$seconds" \
+        printf '%2d  %3d.%03d s  %-9s %-12s %s\n' "$number" \
+            $((ms / 1000)) $((ms % 1000)) \
             "$scenario" "$oracle" "$what"
     else
         missed=$((missed + 1))
