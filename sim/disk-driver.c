@@ -551,9 +551,11 @@ static int coroutine_fn sim_disk_block_status(BlockDriverState *bs,
                                               BlockExtent *ret)
 {
     BgSimDisk *disk = ((SimDiskNode *)bdrv_opaque(bs))->disk;
+    int64_t align = bdrv_request_alignment(bs);
     SimStore *store = &disk->store;
     int64_t first = sim_atom_first(store, io->offset);
     int64_t atoms;
+    int64_t bytes;
     bool zero;
 
     WITH_LOCK(&disk->lock) {
@@ -561,7 +563,15 @@ static int coroutine_fn sim_disk_block_status(BlockDriverState *bs,
                                    sim_atom_end(store, io->offset, io->bytes),
                                    &zero);
     }
-    ret->bytes = MIN(io->bytes, (first + atoms) * store->atom - io->offset);
+    bytes = MIN(io->bytes, (first + atoms) * store->atom - io->offset);
+    if (bytes % align) {
+        /* In whole units; one that is zero in part is data. */
+        bytes = zero ? bytes / align * align
+                     : MIN(io->bytes, (bytes + align - 1) / align * align);
+        zero &= bytes > 0;
+        bytes = bytes > 0 ? bytes : align;
+    }
+    ret->bytes = bytes;
     ret->map = io->offset;
     ret->file = bs;
     ret->status = BDRV_BLOCK_OFFSET_VALID |

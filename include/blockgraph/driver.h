@@ -137,7 +137,8 @@ struct BlockDriver {
     int64_t coroutine_fn (*getlength)(BlockDriverState *bs);
     /** Bytes that the node occupies in storage; negative errno. */
     int64_t coroutine_fn (*get_allocated_size)(BlockDriverState *bs);
-    /** Describe the first extent of @io (flags: BDRV_WANT_*). */
+    /** Describe the first extent of @io (flags: BDRV_WANT_*): at least one
+     * byte, in whole units of the node's request_alignment. */
     int coroutine_fn (*block_status)(BlockDriverState *bs, const BlockIO *io,
                                      BlockExtent *ret);
     /** Copy from this node: forward with bdrv_co_copy_range_from(). */
