@@ -11,6 +11,8 @@
 
 #include <errno.h>
 
+#define SECTOR 512
+
 static int engine_create(AioContext *ctx, void **ret_state, GError **errp)
 {
     *ret_state = NULL;
@@ -67,7 +69,9 @@ static void run_part(BgSim *sim, AioRequest *req)
     AioRequest part = *req;
     struct iovec first = req->iov[0];
 
-    first.iov_len = 1 + bgsim_draw(sim, "ring.short", first.iov_len);
+    /* Sectors are not torn. */
+    first.iov_len = SECTOR * (1 + bgsim_draw(sim, "ring.short",
+                                             first.iov_len / SECTOR));
     part.iov = &first;
     part.niov = 1;
     part.bytes = first.iov_len;
@@ -80,11 +84,12 @@ static bool engine_submit(AioContext *ctx, void *state, AioRequest *req)
     BgSim *sim = sim_world;
     FileRequest *r = g_new0(FileRequest, 1);
     bool transfer = req->op == AIO_OP_READV || req->op == AIO_OP_WRITEV;
-    int refusal = drawn_refusal(sim);
+    /* A sync is never refused: whether it may be repeated nobody knows. */
+    int refusal = req->op == AIO_OP_FDATASYNC ? 0 : drawn_refusal(sim);
 
     if (refusal) {
         req->result = -refusal;
-    } else if (transfer && req->iov[0].iov_len > 0 &&
+    } else if (transfer && req->iov[0].iov_len >= SECTOR &&
                !atomic_load(&sim->settling) &&
                bgsim_chance(sim, "ring.is-short", 30)) {
         run_part(sim, req);

@@ -19,6 +19,9 @@ static int coroutine_fn flush_driver(BlockDriverState *bs)
     if (!bs->drv->flush) {
         return 0;
     }
+    if (bs->drv->kind == BLOCK_DRIVER_FILTER && !bs->filtered) {
+        return 0; /* taken out of the graph: what it saw is others' business */
+    }
     if (bs->drv->kind == BLOCK_DRIVER_PROTOCOL &&
         (bs->open_flags & BDRV_O_NO_FLUSH)) {
         return 0;

@@ -288,6 +288,19 @@ START_TEST(the_super_block_follows_at_the_interval_and_at_close)
 }
 END_TEST
 
+START_TEST(a_log_that_is_taken_out_from_under_its_writer_is_complete)
+{
+    given("");
+    ck_assert_int_eq(blk_pwrite(blk, 0, 512, buf, 0), 0);
+    ck_assert_int_eq(bdrv_drop_filter(node, NULL), 0);
+    ck_assert_int_eq(blk_pwrite(blk, 512, 512, buf, 0), 0);
+    bdrv_unref(node);
+    node = NULL;
+    expect_log("W0+1 ");
+    done();
+}
+END_TEST
+
 START_TEST(a_node_that_only_reads_leaves_the_log_alone)
 {
     given("");
@@ -705,6 +718,8 @@ int main(void)
     PROMISE(tcase, the_disk_at_each_flush_comes_out_of_the_log);
     PROMISE(tcase, the_super_block_follows_at_the_interval_and_at_close);
     PROMISE(tcase, a_node_that_only_reads_leaves_the_log_alone);
+    PROMISE(tcase,
+            a_log_that_is_taken_out_from_under_its_writer_is_complete);
     PROMISE(tcase, an_old_log_is_continued);
     PROMISE(tcase, a_log_that_is_none_is_not_continued);
     PROMISE(tcase, a_log_of_holes_is_not_continued);
