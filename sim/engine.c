@@ -63,15 +63,29 @@ static int drawn_refusal(BgSim *sim)
                : refusals[bgsim_draw(sim, "ring.errno", 3)];
 }
 
+/*
+ * How many ends of sectors the first piece of @req has; 0 if it does not end
+ * with one: the rest of the piece is a request of its own, and a sector of a
+ * guest that has two requests is torn.
+ */
+static int64_t whole_sectors(const AioRequest *req)
+{
+    int64_t end = req->offset + (int64_t)req->iov[0].iov_len;
+
+    return end % SECTOR ? 0 : end / SECTOR - req->offset / SECTOR;
+}
+
 /* Run @req, of which the ring does only the first part. */
 static void run_part(BgSim *sim, AioRequest *req)
 {
     AioRequest part = *req;
     struct iovec first = req->iov[0];
 
-    /* Sectors are not torn. */
-    first.iov_len = SECTOR * (1 + bgsim_draw(sim, "ring.short",
-                                             first.iov_len / SECTOR));
+    /* It ends between two sectors, which are not torn. */
+    first.iov_len = SECTOR * (req->offset / SECTOR + 1 +
+                              bgsim_draw(sim, "ring.short",
+                                         whole_sectors(req))) -
+                    req->offset;
     part.iov = &first;
     part.niov = 1;
     part.bytes = first.iov_len;
@@ -89,7 +103,7 @@ static bool engine_submit(AioContext *ctx, void *state, AioRequest *req)
 
     if (refusal) {
         req->result = -refusal;
-    } else if (transfer && req->iov[0].iov_len >= SECTOR &&
+    } else if (transfer && whole_sectors(req) > 0 &&
                !atomic_load(&sim->settling) &&
                bgsim_chance(sim, "ring.is-short", 30)) {
         run_part(sim, req);

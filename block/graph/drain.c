@@ -16,10 +16,10 @@
  * D4  A section of a root covers that root for all its time, and what is above
  *     the node that the root has at the moment: the node may be exchanged, or
  *     go, inside the section.
- * D5  A node that opens or closes sends requests of its own.  They are counted
- *     like background work, and first wait until no section of others covers
- *     the node.  Sections that the same coroutine has begun do not hold it up:
- *     it would wait for itself.
+ * D5  A node that opens, closes or is reopened sends requests of its own.  They
+ *     are counted like background work, and first wait until no section of
+ *     others covers the node.  Sections that the same coroutine has begun do
+ *     not hold it up, and do not wait for it: it would wait for itself.
  */
 #include "block/graph/graph-int.h"
 
@@ -29,11 +29,21 @@ typedef struct DrainSection {
     ListHead link;         /* in graph->sections */
     BlockDriverState *bs;  /* of this node, held by the caller; or NULL */
     BlockRoot *root;       /* of this root, or NULL; both NULL: all nodes */
-    BlockRoot *own;        /* counts its beginner, so it is not waited for */
     CoOwner owner;         /* who has begun it */
     GPtrArray *roots;      /* BlockRoot *: what is closed */
     GPtrArray *nodes;      /* BlockDriverState *: whose drivers were told */
 } DrainSection;
+
+/* Background work, or the requests of a node that opens or closes. */
+struct BdrvWork {
+    BlockRoot root;
+    char *what;
+
+    /* Main context; of the node's own requests, see D5. */
+    bool own_counted;
+    unsigned own_ticket;
+    CoOwner owner;         /* who sends them */
+};
 
 /* --- covers --------------------------------------------------------------- */
 
@@ -171,6 +181,21 @@ void drain_graph_changed(BlockGraph *graph)
 
 /* --- sections ------------------------------------------------------------- */
 
+static bool same_owner(CoOwner a, CoOwner b)
+{
+    return a.co == b.co && a.life == b.life;
+}
+
+/* D5: whether @root counts only what the beginner of @section itself does. */
+static bool is_work_of_owner(const BlockRoot *root,
+                             const DrainSection *section)
+{
+    const BdrvWork *work = (const BdrvWork *)root; /* its first member */
+
+    return root->work_of && work->own_counted &&
+           same_owner(work->owner, section->owner);
+}
+
 static int64_t section_in_flight(DrainSection *section)
 {
     int64_t count = 0;
@@ -178,7 +203,7 @@ static int64_t section_in_flight(DrainSection *section)
     for (guint i = 0; i < section->roots->len; i++) {
         BlockRoot *root = g_ptr_array_index(section->roots, i);
 
-        if (root != section->own) {
+        if (!is_work_of_owner(root, section)) {
             count += root_in_flight(root);
         }
     }
@@ -210,9 +235,7 @@ static void coroutine_fn section_begin(BlockGraph *graph,
 
 static bool is_ours(const DrainSection *section)
 {
-    CoOwner self = coroutine_owner();
-
-    return section->owner.co == self.co && section->owner.life == self.life;
+    return same_owner(section->owner, coroutine_owner());
 }
 
 /* The newest section of @root and @bs, one of ours if there is one. */
@@ -282,15 +305,6 @@ bool bdrv_is_drained(const BlockDriverState *bs)
 
 /* --- background work of drivers ------------------------------------------- */
 
-struct BdrvWork {
-    BlockRoot root;
-    char *what;
-
-    /* Main context; of the requests of a node that opens or closes. */
-    bool own_counted;
-    unsigned own_ticket;
-};
-
 BdrvWork *bdrv_work_new(BlockDriverState *bs)
 {
     BdrvWork *work = block_aligned_alloc(_Alignof(BdrvWork), sizeof(*work));
@@ -329,17 +343,37 @@ static bool others_drain(const BlockDriverState *bs)
     return sections > 0;
 }
 
+static void own_count(BdrvWork *work)
+{
+    g_assert(!work->own_counted);
+    root_count(&work->root, &work->own_ticket);
+    work->own_counted = true;
+    work->owner = coroutine_owner();
+}
+
 void coroutine_fn drain_own_begin(BdrvWork *work, BlockDriverState *below)
 {
     BlockDriverState *bs = work->root.work_of;
 
-    g_assert(!work->own_counted);
     while (others_drain(bs) || (below && others_drain(below))) {
         co_queue_wait(&bs->graph->drain_waiters, NULL);
     }
-    /* No yield since: a section that begins now sees our count. */
-    root_count(&work->root, &work->own_ticket);
-    work->own_counted = true;
+    own_count(work); /* no yield since: a section that begins now sees it */
+}
+
+bool drain_own_try_begin(GPtrArray *works)
+{
+    for (guint i = 0; i < works->len; i++) {
+        const BdrvWork *work = g_ptr_array_index(works, i);
+
+        if (others_drain(work->root.work_of)) {
+            return false;
+        }
+    }
+    for (guint i = 0; i < works->len; i++) {
+        own_count(g_ptr_array_index(works, i));
+    }
+    return true;
 }
 
 void drain_own_end(BdrvWork *work)
@@ -348,14 +382,6 @@ void drain_own_end(BdrvWork *work)
         work->own_counted = false;
         root_leave(&work->root, work->own_ticket);
     }
-}
-
-void coroutine_fn drain_closing_begin(BdrvWork *work)
-{
-    BlockDriverState *bs = work->root.work_of;
-
-    section_begin(bs->graph,
-                  &(DrainSection){ .bs = bs, .own = &work->root });
 }
 
 void bdrv_work_end(BdrvWork *work, unsigned ticket)

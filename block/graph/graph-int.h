@@ -245,10 +245,11 @@ void coroutine_fn drain_own_begin(BdrvWork *work, BlockDriverState *below);
 void drain_own_end(BdrvWork *work);
 
 /**
- * bdrv_co_drained_begin() of the node of @work, which is inside
- * drain_own_begin() and is not waited for.
+ * drain_own_begin() for several nodes at once, or for none: false, when others
+ * have a section over one of @works (BdrvWork *).  Then wait for graph->
+ * drain_waiters and try again.
  */
-void coroutine_fn drain_closing_begin(BdrvWork *work);
+bool drain_own_try_begin(GPtrArray *works);
 
 /** Recompute what the drained sections cover; after any change of edges. */
 void drain_graph_changed(BlockGraph *graph);

@@ -467,7 +467,7 @@ static void coroutine_fn close_node(BlockDriverState *bs)
     drain_own_begin(work, NULL);
     /* No parent is left, so only background work can be in flight; the
      * section also keeps the driver from starting more. */
-    drain_closing_begin(work);
+    bdrv_co_drained_begin(bs);
     close_driver(bs);
     bdrv_drained_end(bs);
     drain_own_end(work);

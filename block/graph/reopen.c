@@ -536,15 +536,48 @@ static void collect_nodes(BdrvReopenQueue *queue, GPtrArray *nodes)
     }
 }
 
+/*
+ * Take the control lock at a moment when nobody else has drained a node of
+ * @queue: drivers flush and read while they get ready.  Who has drained it may
+ * want the lock, so it is not kept while waiting.  Those nested below are seen
+ * by the nodes above them: a section below covers what is above.
+ */
+static void coroutine_fn control_begin(BdrvReopenQueue *queue,
+                                       GPtrArray *works)
+{
+    BlockGraph *graph = queue->graph;
+
+    for (guint i = 0; i < queue->nodes->len; i++) {
+        ReopenNode *node = g_ptr_array_index(queue->nodes, i);
+
+        g_ptr_array_add(works, bdrv_work_new(node->state.bs));
+    }
+    for (;;) {
+        co_mutex_lock(&graph->control_lock);
+        if (drain_own_try_begin(works)) {
+            return;
+        }
+        co_mutex_unlock(&graph->control_lock);
+        co_queue_wait(&graph->drain_waiters, NULL);
+    }
+}
+
+static void control_work_free(void *opaque)
+{
+    drain_own_end(opaque);
+    bdrv_work_free(opaque);
+}
+
 int coroutine_fn bdrv_co_reopen_multiple(BdrvReopenQueue *queue,
                                          GError **errp)
 {
     BlockGraph *graph = queue->graph;
     g_autoptr(GPtrArray) drained = g_ptr_array_new();
     g_autoptr(GPtrArray) held = g_ptr_array_new();
+    GPtrArray *works = g_ptr_array_new_with_free_func(control_work_free);
     int ret;
 
-    co_mutex_lock(&graph->control_lock);
+    control_begin(queue, works);
     ret = plan_children(queue, errp);
     if (ret == 0) {
         collect_nodes(queue, drained);
@@ -557,6 +590,7 @@ int coroutine_fn bdrv_co_reopen_multiple(BdrvReopenQueue *queue,
         }
     }
     co_mutex_unlock(&graph->control_lock);
+    g_ptr_array_unref(works);
     queue_take_refs(queue, held);
     for (guint i = 0; i < held->len; i++) {
         bdrv_co_unref(g_ptr_array_index(held, i));

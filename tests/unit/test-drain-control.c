@@ -315,6 +315,52 @@ START_TEST(a_section_of_all_and_a_tree_that_opens_do_not_wait_in_a_circle)
 }
 END_TEST
 
+static void coroutine_fn reopen_entry(void *opaque)
+{
+    Control *c = opaque;
+    BdrvReopenQueue *queue = bdrv_reopen_queue_new(graph);
+
+    bdrv_reopen_queue_add(queue, c->bs, opts(c->options), true);
+    c->ret = bdrv_co_reopen_multiple(queue, NULL);
+    c->done = true;
+}
+
+START_TEST(a_reopen_comes_after_the_sections_of_others)
+{
+    BlockDriverState *top = open_ok("pass,node-name=top,file=disk");
+    BlockBackend *writer = backend_ok("writer", top, WRITE, ALL);
+    Control c = { .bs = top, .options = "driver=pass,read-only=on" };
+    Section s, late;
+
+    ck_assert_int_eq(blk_pwrite(writer, 0, 1, "x", 0), 0);
+    blk_unref(writer);
+    section_start(&s, disk);
+    start(&c, reopen_entry);
+    ck_assert(!c.done);
+    ck_assert_uint_eq(mem->count[MEM_FLUSH], 0);
+    mem->hold[MEM_FLUSH] = true;
+    bdrv_drained_end(disk);
+    settle();
+    section_start(&late, disk); /* waits for the flush of the reopen */
+    settle();
+    ck_assert(!c.done && !late.begun);
+    mem->hold[MEM_FLUSH] = false;
+    settle();
+    ck_assert(c.done && c.ret == 0 && late.begun);
+    bdrv_drained_end(disk);
+    bdrv_unref(top);
+}
+END_TEST
+
+START_TEST(a_node_is_reopened_inside_a_section_of_its_own)
+{
+    bdrv_drained_begin(disk);
+    ck_assert_int_eq(bdrv_reopen(disk, opts("driver=mem,detect-zeroes=on"),
+                                 NULL), 0);
+    bdrv_drained_end(disk);
+}
+END_TEST
+
 static void coroutine_fn two_sections_entry(void *opaque)
 {
     Control *c = opaque;
@@ -361,6 +407,8 @@ int main(void)
     PROMISE(tcase, a_section_waits_for_what_a_node_that_opens_has_sent);
     PROMISE(tcase,
             a_section_of_all_and_a_tree_that_opens_do_not_wait_in_a_circle);
+    PROMISE(tcase, a_reopen_comes_after_the_sections_of_others);
+    PROMISE(tcase, a_node_is_reopened_inside_a_section_of_its_own);
     PROMISE(tcase, each_ends_its_own_section);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
