@@ -131,14 +131,48 @@ static const char *first_child_key(const BlockOptions *options)
     return "file";
 }
 
-static bool has_child_to(BlockDriverState *bs, BlockDriverState *below)
+/*
+ * The child of @node whose place it takes, or NULL: @bs, or a filter that went
+ * in between since @node was opened, which moved our edge up with all others.
+ */
+static BlockDriverState *insertion_point(BlockDriverState *node,
+                                         BlockDriverState *bs)
 {
-    LIST_FOREACH(link, &bs->children) {
-        if (LIST_ENTRY(link, BdrvChild, parent_link)->bs == below) {
-            return true;
+    LIST_FOREACH(link, &node->children) {
+        BlockDriverState *at = LIST_ENTRY(link, BdrvChild, parent_link)->bs;
+        BlockDriverState *below = at;
+
+        while (below != bs && below->filtered) {
+            below = below->filtered->bs;
+        }
+        if (below == bs) {
+            return at;
         }
     }
-    return false;
+    return NULL;
+}
+
+/* @node, which is open above @bs, gets the parents of what it is above of. */
+static int coroutine_fn insert_opened(BlockDriverState *node,
+                                      BlockDriverState *bs, GError **errp)
+{
+    BlockDriverState *at = insertion_point(node, bs);
+    int ret;
+
+    if (!at) {
+        return block_error(errp, EINVAL, "Node '%s' does not have node '%s' as "
+                           "a child, so it cannot be inserted above it",
+                           node->node_name, bs->node_name);
+    }
+    bdrv_ref(at);
+    drain_both(at, node);
+    ret = check_length(at, node, errp);
+    if (ret == 0) {
+        ret = replace_node_drained(at, node, errp);
+    }
+    end_both(at, node);
+    bdrv_co_unref(at);
+    return ret;
 }
 
 int coroutine_fn bdrv_co_insert_node(BlockDriverState *bs,
@@ -162,17 +196,8 @@ int coroutine_fn bdrv_co_insert_node(BlockDriverState *bs,
     if (!node) {
         ret = -block_error_code(error);
         g_propagate_error(errp, error);
-    } else if (!has_child_to(node, bs)) {
-        ret = block_error(errp, EINVAL, "Node '%s' does not have node '%s' as "
-                          "a child, so it cannot be inserted above it",
-                          node->node_name, bs->node_name);
     } else {
-        drain_both(bs, node);
-        ret = check_length(bs, node, errp);
-        if (ret == 0) {
-            ret = replace_node_drained(bs, node, errp);
-        }
-        end_both(bs, node);
+        ret = insert_opened(node, bs, errp);
     }
     co_mutex_unlock(&graph->control_lock);
     if (ret < 0) {

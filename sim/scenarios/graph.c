@@ -12,6 +12,7 @@
 
 #define DISKS_MAX 2
 #define FILTERS_MAX 4
+#define FILTER_SLOTS (2 * FILTERS_MAX)
 #define DISK_BYTES (32 * 1024)
 
 typedef struct Disk {
@@ -25,7 +26,7 @@ typedef struct Disk {
 typedef struct Graph {
     Disk disks[DISKS_MAX];
     unsigned nr_disks;
-    BlockDriverState *filters[FILTERS_MAX];
+    BlockDriverState *filters[FILTER_SLOTS]; /* the first are used by choice */
     ThrottleGroup *group;
     unsigned changes;     /* control operations under way */
     uint64_t epoch;       /* counts their begins and ends */
@@ -172,6 +173,9 @@ static void coroutine_fn filter_out(BgSim *sim, Graph *s,
         bgsim_violation(sim, "drop", "%s", error->message);
     }
     check_unchanged(sim, s, &b, "a removal");
+    while (*slot) {
+        slot++; /* taken meanwhile */
+    }
     *slot = filter;
 }
 
@@ -190,8 +194,9 @@ static void coroutine_fn change_by_filter(BgSim *sim, Graph *s, Disk *d)
 
         filter_in(sim, s, d, &filter);
         /* While it went in somebody may have filled the slot. */
-        if (filter && *slot) {
-            filter_out(sim, s, &filter);
+        while (filter && *slot) {
+            slot++;
+            g_assert(slot < s->filters + FILTER_SLOTS);
         }
         if (filter) {
             *slot = filter;
@@ -457,7 +462,7 @@ static void graph_verify(BgSim *sim, void *state)
     Graph *s = state;
 
     scenario_check_rest(sim);
-    for (unsigned i = 0; i < FILTERS_MAX; i++) {
+    for (unsigned i = 0; i < FILTER_SLOTS; i++) {
         if (s->filters[i]) {
             bdrv_drop_filter(s->filters[i], NULL);
             bdrv_unref(s->filters[i]);

@@ -315,6 +315,41 @@ START_TEST(a_section_of_all_and_a_tree_that_opens_do_not_wait_in_a_circle)
 }
 END_TEST
 
+static void coroutine_fn insert_entry(void *opaque)
+{
+    Control *c = opaque;
+    BlockDriverState *node = NULL;
+
+    c->ret = bdrv_co_insert_node(disk, opts(c->options), &node, NULL);
+    c->bs = node;
+    c->done = true;
+}
+
+START_TEST(two_filters_go_in_above_one_node_at_once)
+{
+    BlockBackend *guest = backend_ok("guest", disk, READ | WRITE, ALL);
+    Control slow = { .options = "reader" };
+    Control fast = { .options = "pass" };
+
+    mem->hold[MEM_READ] = true;
+    start(&slow, insert_entry);
+    start(&fast, insert_entry);
+    ck_assert(!slow.done && !fast.done); /* it drains the other's open */
+    mem->hold[MEM_READ] = false;
+    settle();
+    ck_assert(slow.done && slow.ret == 0 && fast.done && fast.ret == 0);
+    ck_assert_ptr_ne(blk_bs(guest), disk);
+    ck_assert_ptr_eq(bdrv_skip_filters(blk_bs(guest)), disk);
+    ck_assert_int_eq(blk_pwrite(guest, 0, 1, "x", 0), 0);
+    ck_assert_int_eq(bdrv_drop_filter(slow.bs, NULL), 0);
+    ck_assert_int_eq(bdrv_drop_filter(fast.bs, NULL), 0);
+    ck_assert_ptr_eq(blk_bs(guest), disk);
+    bdrv_unref(slow.bs);
+    bdrv_unref(fast.bs);
+    blk_unref(guest);
+}
+END_TEST
+
 static void coroutine_fn reopen_entry(void *opaque)
 {
     Control *c = opaque;
@@ -407,6 +442,7 @@ int main(void)
     PROMISE(tcase, a_section_waits_for_what_a_node_that_opens_has_sent);
     PROMISE(tcase,
             a_section_of_all_and_a_tree_that_opens_do_not_wait_in_a_circle);
+    PROMISE(tcase, two_filters_go_in_above_one_node_at_once);
     PROMISE(tcase, a_reopen_comes_after_the_sections_of_others);
     PROMISE(tcase, a_node_is_reopened_inside_a_section_of_its_own);
     PROMISE(tcase, each_ends_its_own_section);
