@@ -40,7 +40,7 @@ typedef struct Graph {
  * meanwhile nothing can be said.
  */
 typedef struct Before {
-    char *dump;
+    char *dump; /* NULL: others were at work already */
     uint64_t epoch;
 } Before;
 
@@ -48,6 +48,12 @@ static Before before(BgSim *sim, Graph *s)
 {
     return (Before){ s->changes == 1 ? bgsim_graph_dump(sim) : NULL,
                      s->epoch };
+}
+
+/* Whether nothing but this operation can be why it was refused. */
+static bool was_alone(const Graph *s, const Before *b)
+{
+    return !s->faults && b->dump && b->epoch == s->epoch;
 }
 
 static void check_unchanged(BgSim *sim, Graph *s, Before *b, const char *what)
@@ -150,7 +156,7 @@ static void coroutine_fn filter_in(BgSim *sim, Graph *s, Disk *d,
         g_free(b.dump);
         return;
     }
-    if (!s->faults) {
+    if (was_alone(s, &b)) {
         bgsim_violation(sim, "insert", "%s", error->message);
     }
     check_unchanged(sim, s, &b, "an insertion");
@@ -169,7 +175,7 @@ static void coroutine_fn filter_out(BgSim *sim, Graph *s,
         g_free(b.dump);
         return;
     }
-    if (!s->faults) {
+    if (was_alone(s, &b)) {
         bgsim_violation(sim, "drop", "%s", error->message);
     }
     check_unchanged(sim, s, &b, "a removal");
@@ -230,7 +236,7 @@ static void coroutine_fn change_by_reopen(BgSim *sim, Graph *s, Disk *d)
         g_free(b.dump);
         return;
     }
-    if (!s->faults) {
+    if (was_alone(s, &b)) {
         bgsim_violation(sim, "reopen", "%s", error->message);
     }
     check_unchanged(sim, s, &b, "a reopen");
