@@ -6,6 +6,12 @@
 
 const BgSimScenario *const bgsim_builtin_scenarios[] = {
     &scenario_smoke,
+    &scenario_raw,
+    &scenario_graph,
+    &scenario_crash,
+    &scenario_stop,
+    &scenario_file,
+    &scenario_speed,
     &scenario_canary,
     NULL,
 };
