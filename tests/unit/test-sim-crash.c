@@ -816,6 +816,80 @@ START_TEST(an_atom_is_never_torn)
 }
 END_TEST
 
+typedef struct Race {
+    bool flush_ended, write_ended, write_ended_first;
+} Race;
+
+static void coroutine_fn race_flush(BgSim *world, void *opaque)
+{
+    Race *race = opaque;
+
+    ck_assert_int_eq(blk_co_flush(blk), 0);
+    race->flush_ended = true;
+    race->write_ended_first = race->write_ended;
+}
+
+static void coroutine_fn race_write(BgSim *world, void *opaque)
+{
+    flight_entry(world, (void *)"1B");
+    ((Race *)opaque)->write_ended = true;
+}
+
+/* A flush that began before a write ended promises nothing for it. */
+START_TEST(a_flush_covers_only_what_ended_before_it)
+{
+    unsigned cases = 0;
+
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        Race race = { false, false, false };
+
+        given_seed(seed, NULL);
+        put(0, "A", 0);
+        bgsim_spawn(sim, "flush", NULL, race_flush, &race);
+        bgsim_spawn(sim, "write", NULL, race_write, &race);
+        ck_assert(bgsim_run(sim, -1, NULL));
+        expect_cut("A--- AB--");
+        cases += race.write_ended_first;
+        done();
+    }
+    ck_assert_uint_gt(cases, 5);
+}
+END_TEST
+
+static void coroutine_fn read_entry(BgSim *world, void *opaque)
+{
+    uint8_t buf[SECTORS * 512];
+
+    ck_assert_int_eq(blk_co_pread(blk, 0, sizeof(buf), buf, 0), 0);
+    show(opaque, buf, SECTORS);
+}
+
+/* Nor is what a read has seen on its way gone from the game. */
+START_TEST(what_was_seen_of_a_write_in_flight_may_still_be_lost)
+{
+    BgSimDiskConfig torn = { .size = SECTORS * 512,
+                             .torn_read_permille = 500 };
+    unsigned mixed = 0;
+
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        char text[SECTORS + 1] = "";
+
+        given_seed(seed, &torn);
+        bgsim_spawn(sim, "flight", NULL, flight_entry, (void *)"0XY");
+        bgsim_spawn(sim, "read", NULL, read_entry, text);
+        while (!text[0]) {
+            bgsim_step(sim);
+        }
+        mixed += strcmp(text, "X---") == 0 || strcmp(text, "-Y--") == 0;
+        expect_cut("---- X--- -Y-- XY--");
+        ck_assert(bgsim_run(sim, -1, NULL));
+        expect_cut("---- X--- -Y-- XY--");
+        done();
+    }
+    ck_assert_uint_gt(mixed, 2);
+}
+END_TEST
+
 START_TEST(a_flush_that_failed_and_forgot_never_makes_it_stable)
 {
     BgSimDiskConfig config = { .size = SECTORS * 512,
@@ -857,6 +931,8 @@ int main(void)
     PROMISE(tcase, a_second_cut_comes_by_itself_when_asked_for);
     PROMISE(tcase, all_disks_are_cut_at_one_moment);
     PROMISE(tcase, an_atom_is_never_torn);
+    PROMISE(tcase, a_flush_covers_only_what_ended_before_it);
+    PROMISE(tcase, what_was_seen_of_a_write_in_flight_may_still_be_lost);
     PROMISE(tcase, a_flush_that_failed_and_forgot_never_makes_it_stable);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
