@@ -33,9 +33,9 @@ typedef struct BgSimDiskConfig {
     uint32_t atom;              /* what a power cut does not tear; 0: 512 */
     uint32_t request_alignment; /* power of two; 0: 512 */
     uint32_t max_transfer;      /* bytes; 0: no limit */
-    bool grows;                 /* a file: writes and truncate change the size */
-    bool empty;                 /* begins with a size of 0, whatever @size says */
-    bool dirty_start;           /* never-written atoms read as noise, not zero */
+    bool grows;                 /* a file: writes, truncate change the size */
+    bool empty;                 /* begins with size 0, whatever @size says */
+    bool dirty_start;           /* never-written atoms are noise, not zero */
     bool no_zero_write;         /* pwrite_zeroes: -ENOTSUP */
     bool no_fua;                /* FUA is left to the core */
     bool lying_flush;           /* says 0 and does nothing; to test tests */
