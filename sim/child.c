@@ -55,6 +55,9 @@ static void begin_child(int err_fd, pid_t parent)
     if (getppid() != parent) {
         _exit(0);  /* the parent died before the line above */
     }
+    /* What our program does on them is not for its children. */
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
     if (err_fd >= 0) {
         dup2(err_fd, STDERR_FILENO);
         close(err_fd);

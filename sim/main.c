@@ -13,7 +13,7 @@
 #include "config.h"
 
 #define SEEDS_DEFAULT 1000
-#define FAILURES_MAX 100
+#define FAILURES_MAX 1000
 
 enum { EXIT_WELL, EXIT_FAILED, EXIT_USAGE };
 
@@ -34,6 +34,8 @@ typedef struct Options {
     double timeout;
     int jobs;
     int planted;
+    int failures;
+    gboolean no_shrink;
     gboolean threads;
     gboolean report;
     gboolean check_determinism;
@@ -123,7 +125,8 @@ static SimReport report_of(const Options *o)
 {
     return (SimReport){ .out = stdout, .dir = o->out, .program = o->program,
                         .timeout_ns = to_ns(o->timeout),
-                        .strategy = o->strategy, .threads = o->threads };
+                        .strategy = o->strategy, .threads = o->threads,
+                        .no_shrink = o->no_shrink };
 }
 
 static SimBatch batch_of(const Options *o)
@@ -141,7 +144,7 @@ static SimBatch batch_of(const Options *o)
         .strategy = o->strategy,
         .threads = o->threads,
         .check_determinism = o->check_determinism,
-        .max_failures = FAILURES_MAX,
+        .max_failures = o->failures,
     };
 }
 
@@ -161,7 +164,7 @@ static int run(Options *o, bool tables)
         sim_stats_print(&result.stats, stdout);
     }
     sim_report_batch(&report, &batch, &result);
-    if (result.failures->len >= FAILURES_MAX) {
+    if (result.failures->len >= batch.max_failures) {
         printf("stopped early, after %u failures\n", result.failures->len);
     }
     printf("%" PRIu64 " passed, %u failed\n", result.passed,
@@ -397,6 +400,9 @@ static int parse_options(Options *o, int *argc, char ***argv)
         { "report", 0, 0, G_OPTION_ARG_NONE, &o->report, "print all tables", NULL },
         { "check-determinism", 0, 0, G_OPTION_ARG_NONE, &o->check_determinism,
           "run each seed twice, at other addresses", NULL },
+        { "failures", 0, 0, G_OPTION_ARG_INT, &o->failures, "stop after so many", "N" },
+        { "no-shrink", 0, 0, G_OPTION_ARG_NONE, &o->no_shrink,
+          "only say what has failed", NULL },
         { "scenario", 0, 0, G_OPTION_ARG_STRING, &o->scenario, "of one run", "NAME" },
         { "timeout", 0, 0, G_OPTION_ARG_DOUBLE, &o->timeout,
           "real seconds that a run may take", "S" },
@@ -432,7 +438,8 @@ static int check_options(Options *o)
                            o->seed_text);
     }
     if (o->seeds < 0 || o->seconds < 0 || o->timeout < 0 || o->jobs < 1 ||
-        o->planted < 0) {
+        o->planted < 0 ||
+        o->failures < 1) {
         return usage_error("a number is out of range");
     }
     if (!bgsim_plant(o->planted)) {
@@ -465,7 +472,7 @@ int bgsim_main(int argc, char **argv, const BgSimScenario *const *scenarios)
     g_autofree char **words = g_memdup2(arguments,
                                         (argc + 1) * sizeof(*words));
     char **rest = words;
-    Options o = { .all = scenarios, .jobs = 1,
+    Options o = { .all = scenarios, .jobs = 1, .failures = FAILURES_MAX,
                   .program = argc > 0 ? argv[0] : "bg-sim" };
     int ret;
 

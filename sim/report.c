@@ -10,6 +10,9 @@
 #include "config.h"
 #include "util/sim-mutant.h"
 
+/* How many seeds of one failure are named. */
+#define LISTED_MAX 20
+
 /* --- one failure ---------------------------------------------------------- */
 
 static unsigned planted(void)
@@ -43,7 +46,7 @@ static void print_replay(const SimReport *report, const SimFailure *failure)
 {
     g_autofree char *options = tell_options(report);
 
-    fprintf(report->out, "  replay: %s replay --scenario %s --seed %" PRIu64
+    fprintf(report->out, "replay: %s replay --scenario %s --seed %" PRIu64
             "%s\n", report->program, failure->scenario->name,
             failure->result.seed, options);
 }
@@ -78,11 +81,11 @@ static void store(const SimReport *report, const SimHow *how,
 
     if (g_mkdir_with_parents(report->dir, 0777) < 0 ||
         sim_regress_save(how, shrunk, path, &error) < 0) {
-        fprintf(report->out, "  not stored: %s\n",
+        fprintf(report->out, "not stored: %s\n",
                 error ? error->message : "the directory cannot be made");
         return;
     }
-    fprintf(report->out, "  stored: %s replay %s", report->program, path);
+    fprintf(report->out, "stored: %s replay %s", report->program, path);
     if (planted()) {
         fprintf(report->out, " --planted %u", planted());
     }
@@ -99,11 +102,11 @@ static void shrink_and_store(const SimReport *report,
 
     sim_shrink(&how, report->timeout_ns, &report->budget, &shrunk);
     if (!shrunk.tape) {
-        fprintf(report->out, "  not shrunk: alone, the run %s\n",
+        fprintf(report->out, "not shrunk: alone, the run %s\n",
                 shrunk.result.failed ? "leaves no tape" : "does not fail");
         return;
     }
-    fprintf(report->out, "  shrunk: %zu choices of %zu are left, after %u "
+    fprintf(report->out, "shrunk: %zu choices of %zu are left, after %u "
             "candidates in %.2f s\n", shrunk.choices, shrunk.choices_before,
             shrunk.candidates, shrunk.real_ns / 1e9);
     if (report->dir) {
@@ -135,17 +138,18 @@ void sim_report_failure(const SimReport *report, const SimFailure *failure)
     const BgSimResult *r = &failure->result;
 
     fprintf(report->out, "\nFAILED: scenario '%s', seed %" PRIu64
-            ", strategy %s, library %s\n  %s: %s\n", failure->scenario->name,
-            r->seed, sim_strategy_name(r->strategy), BLOCKGRAPH_VERSION,
-            r->oracle, r->message);
+            ", strategy %s, library %s\noracle: %s\nmessage: %s\n",
+            failure->scenario->name, r->seed, sim_strategy_name(r->strategy),
+            BLOCKGRAPH_VERSION, r->oracle, r->message);
     if (!report->threads) {
-        fprintf(report->out, "  at step %" PRIu64 ", trace hash %016" PRIx64
+        fprintf(report->out, "at step %" PRIu64 ", trace hash %016" PRIx64
                 ", tape of %zu choices\n", r->steps, r->trace_hash,
                 length_of(report, failure));
     }
     print_replay(report, failure);
     /* A run that differs from itself, or with real threads, has no tape. */
-    if (!report->threads && strcmp(r->oracle, "determinism") != 0) {
+    if (!report->threads && !report->no_shrink &&
+        strcmp(r->oracle, "determinism") != 0) {
         shrink_and_store(report, failure);
     }
     fflush(report->out);
@@ -169,25 +173,42 @@ static bool is_known(const SimBatchResult *result, guint i)
     return false;
 }
 
+/* "and so did seeds 3 8 17 ... of scenario 'x'". */
+static void list_like(const SimReport *report, const SimBatchResult *result,
+                      guint i)
+{
+    const SimFailure *first = &g_array_index(result->failures, SimFailure, i);
+    unsigned n = 0;
+
+    for (guint j = i + 1; j < result->failures->len; j++) {
+        const SimFailure *it = &g_array_index(result->failures, SimFailure, j);
+
+        if (it->scenario == first->scenario &&
+            sim_same_failure(&it->result, &first->result)) {
+            if (n == 0) {
+                fprintf(report->out, "also failed so, seeds:");
+            }
+            if (n++ < LISTED_MAX) {
+                fprintf(report->out, " %" PRIu64, it->result.seed);
+            }
+        }
+    }
+    if (n > LISTED_MAX) {
+        fprintf(report->out, " and %u more", n - LISTED_MAX);
+    }
+    if (n > 0) {
+        fputc('\n', report->out);
+    }
+}
+
 static void report_failures(const SimReport *report,
                             const SimBatchResult *result)
 {
     for (guint i = 0; i < result->failures->len; i++) {
-        const SimFailure *failure =
-            &g_array_index(result->failures, SimFailure, i);
-
         if (!is_known(result, i)) {
-            sim_report_failure(report, failure);
-        }
-    }
-    for (guint i = 0; i < result->failures->len; i++) {
-        const SimFailure *failure =
-            &g_array_index(result->failures, SimFailure, i);
-
-        if (is_known(result, i)) {
-            fprintf(report->out, "failed like one above: scenario '%s', seed "
-                    "%" PRIu64 "\n", failure->scenario->name,
-                    failure->result.seed);
+            sim_report_failure(report, &g_array_index(result->failures,
+                                                      SimFailure, i));
+            list_like(report, result, i);
         }
     }
 }

@@ -340,6 +340,7 @@ typedef struct SimReport {
     int64_t timeout_ns;
     BgSimStrategy strategy;
     bool threads;
+    bool no_shrink;
     SimShrinkBudget budget;
 } SimReport;
 

@@ -237,14 +237,14 @@ int tape_parse_line(Tape *tape, const char *line, GError **errp)
     g_autofree char *label = g_uri_unescape_string(words[0], NULL);
     g_autoptr(GArray) group = g_array_new(FALSE, FALSE, sizeof(TapeEntry));
     TapeStream *stream;
-    guint64 repeat;
+    guint64 repeat = 1;
 
+    if (n > 1 && take_repeat(words, &n, &repeat, errp) < 0) {
+        return -EINVAL;
+    }
     if (!label || !label[0] || n < 2) {
         return block_error(errp, EINVAL,
                            "a label and its choices are wanted");
-    }
-    if (take_repeat(words, &n, &repeat, errp) < 0) {
-        return -EINVAL;
     }
     for (guint i = 1; i < n; i++) {
         TapeEntry entry = { .in_group = i > 1 };
