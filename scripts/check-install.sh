@@ -6,8 +6,9 @@
 #     check-install.sh BUILD_DIR [--update-abi]
 #
 # Every installed header compiles alone, as C11 and as C++; the examples build
-# through pkg-config and run; the exported symbols are those of abi.txt.  With
-# --update-abi, that list is written anew instead: for symbols that were added.
+# through pkg-config and run, and so does a scenario; the exported symbols are
+# those of abi.txt and abi-sim.txt.  With --update-abi, these lists are written
+# anew instead: for symbols that were added.
 # A symbol that was released is never removed.
 set -eu
 
@@ -25,10 +26,10 @@ fail() {
 
 DESTDIR=$stage meson install -C "$build" --no-rebuild --quiet >/dev/null
 
-# The prefix in the file is that of a real install, so it must be moved.
+# The prefix in the files is that of a real install, so it must be moved.
 pc=$(find "$stage" -name blockgraph.pc)
 root=${pc%/lib/*}
-sed -i "s|^prefix=.*|prefix=$root|" "$pc"
+sed -i "s|^prefix=.*|prefix=$root|" "$pc" "${pc%.pc}-sim.pc"
 PKG_CONFIG_PATH=$(dirname "$pc")
 export PKG_CONFIG_PATH
 cflags=$(pkg-config --cflags blockgraph)
@@ -67,18 +68,76 @@ done
 "$root/bin/bg-io" -f raw "$stage/disk.img" -c 'write -q -P 1 0 512' \
     -c 'read -q -P 1 0 512' || fail "bg-io: run"
 
-echo "- exported symbols"
-nm -D --defined-only "$LD_LIBRARY_PATH/libblockgraph.so" |
-    sed -n 's/.* [A-Z] \([a-z][A-Za-z0-9_]*\)\(@.*\)\{0,1\}$/\1/p' |
-    LC_ALL=C sort >"$stage/abi.txt"
-if [ "${2-}" = --update-abi ]; then
-    cp "$stage/abi.txt" "$source/scripts/abi.txt"
-fi
-LC_ALL=C comm -3 "$source/scripts/abi.txt" "$stage/abi.txt" >"$stage/changes"
-sed -n 's/^\([a-z].*\)/removed: \1/p; s/^\t\(.*\)/added: \1/p' \
-    "$stage/changes"
-if [ -s "$stage/changes" ]; then
-    fail "the exported symbols are not those of scripts/abi.txt" \
-        "(added ones: run this with --update-abi)"
-fi
+echo "- a simulated world"
+cat >"$stage/scenario.c" <<'EOF'
+#include <blockgraph/sim-gen.h>
+
+static void coroutine_fn guest(BgSim *sim, void *opaque)
+{
+    if (blk_co_pwrite_zeroes(opaque, 0, 4096, 0) < 0) {
+        bgsim_violation(sim, "guest", "a write has failed");
+    }
+}
+
+static void setup(BgSim *sim, void *state)
+{
+    BlockPerm perm = { BLK_PERM_WRITE, BLK_PERM_ALL };
+    BlockBackend *blk = blk_new(bgsim_graph(sim), "guest", &perm);
+    BlockDriverState *bs = bdrv_open(
+        bgsim_graph(sim), block_options_parse_keyval("null-co", "driver",
+                                                     NULL), NULL);
+
+    blk_insert_bs(blk, bs, NULL);
+    bdrv_unref(bs);
+    bgsim_spawn(sim, "guest", bgsim_thread(sim, "iothread"), guest, blk);
+    *(BlockBackend **)state = blk;
+}
+
+static void verify(BgSim *sim, void *state)
+{
+    blk_unref(*(BlockBackend **)state);
+}
+
+static const BgSimScenario scenario = {
+    .name = "stranger",
+    .state_size = sizeof(BlockBackend *),
+    .setup = setup,
+    .verify = verify,
+};
+static const BgSimScenario *const scenarios[] = { &scenario, NULL };
+
+int main(int argc, char **argv)
+{
+    return bgsim_main(argc, argv, scenarios);
+}
+EOF
+# shellcheck disable=SC2046
+"$cc" -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers \
+    -Werror "$stage/scenario.c" -o "$stage/scenario" \
+    $(pkg-config --cflags --libs blockgraph-sim) || fail "a scenario: build"
+timeout 60 "$stage/scenario" run --seeds 100 >"$stage/out" ||
+    { cat "$stage/out"; fail "a scenario: run"; }
+timeout 60 "$root/bin/bg-sim" run smoke --seeds 20 >"$stage/out" ||
+    { cat "$stage/out"; fail "bg-sim: run"; }
+
+# check_symbols LIBRARY LIST [--update-abi]: what it exports is in the list.
+check_symbols() {
+    echo "- exported symbols of $1"
+    nm -D --defined-only "$LD_LIBRARY_PATH/$1" |
+        sed -n 's/.* [A-Z] \([a-z][A-Za-z0-9_]*\)\(@.*\)\{0,1\}$/\1/p' |
+        LC_ALL=C sort >"$stage/abi.txt"
+    if [ "${3-}" = --update-abi ]; then
+        cp "$stage/abi.txt" "$source/scripts/$2"
+    fi
+    LC_ALL=C comm -3 "$source/scripts/$2" "$stage/abi.txt" >"$stage/changes"
+    sed -n 's/^\([a-z].*\)/removed: \1/p; s/^\t\(.*\)/added: \1/p' \
+        "$stage/changes"
+    if [ -s "$stage/changes" ]; then
+        fail "the exported symbols of $1 are not those of scripts/$2" \
+            "(added ones: run this with --update-abi)"
+    fi
+}
+
+check_symbols libblockgraph.so abi.txt "${2-}"
+check_symbols libblockgraph-sim.so abi-sim.txt "${2-}"
 exit $failed

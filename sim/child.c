@@ -60,6 +60,7 @@ static void begin_child(int err_fd, pid_t parent)
     signal(SIGINT, SIG_DFL);
     if (err_fd >= 0) {
         dup2(err_fd, STDERR_FILENO);
+        dup2(err_fd, STDOUT_FILENO);
         close(err_fd);
     }
 }

@@ -185,7 +185,7 @@ void sim_tried_clear(SimTried *tried);
 
 /* --- child.c -------------------------------------------------------------- */
 
-/** A child process whose standard error is kept. */
+/** A child process; what it prints is kept. */
 typedef struct SimChild {
     pid_t pid;        /* 0: none */
     int pidfd;        /* readable when it has ended; -1: not known */

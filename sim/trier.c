@@ -30,6 +30,7 @@ struct SimTrier {
     Area *area;
     SimChild child;
     int fd;                 /* our end of the line to the child */
+    int out_fd;             /* our standard output; -1: nothing to print */
 
     /* In the child. */
     GPtrArray *made;        /* decisions, recorded */
@@ -47,17 +48,22 @@ SimTrier *sim_trier_new(const SimHow *how, const SimTrierConfig *config)
         trier->config.timeout_ns = SIM_TIMEOUT_DEFAULT_NS;
     }
     trier->area = sim_shared_new(sizeof(Area));
+    trier->out_fd = config->explain ? dup(STDOUT_FILENO) : -1;
     return trier;
 }
 
 /* --- the child ------------------------------------------------------------ */
 
-static void print_trace(BgSim *sim)
+/* The standard output of the child is not that of the program. */
+static void print_trace(const SimTrier *trier, BgSim *sim)
 {
     g_autofree char *text = sim_trace_text(sim, G_MAXUINT);
+    FILE *out = fdopen(dup(trier->out_fd), "w");
 
-    fputs(text, stdout);
-    fflush(stdout);
+    if (out) {
+        fputs(text, out);
+        fclose(out);
+    }
 }
 
 /* Before the world ends, or the process. */
@@ -81,7 +87,7 @@ static void publish(BgSim *sim, void *opaque)
     g_strlcpy(area->notes, trier->notes->str, NOTES_BYTES);
     area->tape_bytes = tape_pack(sim->tape, true, area->tape, TAPE_BYTES);
     if (trier->config.explain) {
-        print_trace(sim);
+        print_trace(trier, sim);
     }
 }
 
@@ -231,5 +237,8 @@ void sim_trier_free(SimTrier *trier)
         }
     }
     sim_shared_free(trier->area, sizeof(Area));
+    if (trier->out_fd >= 0) {
+        close(trier->out_fd);
+    }
     g_free(trier);
 }
