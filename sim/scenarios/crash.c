@@ -5,7 +5,15 @@
  */
 #include "sim/scenarios/scenarios.h"
 
+#include <errno.h>
+#include <string.h>
+
 #define CRASH_BYTES (16 * 1024)
+#define REWRITE_BYTES 4096
+
+static const BgSimCrashConfig crash_config = {
+    .all_below = 256, .sample = 64, .second_every = 8,
+};
 
 typedef struct Crash {
     BlockDriverState *bs;
@@ -13,7 +21,29 @@ typedef struct Crash {
     BgSimModel *model;
 } Crash;
 
-/* Open what the power cut left, read all of it, write, flush, read again. */
+/*
+ * Write what is there once more, and flush: a recovery that changes the disk
+ * and leaves the same content, so the power may be cut again at any step.
+ */
+static bool rewrite(BlockBackend *blk, GError **errp)
+{
+    uint8_t before[REWRITE_BYTES], after[REWRITE_BYTES];
+
+    if (blk_pread(blk, 0, sizeof(before), before, 0) < 0 ||
+        blk_pwrite(blk, 0, sizeof(before), before, 0) < 0 ||
+        blk_flush(blk) < 0 ||
+        blk_pread(blk, 0, sizeof(after), after, 0) < 0) {
+        block_error(errp, EIO, "a request of the recovery failed");
+        return false;
+    }
+    if (memcmp(before, after, sizeof(before)) != 0) {
+        block_error(errp, EILSEQ, "what was written is not what is read");
+        return false;
+    }
+    return true;
+}
+
+/* Open what the power cut left, read all of it, write, flush. */
 static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
                         GError **errp)
 {
@@ -28,7 +58,7 @@ static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
         return false;
     }
     blk = scenario_backend(sim, "recovery", bs);
-    ok = bgsim_check_durable(blk, s->model, errp);
+    ok = bgsim_check_durable(blk, s->model, errp) && rewrite(blk, errp);
     blk_unref(blk);
     bdrv_unref(bs);
     return ok;
@@ -42,7 +72,6 @@ static void crash_setup(BgSim *sim, void *state)
         "blkdebug,node-name=top,align=4k,image.driver=raw,"
             "image.file.driver=sim-disk,image.file.disk=disk0",
     };
-    static const BgSimCrashConfig config = { .all_below = 256, .sample = 64 };
     Crash *s = state;
     unsigned cuts = 1 + bgsim_draw(sim, "cuts", 3);
     BgSimGuestConfig guest = {
@@ -72,7 +101,7 @@ static void crash_setup(BgSim *sim, void *state)
     }
     for (unsigned i = 0; i < cuts; i++) {
         bgsim_crash_at(sim, 1 + bgsim_draw(sim, "cut.step", 400), check_state,
-                       s, &config);
+                       s, &crash_config);
     }
 }
 
@@ -81,7 +110,7 @@ static void crash_verify(BgSim *sim, void *state)
     Crash *s = state;
     g_autoptr(GError) error = NULL;
 
-    if (!bgsim_crash_each(sim, check_state, s, NULL, &error)) {
+    if (!bgsim_crash_each(sim, check_state, s, &crash_config, &error)) {
         bgsim_violation(sim, "durability", "%s", error->message);
     }
     scenario_check_content(sim, s->blk, s->model);
