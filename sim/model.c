@@ -347,8 +347,9 @@ static void request_end(ModelRequest *req, int ret)
         }
     }
     bgsim_op_end(model->sim, req->kind);
-    bgsim_trace(model->sim, traces[req->kind], req->offset / SECTOR_BYTES << 24 |
-                req->bytes / SECTOR_BYTES, -ret);
+    bgsim_trace(model->sim, traces[req->kind],
+                req->offset / SECTOR_BYTES << 24 | req->bytes / SECTOR_BYTES,
+                -ret);
     bgsim_progress(model->sim);
 }
 

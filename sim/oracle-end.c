@@ -10,7 +10,7 @@
 
 /* --- the dump ------------------------------------------------------------- */
 
-/* Lists change their order when a change is taken back; the dump has its own. */
+/* A change that is taken back may change the order of lists. */
 static int by_text(gconstpointer a, gconstpointer b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);

@@ -8,8 +8,8 @@
  *
  * R1  A history of unique values is one of an atomic register exactly if no two
  *     clusters lie each before the other, and no read ended before its writer
- *     began (Gibbons and Korach, 1997).  So a read needs no search: it joins its
- *     cluster, and that is compared with the others.
+ *     began (Gibbons and Korach, 1997).  So a read needs no search: it joins
+ *     its cluster, and that is compared with the others.
  * R2  A request that failed, and a discard, is part of the history only once it
  *     has been read; from then on it counts from its end, because what has
  *     failed does not happen later.
