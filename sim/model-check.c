@@ -59,17 +59,29 @@ static char *check_chunk_locked(const Check *check, int64_t offset,
     return NULL;
 }
 
+/*
+ * What is not filled in must not look right.  A sector of the chunk before
+ * would be found by its place, so its two ends will do.
+ */
+static void spoil(uint8_t *data, int64_t bytes)
+{
+    for (int64_t at = 0; at < bytes; at += SECTOR_BYTES) {
+        memset(data + at, 0xa5, 8);
+        memset(data + at + SECTOR_BYTES - 8, 0xa5, 8);
+    }
+}
+
 static bool check_all(BlockBackend *blk, const Check *check, GError **errp)
 {
     BgSimModel *model = check->model;
-    g_autofree uint8_t *data = g_malloc(CHUNK);
+    g_autofree uint8_t *data = g_malloc0(CHUNK);
 
     for (int64_t offset = 0; offset < model->length; offset += CHUNK) {
         int64_t bytes = MIN(CHUNK, model->length - offset);
         g_autofree char *wrong = NULL;
         int ret;
 
-        memset(data, 0xa5, bytes);
+        spoil(data, bytes);
         ret = blk_pread(blk, offset, bytes, data, 0);
         if (ret < 0) {
             block_error_errno(errp, -ret, "%s: reading [%" G_GINT64_FORMAT

@@ -6,9 +6,9 @@
  */
 #include "sim/pattern.h"
 
+#include <blockgraph/iov.h>
 #include <string.h>
 
-#define HEADER_WORDS 3
 #define STEP UINT64_C(0x9E3779B97F4A7C15)
 
 static uint64_t checksum(uint64_t id, uint64_t place)
@@ -22,10 +22,13 @@ static uint64_t checksum(uint64_t id, uint64_t place)
 
 void pattern_fill(void *sector, uint64_t id, uint64_t place)
 {
-    uint64_t words[SECTOR_WORDS] = { id, place, checksum(id, place) };
+    uint64_t words[SECTOR_WORDS];
+    uint64_t next = checksum(id, place);
 
-    for (unsigned i = HEADER_WORDS; i < SECTOR_WORDS; i++) {
-        words[i] = words[2] + i * STEP;
+    words[0] = id;
+    words[1] = place;
+    for (unsigned i = 2; i < SECTOR_WORDS; i++, next += STEP) {
+        words[i] = next;
     }
     memcpy(sector, words, sizeof(words));
 }
@@ -42,34 +45,36 @@ static unsigned first_difference(const void *a, const void *b)
     return i;
 }
 
-static void read_other(const void *sector, const uint64_t *words,
-                       Pattern *ret)
+static void read_noise(const uint64_t *words, Pattern *ret)
 {
     uint64_t hash = 0;
-    uint64_t any = 0;
 
     for (unsigned i = 0; i < SECTOR_WORDS; i++) {
         hash = (hash ^ words[i]) * STEP;
         hash ^= hash >> 31;
-        any |= words[i];
     }
-    *ret = (Pattern){ .kind = any ? PATTERN_NOISE : PATTERN_ZERO,
-                      .id = any ? hash | 2 : 0 };
+    *ret = (Pattern){ .kind = PATTERN_NOISE, .id = hash | 2 };
 }
 
 void pattern_read(const void *sector, Pattern *ret)
 {
     uint64_t words[SECTOR_WORDS];
     uint64_t different = 0;
+    uint64_t next;
 
     memcpy(words, sector, sizeof(words));
-    /* Zeroes have no valid checksum: no writer has the number 0. */
-    if (words[0] == 0 || words[2] != checksum(words[0], words[1])) {
-        read_other(sector, words, ret);
+    /* No writer has the number 0. */
+    if (words[0] == 0 && block_buffer_is_zero(sector, SECTOR_BYTES)) {
+        *ret = (Pattern){ .kind = PATTERN_ZERO };
         return;
     }
-    for (unsigned i = HEADER_WORDS; i < SECTOR_WORDS; i++) {
-        different |= words[i] ^ (words[2] + i * STEP);
+    next = checksum(words[0], words[1]);
+    if (words[0] == 0 || words[2] != next) {
+        read_noise(words, ret);
+        return;
+    }
+    for (unsigned i = 2; i < SECTOR_WORDS; i++, next += STEP) {
+        different |= words[i] ^ next;
     }
     *ret = (Pattern){ .kind = PATTERN_GOOD, .id = words[0],
                       .place = words[1] };

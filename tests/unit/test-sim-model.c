@@ -21,19 +21,24 @@ static BlockBackend *blk;
 static BlockDriverState *node;
 static BgSimModel *model;
 
-static void setup(void)
+static void setup_in(const BgSimConfig *config)
 {
     BlockPerm perm = { BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
                        BLK_PERM_ALL };
     BlockOptions *options =
         block_options_parse_keyval("mem,size=64k,discard=unmap", "driver", NULL);
 
-    sim = bgsim_new(1, NULL);
+    sim = bgsim_new(1, config);
     node = bdrv_open(bgsim_graph(sim), options, NULL);
     ck_assert_ptr_nonnull(node);
     blk = blk_new(bgsim_graph(sim), "guest", &perm);
     ck_assert_int_eq(blk_insert_bs(blk, node, NULL), 0);
     model = bgsim_model_new(sim, blk, "disk", DISK_BYTES);
+}
+
+static void setup(void)
+{
+    setup_in(NULL);
 }
 
 static void teardown(void)
@@ -178,6 +183,23 @@ START_TEST(a_random_guest_finds_nothing_wrong_on_a_good_disk)
     ck_assert_uint_gt(ok, 3000);
     ck_assert(bgsim_check_equal(blk, model, NULL));
     ck_assert(bgsim_check_durable(blk, model, NULL));
+}
+END_TEST
+
+START_TEST(with_real_threads_a_good_disk_is_good_too)
+{
+    BgSimConfig world = { .threads = true };
+    BgSimGuestConfig config = { .requests = 500, .fua_permille = 100 };
+    g_autoptr(GError) error = NULL;
+    bool ok;
+
+    teardown();
+    setup_in(&world);
+    bgsim_guest_start(model, "guest", bgsim_thread(sim, "io0"), &config);
+    bgsim_guest_start(model, "guest2", bgsim_thread(sim, "io1"), &config);
+    ok = bgsim_run(sim, -1, &error);
+    ck_assert_msg(ok, "%s", error ? error->message : "");
+    ck_assert(bgsim_check_equal(blk, model, NULL));
 }
 END_TEST
 
@@ -649,6 +671,7 @@ END_TEST
 static void add_reads(TCase *tcase)
 {
     PROMISE(tcase, a_random_guest_finds_nothing_wrong_on_a_good_disk);
+    PROMISE(tcase, with_real_threads_a_good_disk_is_good_too);
     PROMISE(tcase, a_read_of_an_older_write_is_found_and_explained);
     PROMISE(tcase, a_torn_sector_is_found);
     PROMISE(tcase, a_sector_from_elsewhere_is_found);
