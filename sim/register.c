@@ -35,7 +35,7 @@ static void list_push(RegList *list, const RegValue *room,
         RegValue *values = list->values;
         uint32_t capacity = MAX(4, 2 * list->capacity);
 
-        if (values == room) {
+        if (room && values == room) {
             list->values = g_new(RegValue, capacity);
             memcpy(list->values, values, list->nr * sizeof(*values));
         } else {
