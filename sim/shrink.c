@@ -204,18 +204,37 @@ static guint groups_of(const Shrink *s, const char *label)
     return stream ? nr_groups(stream) : 0;
 }
 
-/* The best tape changed at the groups [@from, @from + @n) of a stream. */
+/*
+ * The best tape changed at the groups [@from, @from + @n) of a stream; NULL if
+ * that would be in vain.
+ */
 typedef Tape *Change(const Shrink *s, const char *label, guint from, guint n);
 
+static bool all_zero(const TapeStream *stream, guint start, guint end)
+{
+    for (guint i = start; i < end; i++) {
+        if (entry_at(stream, i)->value != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Zeroes are left where they are: to drop them costs more than they do. */
 static Tape *without_groups(const Shrink *s, const char *label, guint from,
                             guint n)
 {
-    Tape *tape = copy(s->best);
-    TapeStream *stream = find_stream(tape, label);
+    const TapeStream *stream = find_stream(s->best, label);
     guint start = group_start(stream, from);
     guint end = group_start(stream, from + n);
+    Tape *tape;
 
-    g_array_remove_range(stream->entries, start, end - start);
+    if (all_zero(stream, start, end)) {
+        return NULL;
+    }
+    tape = copy(s->best);
+    g_array_remove_range(find_stream(tape, label)->entries, start,
+                         end - start);
     return tape;
 }
 
@@ -223,17 +242,17 @@ static Tape *without_groups(const Shrink *s, const char *label, guint from,
 static Tape *with_zeroes(const Shrink *s, const char *label, guint from,
                          guint n)
 {
-    Tape *tape = copy(s->best);
-    TapeStream *stream = find_stream(tape, label);
+    const TapeStream *stream = find_stream(s->best, label);
+    guint start = group_start(stream, from);
     guint end = group_start(stream, from + n);
-    bool changed = false;
+    Tape *tape;
 
-    for (guint i = group_start(stream, from); i < end; i++) {
-        changed |= entry_at(stream, i)->value != 0;
-        entry_at(stream, i)->value = 0;
+    if (all_zero(stream, start, end)) {
+        return NULL;
     }
-    if (!changed) {
-        g_clear_pointer(&tape, tape_free);
+    tape = copy(s->best);
+    for (guint i = start; i < end; i++) {
+        entry_at(find_stream(tape, label), i)->value = 0;
     }
     return tape;
 }
@@ -300,16 +319,22 @@ static bool has_value(const Shrink *s, guint i, guint j)
            entry_at(stream_at(s->best, i), j)->value > 0;
 }
 
+static bool is_in_group(const TapeStream *stream, guint j)
+{
+    return entry_at(stream, j)->in_group ||
+           (j + 1 < stream->entries->len && entry_at(stream, j + 1)->in_group);
+}
+
 /* The lowest that still fails, if "fails" is monotonous; else a lower one. */
-static bool lower_value(Shrink *s, guint i, guint j)
+static void lower_value(Shrink *s, guint i, guint j)
 {
     uint64_t low = 1;
-    bool helped = false;
 
-    if (try_value(s, i, j, 0) || !has_value(s, i, j) ||
+    /* Whole groups were set to 0 before, not their members. */
+    if ((is_in_group(stream_at(s->best, i), j) && try_value(s, i, j, 0)) ||
         (entry_at(stream_at(s->best, i), j)->value > 1 &&
          try_value(s, i, j, 1))) {
-        return true;
+        return;
     }
     while (has_value(s, i, j) && !is_spent(s)) {
         uint64_t high = entry_at(stream_at(s->best, i), j)->value;
@@ -318,37 +343,28 @@ static bool lower_value(Shrink *s, guint i, guint j)
         if (middle <= low) {
             break;
         }
-        if (try_value(s, i, j, middle)) {
-            helped = true;
-        } else {
+        if (!try_value(s, i, j, middle)) {
             low = middle;
         }
     }
-    return helped;
 }
 
-static bool lower_values(Shrink *s)
+static void lower_values(Shrink *s)
 {
-    bool helped = false;
-
     for (guint i = 0; i < s->best->streams->len; i++) {
         for (guint j = 0; i < s->best->streams->len &&
                           j < stream_at(s->best, i)->entries->len; j++) {
-            if (is_spent(s)) {
-                return helped;
-            }
-            if (has_value(s, i, j)) {
-                helped |= lower_value(s, i, j);
+            if (has_value(s, i, j) && !is_spent(s)) {
+                lower_value(s, i, j);
             }
         }
     }
-    return helped;
 }
 
 /* --- all ------------------------------------------------------------------ */
 
 /* Operations first, then faults, then the schedule, then the rest. */
-static void shrink(Shrink *s)
+static void drop_choices(Shrink *s)
 {
     bool helped;
 
@@ -358,8 +374,19 @@ static void shrink(Shrink *s)
         helped |= reduce_all(s, with_zeroes, "fault");
         helped |= reduce_all(s, with_zeroes, "sched");
         helped |= reduce_all(s, with_zeroes, "");
-        helped |= lower_values(s);
     } while (helped && !is_spent(s));
+}
+
+/* Lower values are worth another round only if they made choices vanish. */
+static void shrink(Shrink *s)
+{
+    size_t before;
+
+    do {
+        drop_choices(s);
+        before = s->size.nonzero;
+        lower_values(s);
+    } while (s->size.nonzero < before && !is_spent(s));
 }
 
 void sim_shrink(const SimHow *how, int64_t timeout_ns,
