@@ -106,6 +106,7 @@ char *sim_cut_describe(const SimCut *cut);
 typedef struct SimOuter {
     BgSim sim;       /* all of it, as it was */
     Tape *tape;      /* of the checks */
+    const SimChooser *chooser;
     guint nr_devices;
     guint nr_disks;
     GArray *stopped; /* bool, of the devices */

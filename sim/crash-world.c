@@ -45,12 +45,17 @@ static void empty_world(BgSim *sim)
     atomic_store(&sim->tasks, 0);
     atomic_store(&sim->coroutines, 0);
     atomic_store(&sim->settling, false);
+    for (size_t i = 0; i < G_N_ELEMENTS(sim->ops_active); i++) {
+        atomic_store(&sim->ops_active[i], 0);
+    }
 }
 
 void sim_outer_save(BgSim *sim, SimOuter *outer)
 {
     g_assert(!lock_is_held(&sim->lock));
     *outer = (SimOuter){ .sim = *sim, .tape = tape_new(0) };
+    outer->chooser = sim_chooser;
+    sim_chooser = NULL; /* it knows the steps of the world outside */
     hide_devices(sim, outer);
     empty_world(sim);
     sim->tape = outer->tape;
@@ -111,6 +116,7 @@ void sim_outer_restore(BgSim *sim, SimOuter *outer)
     }
     g_array_unref(outer->stopped);
     tape_free(outer->tape);
+    sim_chooser = outer->chooser;
 }
 
 /* --- one check ------------------------------------------------------------ */
