@@ -5,6 +5,7 @@
  */
 #include "check-main.h"
 #include "crash-fixture.h"
+#include "sim/sim-int.h"
 
 #include <unistd.h>
 
@@ -58,6 +59,9 @@ static bool look_and_spoil(BgSim *world, const BgSimCrashState *state,
 
 static const uint64_t cut_steps[] = { 3, 40, 41, 100, 250 };
 
+/* What the last run has drawn. */
+static Tape *last_tape;
+
 /* What three guests in three threads saw, and when. */
 static uint64_t run_guests(uint64_t seed, bool cuts, uint64_t *ret_hash)
 {
@@ -88,6 +92,8 @@ static uint64_t run_guests(uint64_t seed, bool cuts, uint64_t *ret_hash)
     }
     ck_assert_uint_eq(bgsim_crash_states(sim, NULL) > 0, cuts);
     *ret_hash = bgsim_trace_hash(sim);
+    tape_free(last_tape);
+    last_tape = tape_new_replay(sim->tape);
     done();
     return sum;
 }
@@ -102,6 +108,22 @@ START_TEST(a_cut_leaves_the_world_as_it_was)
         run_guests(seed, true, &again);
         ck_assert_uint_eq(again, hash);
     }
+    g_clear_pointer(&last_tape, tape_free);
+}
+END_TEST
+
+/* The choices of checks come from one number on the tape. */
+START_TEST(a_tape_replays_the_checks_too)
+{
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        uint64_t hash, again;
+
+        run_guests(seed, true, &hash);
+        sim_tape_preset = g_steal_pointer(&last_tape);
+        run_guests(seed, true, &again);
+        ck_assert_uint_eq(again, hash);
+    }
+    g_clear_pointer(&last_tape, tape_free);
 }
 END_TEST
 
@@ -233,6 +255,7 @@ int main(void)
     TCase *tcase = tcase_create("sim-recovery");
 
     PROMISE(tcase, a_cut_leaves_the_world_as_it_was);
+    PROMISE(tcase, a_tape_replays_the_checks_too);
     PROMISE(tcase, a_check_finds_healthy_disks);
     PROMISE(tcase, a_bad_state_is_told_with_what_survived);
     PROMISE(tcase, a_recovery_can_be_cut_but_not_its_own);
