@@ -541,6 +541,28 @@ START_TEST(one_run_in_this_process_has_a_result)
 }
 END_TEST
 
+static void violating_setup(BgSim *sim, void *state)
+{
+    bgsim_violation(sim, "usage", "of seed %" G_GUINT64_FORMAT,
+                    bgsim_seed(sim));
+}
+
+START_TEST(after_a_violation_in_this_process_other_worlds_are_made)
+{
+    static const BgSimScenario violating = { .name = "violating",
+                                             .setup = violating_setup };
+    BgSimResult result;
+
+    bgsim_run_scenario(&violating, 5, &result);
+    ck_assert(result.failed);
+    ck_assert_str_eq(result.oracle, "usage");
+    ck_assert_str_eq(result.message, "of seed 5");
+    bgsim_run_scenario(&scenario_smoke, 5, &result);
+    ck_assert(!result.failed);
+    _exit(EXIT_SUCCESS); /* the first world is still in memory */
+}
+END_TEST
+
 START_TEST(checking_seeds_tells_what_failed_and_leaves_a_file)
 {
     g_autofree char *dir = g_dir_make_tmp("bgsim-XXXXXX", NULL);
@@ -629,6 +651,7 @@ int main(void)
     suite_add_tcase(suite, all);
 
     PROMISE(programs, one_run_in_this_process_has_a_result);
+    PROMISE(programs, after_a_violation_in_this_process_other_worlds_are_made);
     PROMISE(programs, checking_seeds_tells_what_failed_and_leaves_a_file);
     PROMISE(programs, the_command_line_has_three_statuses);
     PROMISE(programs, no_planted_bug_is_always_there_to_select);
