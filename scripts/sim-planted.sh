@@ -17,7 +17,7 @@ missed=0
 while read -r number scenario what; do
     start=$(date +%s%N)
     "$bg_sim" run "$scenario" --planted "$number" --seconds 120 --jobs 2 \
-        --no-shrink --out "$out" >"$out/log" 2>&1
+        --failures 1 --no-shrink --out "$out" >"$out/log" 2>&1
     status=$?
     ms=$((($(date +%s%N) - start) / 1000000))
     oracle=$(sed -n 's/^oracle: *//p' "$out/log" | head -n 1)

@@ -197,7 +197,7 @@ void sim_crash_run_plans(BgSim *sim)
         g_ptr_array_remove_index(sim->crash_plans, i);
         if (!bgsim_crash_each(sim, plan->check, plan->opaque, &plan->config,
                               &error)) {
-            bgsim_violation(sim, "crash", "before step %" G_GUINT64_FORMAT
+            bgsim_violation(sim, "power-cut", "before step %" G_GUINT64_FORMAT
                             ": %s", sim->steps + 1, error->message);
         }
     }

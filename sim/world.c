@@ -443,13 +443,23 @@ void bgsim_settle(BgSim *sim)
 
 /* --- violations ----------------------------------------------------------- */
 
+/* What came through a GError of the library has its line ends escaped. */
+static char *unescape_lines(char *text)
+{
+    GString *s = g_string_new(text);
+
+    g_free(text);
+    g_string_replace(s, "\\x0a", "\n", 0);
+    return g_string_free(s, FALSE);
+}
+
 void bgsim_violation(BgSim *sim, const char *oracle, const char *format, ...)
 {
     g_autofree char *message = NULL;
     va_list ap;
 
     va_start(ap, format);
-    message = g_strdup_vprintf(format, ap);
+    message = unescape_lines(g_strdup_vprintf(format, ap));
     va_end(ap);
     WITH_LOCK(&sim->lock) {
         if (sim->violation) {
