@@ -123,6 +123,7 @@ struct BgSim {
     uint64_t seed;
     BgSimConfig config;
     bool threads_mode;
+    AioContext *main_ctx;  /* of threads[0] */
     BlockGraph *graph;
     SimViolationHook *on_violation; /* may end the process */
     void *on_violation_opaque;

@@ -57,6 +57,7 @@ void sim_main_thread_new(BgSim *sim)
                       ? aio_context_new(AIO_ENGINE_AUTO, NULL)
                       : aio_context_new_with_ops(&sim_engine_ops, NULL);
     g_assert(thread->ctx);
+    sim->main_ctx = thread->ctx;
     aio_context_bind(thread->ctx);
     thread->thread = *real;
 }
@@ -227,7 +228,7 @@ BlockGraph *bgsim_graph(BgSim *sim)
 
 AioContext *bgsim_main_context(BgSim *sim)
 {
-    return ((SimThread *)g_ptr_array_index(sim->threads, 0))->ctx;
+    return sim->main_ctx;
 }
 
 uint64_t bgsim_seed(const BgSim *sim)
