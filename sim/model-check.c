@@ -37,12 +37,16 @@ static bool is_legal_locked(const Check *check, int64_t index,
            (model->lost_to > 0 && reg_may_survive(reg, &check->rules, &found));
 }
 
-/* Returns what is wrong with [@offset, @offset + @bytes), or NULL. */
-static char *check_chunk_locked(const Check *check, int64_t offset,
-                                int64_t bytes, const uint8_t *data)
-{
-    BgSimModel *model = check->model;
+static char *check_chunk_locked(BgSimModel *model, const Check *check,
+                                int64_t offset, int64_t bytes,
+                                const uint8_t *data)
+    LOCK_REQUIRES(model->lock);
 
+/* Returns what is wrong with [@offset, @offset + @bytes), or NULL. */
+static char *check_chunk_locked(BgSimModel *model, const Check *check,
+                                int64_t offset, int64_t bytes,
+                                const uint8_t *data)
+{
     if (!model->pages[offset / CHUNK] && block_buffer_is_zero(data, bytes)) {
         return NULL;
     }
@@ -90,7 +94,7 @@ static bool check_all(BlockBackend *blk, const Check *check, GError **errp)
             return false;
         }
         WITH_LOCK(&model->lock) {
-            wrong = check_chunk_locked(check, offset, bytes, data);
+            wrong = check_chunk_locked(model, check, offset, bytes, data);
         }
         if (wrong) {
             block_error(errp, EILSEQ, "%s", wrong);

@@ -283,6 +283,10 @@ static void request_begin(ModelRequest *req)
 
 static void change_ended_locked(BgSimModel *model, const ModelRequest *req,
                                 uint64_t end, int ret)
+    LOCK_REQUIRES(model->lock);
+
+static void change_ended_locked(BgSimModel *model, const ModelRequest *req,
+                                uint64_t end, int ret)
 {
     int64_t first = req->offset / SECTOR_BYTES;
     RegRules rules = model_rules_locked(model);
@@ -442,6 +446,10 @@ static bool judge_locked(BgSimModel *model, SimRegister *reg,
            (model->lost_to > 0 && reg_may_survive(reg, rules, found));
 }
 
+static char *check_read_locked(BgSimModel *model, const ModelRequest *req,
+                               const uint8_t *data)
+    LOCK_REQUIRES(model->lock);
+
 /* Returns what is wrong with the first sector that is not legal, or NULL. */
 static char *check_read_locked(BgSimModel *model, const ModelRequest *req,
                                const uint8_t *data)
@@ -532,6 +540,10 @@ int coroutine_fn bgsim_model_flush(BgSimModel *model)
 }
 
 /* --- block status --------------------------------------------------------- */
+
+static char *check_zero_locked(BgSimModel *model, const ModelRequest *req,
+                               const BlockExtent *extent)
+    LOCK_REQUIRES(model->lock);
 
 static char *check_zero_locked(BgSimModel *model, const ModelRequest *req,
                                const BlockExtent *extent)
