@@ -137,6 +137,14 @@ BLOCK_API bool bgsim_check_equal(BlockBackend *blk, BgSimModel *model,
 BLOCK_API bool bgsim_check_durable(BlockBackend *blk, BgSimModel *model,
                                    GError **errp);
 
+/**
+ * The allocation of a disk at rest: the extents of block status cover it, what
+ * they call zero reads as zeroes, and what they say is stored at some place of
+ * a simulated disk (that has the name of its node) is there.  Outside
+ * coroutines.  False with @errp if not, or if @blk cannot be read.
+ */
+BLOCK_API bool bgsim_check_map(BgSim *sim, BlockBackend *blk, GError **errp);
+
 /* --- the graph ------------------------------------------------------------ */
 
 /**

@@ -418,6 +418,18 @@ START_TEST(status_that_promises_zeroes_where_data_are_is_found)
 }
 END_TEST
 
+START_TEST(a_map_that_calls_data_zero_is_found)
+{
+    g_autoptr(GError) error = NULL;
+
+    do_write(4096, 4096);
+    ck_assert(bgsim_check_map(sim, blk, NULL));
+    mem_disk(node)->allocated[1] = false;
+    ck_assert(!bgsim_check_map(sim, blk, &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "other bytes than zeroes"));
+}
+END_TEST
+
 /* --- power cuts ----------------------------------------------------------- */
 
 static bool durable(GError **errp)
@@ -687,6 +699,7 @@ static void add_reads(TCase *tcase)
     PROMISE(tcase, what_zeroes_have_overwritten_is_found);
     PROMISE(tcase, unknown_content_is_legal_at_first_only);
     PROMISE(tcase, status_that_promises_zeroes_where_data_are_is_found);
+    PROMISE(tcase, a_map_that_calls_data_zero_is_found);
 }
 
 static void add_rest(TCase *tcase)

@@ -38,7 +38,7 @@ static BlockBackend *backend_on(BgSim *sim)
                        BLK_PERM_ALL };
     BlockOptions *options = block_options_parse_keyval(
         "raw,discard=unmap,file.driver=sim-disk,file.disk=disk0,"
-        "file.discard=unmap", "driver", NULL);
+        "file.node-name=disk0,file.discard=unmap", "driver", NULL);
     BlockDriverState *bs = bdrv_open(bgsim_graph(sim), options, NULL);
     BlockBackend *blk = blk_new(bgsim_graph(sim), "guest", &perm);
 
@@ -91,13 +91,17 @@ static const char *run_plan(const Plan *plan, uint64_t seed)
         bgsim_model_set_unknown(run.model);
     }
     bgsim_fail_randomly(run.sim, plan->fail_permille, 1000);
-    for (uint64_t step = 40; step < 400; step += 40) {
+    for (uint64_t step = 40; step < 400 && !plan->corrupt;
+         step += 40) {
         bgsim_crash_at(run.sim, step, check_cut, &run, &cuts);
     }
     bgsim_guest_start(run.model, "g0", bgsim_thread(run.sim, "t0"),
                       &plan->guest);
     bgsim_guest_start(run.model, "g1", NULL, &plan->guest);
     oracle = run_on(run.sim);
+    if (!oracle && plan->fail_permille == 0) {
+        ck_assert(bgsim_check_map(run.sim, run.blk, NULL));
+    }
     if (plan->corrupt) {
         ck_assert_ptr_null(oracle);
         bgsim_disk_corrupt(run.disk, 32 * 1024);
