@@ -83,7 +83,7 @@ static bool choose_scenarios(Options *o)
         g_ptr_array_add(o->chosen, (gpointer)s);
     }
     for (unsigned i = 0; o->words->len == 0 && o->all[i]; i++) {
-        if (!o->all[i]->canary && (o->all[i]->threads_too || !o->threads)) {
+        if (!o->all[i]->by_name_only && (o->all[i]->threads_too || !o->threads)) {
             g_ptr_array_add(o->chosen, (gpointer)o->all[i]);
         }
     }
@@ -190,7 +190,7 @@ static int command_list(Options *o)
         printf("%-12s %s%s%s\n", o->all[i]->name,
                o->all[i]->help ? o->all[i]->help : "",
                o->all[i]->threads_too ? " (also --threads)" : "",
-               o->all[i]->canary ? " (only when named)" : "");
+               o->all[i]->by_name_only ? " (only when named)" : "");
     }
     return EXIT_WELL;
 }

@@ -29,7 +29,8 @@ typedef struct BgSimScenario {
     uint64_t max_seeds;   /* run on at most so many of a run of many; 0: all.
                            * For expensive ones */
     bool threads_too;     /* also makes sense with real threads */
-    bool canary;          /* fails on purpose; not in the default set */
+    bool by_name_only;    /* not in the default set: fails on purpose, or
+                           * measures */
 } BgSimScenario;
 
 /** What came of one run. */

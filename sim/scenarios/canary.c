@@ -83,5 +83,5 @@ const BgSimScenario scenario_canary = {
     .state_size = sizeof(Canary),
     .setup = canary_setup,
     .verify = canary_verify,
-    .canary = true,
+    .by_name_only = true,
 };

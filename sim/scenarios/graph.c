@@ -21,6 +21,7 @@ typedef struct Disk {
     BlockDriverState *top; /* what was opened above it */
     BlockBackend *blk;
     BgSimModel *model;
+    int64_t length;
 } Disk;
 
 typedef struct Graph {
@@ -31,6 +32,7 @@ typedef struct Graph {
     unsigned changes;     /* control operations under way */
     uint64_t epoch;       /* counts their begins and ends */
     bool faults;
+    bool resizing;
 } Graph;
 
 /* --- what is refused ------------------------------------------------------ */
@@ -194,11 +196,15 @@ static void coroutine_fn change_by_filter(BgSim *sim, Graph *s, Disk *d)
         return; /* another operation has it */
     }
     if (*slot) {
+        bgsim_op_begin(sim, BGSIM_OP_DROP);
         filter_out(sim, s, slot);
+        bgsim_op_end(sim, BGSIM_OP_DROP);
     } else {
         BlockDriverState *filter = NULL;
 
+        bgsim_op_begin(sim, BGSIM_OP_INSERT);
         filter_in(sim, s, d, &filter);
+        bgsim_op_end(sim, BGSIM_OP_INSERT);
         /* While it went in somebody may have filled the slot. */
         while (filter && *slot) {
             slot++;
@@ -336,6 +342,26 @@ static void coroutine_fn change_by_throttle(BgSim *sim, Graph *s)
     throttle_group_set_config(s->group, &config, NULL);
 }
 
+/* Longer, and back: guests stay below. */
+static void coroutine_fn change_by_resize(BgSim *sim, Graph *s, Disk *d)
+{
+    BlockTruncate how = { .offset = d->length + 4096, .exact = true,
+                          .flags = BDRV_REQ_ZERO_WRITE };
+    g_autoptr(GError) error = NULL;
+
+    if (s->resizing) {
+        return;
+    }
+    s->resizing = true;
+    blk_co_truncate(d->blk, &how, NULL); /* not every disk can */
+    how = (BlockTruncate){ .offset = d->length, .exact = true };
+    if (blk_getlength(d->blk) != d->length &&
+        blk_co_truncate(d->blk, &how, &error) < 0 && !s->faults) {
+        bgsim_violation(sim, "resize", "%s", error->message);
+    }
+    s->resizing = false;
+}
+
 /* --- the changer ---------------------------------------------------------- */
 
 static void coroutine_fn change(BgSim *sim, Graph *s, unsigned kind, Disk *d)
@@ -372,14 +398,38 @@ static void coroutine_fn change(BgSim *sim, Graph *s, unsigned kind, Disk *d)
     case 11:
         change_by_throttle(sim, s);
         break;
+    case 12:
+        change_by_resize(sim, s, d);
+        break;
     default:
         break;
     }
 }
 
+/* What each kind counts as in the table of overlaps; filters count there. */
+static const BgSimOpKind kinds[] = {
+    BGSIM_OPS, BGSIM_OP_DRAIN, BGSIM_OP_DRAIN, BGSIM_OPS,
+    BGSIM_OPS, BGSIM_OP_REOPEN, BGSIM_OP_REOPEN, BGSIM_OP_PERM,
+    BGSIM_OP_PERM, BGSIM_OP_OPEN, BGSIM_OP_OPEN, BGSIM_OP_PERM,
+    BGSIM_OP_RESIZE,
+};
+
+static void coroutine_fn counted_change(BgSim *sim, Graph *s, unsigned kind,
+                                        Disk *d)
+{
+    if (kinds[kind] == BGSIM_OPS) {
+        change(sim, s, kind, d);
+        return;
+    }
+    bgsim_op_begin(sim, kinds[kind]);
+    change(sim, s, kind, d);
+    bgsim_op_end(sim, kinds[kind]);
+}
+
 static void coroutine_fn changer_entry(BgSim *sim, void *opaque)
 {
-    static const uint64_t bounds[] = { 12, DISKS_MAX, 100 * 1000 };
+    static const uint64_t bounds[] = { G_N_ELEMENTS(kinds), DISKS_MAX,
+                                       100 * 1000 };
     Graph *s = opaque;
 
     for (int i = 0; i < 8; i++) {
@@ -393,7 +443,7 @@ static void coroutine_fn changer_entry(BgSim *sim, void *opaque)
         s->changes++;
         s->epoch++;
         bgsim_trace(sim, "change", v[0], v[1]);
-        change(sim, s, v[0], &s->disks[v[1] % s->nr_disks]);
+        counted_change(sim, s, v[0], &s->disks[v[1] % s->nr_disks]);
         s->epoch++;
         s->changes--;
         bgsim_progress(sim);
@@ -422,6 +472,7 @@ static void disk_setup(BgSim *sim, Graph *s, unsigned i)
     d->top = scenario_open(sim, "%s", text);
     d->blk = scenario_backend(sim, guest, d->top);
     d->model = bgsim_model_new(sim, d->blk, guest, DISK_BYTES);
+    d->length = blk_getlength(d->blk);
 }
 
 static void guests_setup(BgSim *sim, Graph *s)

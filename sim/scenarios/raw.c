@@ -78,6 +78,7 @@ static void speed_setup(BgSim *sim, void *state)
 const BgSimScenario scenario_speed = {
     .name = "speed",
     .help = "one guest on a raw node, 5000 requests: how fast that is",
+    .by_name_only = true,
     .state_size = sizeof(Raw),
     .setup = speed_setup,
     .verify = raw_verify,
