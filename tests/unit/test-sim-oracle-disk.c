@@ -5,6 +5,7 @@
  */
 #include "check-main.h"
 
+#include <blockgraph/driver.h>
 #include <blockgraph/sim-fault.h>
 #include <blockgraph/sim-oracle.h>
 #include <errno.h>
@@ -136,6 +137,78 @@ static void found(const Plan *plan, const char *by)
     ck_assert_str_eq(oracle, by);
 }
 
+/* --- maps ----------------------------------------------------------------- */
+
+/* "astray" keeps its data where they are and says they are a sector on. */
+static int coroutine_fn astray_open(BlockDriverState *bs,
+                                    BlockOptions *options, unsigned flags,
+                                    GError **errp)
+{
+    return bdrv_co_open_child(bs, options, "file",
+                              BDRV_CHILD_DATA | BDRV_CHILD_PRIMARY, true, errp)
+               ? 0
+               : -EINVAL;
+}
+
+static int64_t coroutine_fn astray_getlength(BlockDriverState *bs)
+{
+    return bdrv_length(bdrv_child_bs(bdrv_primary_child(bs)));
+}
+
+static int coroutine_fn astray_preadv(BlockDriverState *bs, const BlockIO *io)
+{
+    return bdrv_co_preadv(bdrv_primary_child(bs), io->offset, io->bytes,
+                          io->iov, io->flags);
+}
+
+static int coroutine_fn astray_block_status(BlockDriverState *bs,
+                                            const BlockIO *io,
+                                            BlockExtent *ret)
+{
+    bool last = io->offset == DISK_BYTES - 512;
+
+    ret->bytes = last ? 512 : MIN(io->bytes, DISK_BYTES - 512 - io->offset);
+    ret->status = BDRV_BLOCK_DATA | (last ? 0 : BDRV_BLOCK_OFFSET_VALID);
+    ret->map = io->offset + 512;
+    ret->file = bdrv_child_bs(bdrv_primary_child(bs));
+    return 0;
+}
+
+static const BlockDriver astray = {
+    .struct_size = sizeof(BlockDriver),
+    .name = "astray",
+    .kind = BLOCK_DRIVER_FORMAT,
+    .open = astray_open,
+    .getlength = astray_getlength,
+    .preadv = astray_preadv,
+    .block_status = astray_block_status,
+};
+
+START_TEST(a_map_that_leads_astray_is_found)
+{
+    BgSimDiskConfig config = { .size = DISK_BYTES };
+    g_autoptr(GError) error = NULL;
+    BgSim *sim = bgsim_new(1, NULL);
+    BgSimDisk *disk = bgsim_disk_new(sim, "disk0", &config);
+    BlockBackend *blk;
+
+    blk = blk_open(bgsim_graph(sim),
+                   block_options_parse_keyval(
+                       "astray,read-only=on,file.driver=sim-disk,"
+                       "file.disk=disk0,file.node-name=disk0", "driver", NULL),
+                   &error);
+    ck_assert_msg(blk != NULL, "%s", error ? error->message : "");
+    ck_assert(bgsim_check_map(sim, blk, NULL));
+    bgsim_disk_poke(disk, 1024, 5, "hello");
+    ck_assert(!bgsim_check_map(sim, blk, &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "not at that place"));
+    blk_unref(blk);
+    bgsim_free(sim);
+}
+END_TEST
+
+/* -------------------------------------------------------------------------- */
+
 START_TEST(a_good_disk_is_good_at_every_cut)
 {
     Plan plan = { .guest = { .fua_permille = 100 } };
@@ -233,6 +306,9 @@ int main(void)
     Suite *suite = suite_create("sim-oracle-disk");
     TCase *tcase = tcase_create("oracle-disk");
 
+    if (bdrv_register(&astray, NULL) < 0) {
+        return EXIT_FAILURE;
+    }
     tcase_set_timeout(tcase, 60);
     PROMISE(tcase, a_good_disk_is_good_at_every_cut);
     PROMISE(tcase, noise_at_first_is_accepted_where_it_is_expected);
@@ -243,6 +319,7 @@ int main(void)
     PROMISE(tcase, a_disk_that_forgets_is_accepted_by_a_model_that_knows);
     PROMISE(tcase, a_disk_that_forgets_is_found_by_a_model_that_does_not);
     PROMISE(tcase, one_flipped_bit_is_found);
+    PROMISE(tcase, a_map_that_leads_astray_is_found);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
