@@ -27,9 +27,9 @@ COLUMNS_TABLE = 100             # strings and rows of tables
 PROJECT_INCLUDES = 8
 IFS_PER_KLOC = {'util': 3.0, 'other': 1.0}
 
-SOURCE_DIRS = ['include', 'util', 'block', 'monitor', 'tools', 'tests',
+SOURCE_DIRS = ['include', 'util', 'block', 'monitor', 'sim', 'tools', 'tests',
                'bench', 'examples', 'scripts']
-LIBRARY_DIRS = ['util', 'block', 'monitor', 'tools']
+LIBRARY_DIRS = ['util', 'block', 'monitor', 'sim', 'tools']
 DRIVER_DIRS = ['block/filters', 'block/formats', 'block/protocols']
 
 # Split, so that this file passes its own check.
@@ -321,6 +321,7 @@ def check_header_alone(root, path, flags):
     command = [os.environ.get('CC', 'gcc'), '-x', 'c', '-fsyntax-only',
                '-Wall', '-Werror', *std, '-Iinclude', *flags]
     command += [] if public else ['-I.']
+    command += ['-DBLOCK_SIM'] if path.parts[0] == 'sim' else []
     result = subprocess.run(command + [str(path)], cwd=root, text=True,
                             capture_output=True, check=False)
     if result.returncode != 0:

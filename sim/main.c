@@ -83,8 +83,10 @@ static bool choose_scenarios(Options *o)
         g_ptr_array_add(o->chosen, (gpointer)s);
     }
     for (unsigned i = 0; o->words->len == 0 && o->all[i]; i++) {
-        if (!o->all[i]->by_name_only && (o->all[i]->threads_too || !o->threads)) {
-            g_ptr_array_add(o->chosen, (gpointer)o->all[i]);
+        const BgSimScenario *s = o->all[i];
+
+        if (!s->by_name_only && (s->threads_too || !o->threads)) {
+            g_ptr_array_add(o->chosen, (gpointer)s);
         }
     }
     if (o->chosen->len == 0) {

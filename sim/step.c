@@ -88,8 +88,9 @@ static void gather(BgSim *sim)
         gather_events(sim);
     }
     for (guint i = 0; i < sim->threads->len; i++) {
-        gather_thread(sim, g_ptr_array_index(sim->threads, (start + i) %
-                                                               sim->threads->len));
+        guint index = (start + i) % sim->threads->len;
+
+        gather_thread(sim, g_ptr_array_index(sim->threads, index));
     }
 }
 
@@ -300,7 +301,8 @@ static void note_result(SimSite *site, int err)
     }
 }
 
-static int virtual_point(SimSite *site, const char *node)
+/* Yields only at a site that can, and inside a coroutine. */
+static int coroutine_fn virtual_point(SimSite *site, const char *node)
 {
     BgSim *sim = sim_world;
     SimVerdict verdict;
@@ -360,7 +362,7 @@ static void schedule_noise(void)
     }
 }
 
-static int threads_point(SimSite *site, const char *node)
+static int coroutine_fn threads_point(SimSite *site, const char *node)
 {
     SimVerdict verdict;
 

@@ -39,7 +39,7 @@ typedef struct SimHooks {
      * The running code is at @site, on behalf of the node of that name (or
      * NULL).  May yield inside a coroutine.  Returns 0 or a negative errno.
      */
-    int (*point)(SimSite *site, const char *node);
+    int coroutine_fn (*point)(SimSite *site, const char *node);
 
     /** Life of coroutines.  Any thread. */
     void (*co_created)(Coroutine *co);

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-static int invert_open(BlockDriverState *bs, BlockOptions *options,
+static int coroutine_fn invert_open(BlockDriverState *bs, BlockOptions *options,
                        unsigned flags, GError **errp)
 {
     return bdrv_co_open_child(bs, options, "file",
@@ -18,7 +18,7 @@ static int invert_open(BlockDriverState *bs, BlockOptions *options,
                : -EINVAL;
 }
 
-static int64_t invert_getlength(BlockDriverState *bs)
+static int64_t coroutine_fn invert_getlength(BlockDriverState *bs)
 {
     return bdrv_length(bdrv_child_bs(bdrv_primary_child(bs)));
 }
@@ -30,7 +30,7 @@ static void invert(uint8_t *buf, int64_t bytes)
     }
 }
 
-static int invert_preadv(BlockDriverState *bs, const BlockIO *io)
+static int coroutine_fn invert_preadv(BlockDriverState *bs, const BlockIO *io)
 {
     uint8_t *buf = g_malloc(io->bytes);
     int ret = bdrv_co_pread(bdrv_primary_child(bs), io->offset, io->bytes,
@@ -44,7 +44,7 @@ static int invert_preadv(BlockDriverState *bs, const BlockIO *io)
     return ret;
 }
 
-static int invert_pwritev(BlockDriverState *bs, const BlockIO *io)
+static int coroutine_fn invert_pwritev(BlockDriverState *bs, const BlockIO *io)
 {
     uint8_t *buf = g_malloc(io->bytes);
     int ret;

@@ -25,7 +25,7 @@ static uint64_t requests(State *s)
     return stats.reads + stats.writes + stats.flushes + stats.zeroes;
 }
 
-static void drainer(BgSim *sim, void *opaque)
+static void coroutine_fn drainer(BgSim *sim, void *opaque)
 {
     State *s = opaque;
 

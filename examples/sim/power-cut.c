@@ -28,7 +28,7 @@ static BlockBackend *open_disk(BgSim *sim, BlockDriverState **bs)
     return blk;
 }
 
-static void writer(BgSim *sim, void *opaque)
+static void coroutine_fn writer(BgSim *sim, void *opaque)
 {
     State *s = opaque;
     uint64_t sector[64] = { 0 };
