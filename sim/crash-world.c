@@ -39,6 +39,7 @@ static void empty_world(BgSim *sim)
     sim->trace = g_array_new(FALSE, FALSE, sizeof(SimTraceEntry));
     sim->trace_next = 0;
     list_init(&sim->actors);
+    sim->fail_maybe = false;
     sim->fail_permille = 0;
     sim->fail_budget = 0;
     sim->running = 0;

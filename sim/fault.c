@@ -125,6 +125,7 @@ static void rule_add(BgSim *sim, BgSimRule *rule)
     LOCK_GUARD(&sim->lock);
 
     g_ptr_array_add(sim->rules, rule);
+    atomic_store(&sim->fail_maybe, true);
 }
 
 BgSimRule *bgsim_fail(BgSim *sim, const char *where, int err)
@@ -180,8 +181,9 @@ void bgsim_fail_randomly(BgSim *sim, unsigned permille, unsigned budget)
 {
     LOCK_GUARD(&sim->lock);
 
-    sim->fail_permille = permille;
-    sim->fail_budget = budget;
+    atomic_store(&sim->fail_permille, permille);
+    atomic_store(&sim->fail_budget, budget);
+    atomic_store(&sim->fail_maybe, budget > 0 || sim->rules->len > 0);
 }
 
 /* --- asking --------------------------------------------------------------- */
@@ -212,18 +214,27 @@ static void judge_locked(BgSimRule *rule, SimVerdict *verdict)
     }
 }
 
+/* Take one of the failures that are left. */
+static bool take_from_budget(BgSim *sim)
+{
+    unsigned left = atomic_load(&sim->fail_budget);
+
+    while (left > 0 &&
+           !atomic_compare_exchange_weak(&sim->fail_budget, &left, left - 1)) {
+    }
+    return left > 0;
+}
+
 /* Chance: needs no rule. */
 static void chance(BgSim *sim, const char *label, SimVerdict *verdict)
 {
     static const int errors[] = { EIO, EIO, ENOSPC, ENOMEM, EACCES };
 
-    if (verdict->err || sim->fail_budget == 0 ||
+    if (verdict->err || atomic_load(&sim->fail_budget) == 0 ||
         atomic_load(&sim->settling) ||
-        !bgsim_chance(sim, label, sim->fail_permille)) {
+        !bgsim_chance(sim, label, atomic_load(&sim->fail_permille)) ||
+        !take_from_budget(sim)) {
         return;
-    }
-    WITH_LOCK(&sim->lock) {
-        sim->fail_budget--;
     }
     verdict->err = errors[bgsim_draw(sim, "fault.errno",
                                      G_N_ELEMENTS(errors))];
@@ -256,7 +267,7 @@ SimVerdict sim_fault_point(BgSim *sim, SimSite *site, const char *node)
 {
     SimVerdict verdict = { 0, false, NULL };
 
-    if (sim->rules->len == 0 && sim->fail_budget == 0) {
+    if (!atomic_load(&sim->fail_maybe)) {
         return verdict;
     }
     WITH_LOCK(&sim->lock) {

@@ -165,8 +165,9 @@ struct BgSim {
 
     /* Faults; see fault.c.  Guarded by @lock with real threads. */
     GPtrArray *rules;      /* BgSimRule */
-    unsigned fail_permille;
-    unsigned fail_budget;
+    _Atomic bool fail_maybe; /* there are rules, or a budget; a hint */
+    _Atomic unsigned fail_permille;
+    _Atomic unsigned fail_budget;
 
     /* Main thread. */
     GPtrArray *owned;      /* SimOwned, freed last first */

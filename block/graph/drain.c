@@ -11,8 +11,9 @@
  *     closed at once, and one that goes is opened.
  * D2  A root that a change of edges brings under a section has nothing in
  *     flight: whoever changes an edge has drained what is above it.
- * D3  Covers are exchanged by adding the new one before the old one is
- *     dropped, so what is in both never opens in between.
+ * D3  Covers are exchanged by adding the new ones of all sections before an old
+ *     one is dropped, so what goes from one section to another, or stays, never
+ *     opens in between.
  * D4  A section of a root covers that root for all its time, and what is above
  *     the node that the root has at the moment: the node may be exchanged, or
  *     go, inside the section.
@@ -32,6 +33,8 @@ typedef struct DrainSection {
     CoOwner owner;         /* who has begun it */
     GPtrArray *roots;      /* BlockRoot *: what is closed */
     GPtrArray *nodes;      /* BlockDriverState *: whose drivers were told */
+    GPtrArray *old_roots;  /* while covers are exchanged */
+    GPtrArray *old_nodes;
 } DrainSection;
 
 /* Background work, or the requests of a node that opens or closes. */
@@ -159,23 +162,33 @@ static void cover_release(GPtrArray *roots, GPtrArray *nodes)
     g_ptr_array_unref(nodes);
 }
 
+/* Planted: the cover of before, whatever has changed. */
+static inline void cover_copy(DrainSection *section)
+{
+    g_ptr_array_unref(section->roots);
+    g_ptr_array_unref(section->nodes);
+    section->roots = g_ptr_array_copy(section->old_roots, NULL, NULL);
+    section->nodes = g_ptr_array_copy(section->old_nodes, NULL, NULL);
+}
+
 void drain_graph_changed(BlockGraph *graph)
 {
     LIST_FOREACH(link, &graph->sections) {
         DrainSection *section = LIST_ENTRY(link, DrainSection, link);
-        GPtrArray *old_roots = section->roots;
-        GPtrArray *old_nodes = section->nodes;
 
+        section->old_roots = section->roots;
+        section->old_nodes = section->nodes;
         section_compute(section, graph);                        /* D1 */
-        if (SIM_PLANTED(13) && section->roots->len > old_roots->len) {
-            g_ptr_array_unref(section->roots);
-            g_ptr_array_unref(section->nodes);
-            section->roots = old_roots;
-            section->nodes = old_nodes;
-            continue;
+        if (SIM_PLANTED(13) &&
+            section->roots->len > section->old_roots->len) {
+            cover_copy(section);
         }
         section_apply(section);                                 /* D3 */
-        cover_release(old_roots, old_nodes);
+    }
+    LIST_FOREACH(link, &graph->sections) {
+        DrainSection *section = LIST_ENTRY(link, DrainSection, link);
+
+        cover_release(section->old_roots, section->old_nodes);
     }
 }
 

@@ -373,6 +373,8 @@ static struct Teller {
     bool open;
     int told;      /* begins minus ends */
     bool told_late; /* told while not open */
+    BlockBackend *watched;
+    bool moved;     /* of @watched, while the last section ends */
 } teller;
 
 static int coroutine_fn teller_open(BlockDriverState *bs,
@@ -401,7 +403,15 @@ static void teller_drain_begin(BlockDriverState *bs)
 static void teller_drain_end(BlockDriverState *bs)
 {
     teller.told--;
+    teller.moved |= teller.watched && blk_in_flight(teller.watched) > 0;
     teller.told_late |= !teller.open;
+}
+
+/* Asks nothing of its child. */
+static void teller_child_perm(BlockDriverState *bs, BdrvChildRole role,
+                              const BlockPerm *parent, BlockPerm *ret_child)
+{
+    *ret_child = (BlockPerm){ .used = 0, .shared = ALL };
 }
 
 static void register_teller(void)
@@ -412,6 +422,7 @@ static void register_teller(void)
         .kind = BLOCK_DRIVER_FILTER,
         .open = teller_open,
         .close = teller_close,
+        .child_perm = teller_child_perm,
         .drain_begin = teller_drain_begin,
         .drain_end = teller_drain_end,
     };
@@ -460,6 +471,46 @@ START_TEST(a_driver_is_told_of_sections_only_while_it_is_open)
     ck_assert(begun && !teller.told_late);
     bdrv_drain_all_end(graph);
     ck_assert_uint_eq(block_graph_nr_nodes(graph), 1);
+}
+END_TEST
+
+static void coroutine_fn refused_drop_entry(void *opaque)
+{
+    g_assert(bdrv_co_drop_filter(opaque, NULL) == -EPERM);
+}
+
+/*
+ * Without the filter the writer would meet one who allows no writing, so the
+ * change is undone.  Meanwhile the writer is moved from under one section to
+ * under the other and back, and must not be let in.
+ */
+START_TEST(a_refused_change_of_two_drained_nodes_opens_nothing_in_between)
+{
+    BlockPerm reads = { .used = READ, .shared = ALL };
+    BlockDriverState *top = open_ok("teller,file=disk");
+    BlockBackend *writer = backend_ok("writer", top, WRITE, ALL);
+    BlockBackend *other;
+    Request first, second;
+
+    ck_assert_int_eq(blk_set_perm(blk, &reads, NULL), 0);
+    other = backend_ok("other", disk, READ, ALL & ~(uint64_t)WRITE);
+    teller.watched = writer;
+    mem->hold[MEM_WRITE] = true;
+    request_write(&first, writer, 0);
+    settle();
+    aio_co_enter(block_graph_aio_context(graph),
+                 coroutine_create(refused_drop_entry, top));
+    settle();
+    request_write(&second, writer, 512);
+    settle();
+    ck_assert(!first.done && !second.done);
+    mem->hold[MEM_WRITE] = false;
+    settle();
+    ck_assert(first.done == 1 && second.done == 1);
+    ck_assert(!teller.moved);
+    blk_unref(other);
+    blk_unref(writer);
+    bdrv_unref(top);
 }
 END_TEST
 
@@ -682,6 +733,8 @@ int main(void)
     PROMISE(tcase, an_edge_frozen_while_reopen_waits_is_not_changed);
     PROMISE(tcase, two_exchanges_of_one_child_follow_each_other);
     PROMISE(tcase, a_driver_is_told_of_sections_only_while_it_is_open);
+    PROMISE(tcase,
+            a_refused_change_of_two_drained_nodes_opens_nothing_in_between);
     PROMISE(tcase, the_flush_of_a_node_that_closes_counts_like_a_request);
     PROMISE(tcase, a_node_closes_in_a_section);
     PROMISE(tcase, background_work_counts_like_a_request);
