@@ -167,7 +167,7 @@ START_TEST(a_bad_state_is_told_with_what_survived)
     bgsim_crash_at(sim, bgsim_steps(sim) + 2, always_bad, NULL, NULL);
     bgsim_spawn(sim, "flight", NULL, flight_entry, (void *)"0XX");
     ck_assert(!bgsim_run(sim, -1, &error));
-    ck_assert_str_eq(bgsim_violated(sim, NULL), "crash");
+    ck_assert_str_eq(bgsim_violated(sim, NULL), "power-cut");
     g_clear_error(&error);
     _exit(EXIT_SUCCESS); /* the world is good for reports only */
 }
