@@ -117,6 +117,23 @@ EOF
     $(pkg-config --cflags --libs blockgraph-sim) || fail "a scenario: build"
 timeout 60 "$stage/scenario" run --seeds 100 >"$stage/out" ||
     { cat "$stage/out"; fail "a scenario: run"; }
+for example in "$source"/examples/sim/*.c; do
+    name=$(basename "$example" .c)
+    lines=$(wc -l <"$example")
+    [ "$lines" -le 100 ] || fail "$name.c has $lines lines, at most 100"
+    # shellcheck disable=SC2046
+    "$cc" -Wall -Wextra -Wno-unused-parameter \
+        -Wno-missing-field-initializers -Werror "$example" \
+        -o "$stage/$name" $(pkg-config --cflags --libs blockgraph-sim) ||
+        { fail "$name: build"; continue; }
+    # The driver suite is one call and takes no arguments.
+    timeout 60 "$stage/$name" run --seeds 50 --out "$stage" >"$stage/out" ||
+        { cat "$stage/out"; fail "$name: run"; }
+done
+# Named points are nothing in the library itself.
+if nm -a "$LD_LIBRARY_PATH/libblockgraph.so" | grep -q 'bgsim\|sim_hooks'; then
+    fail "libblockgraph.so has parts of the simulation"
+fi
 timeout 60 "$root/bin/bg-sim" run smoke --seeds 20 >"$stage/out" ||
     { cat "$stage/out"; fail "bg-sim: run"; }
 

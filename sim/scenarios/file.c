@@ -6,10 +6,12 @@
 #include "sim/scenarios/scenarios.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #define FILE_BYTES (32 * 1024)
+#define COPY_BYTES 4096
 
 typedef struct File {
     int fd;
@@ -17,6 +19,32 @@ typedef struct File {
     BlockBackend *blk;
     BgSimModel *model;
 } File;
+
+/* Behind the guests' part: a pattern is copied about and read back. */
+static void coroutine_fn copier_entry(BgSim *sim, void *opaque)
+{
+    File *s = opaque;
+    char out[COPY_BYTES], in[COPY_BYTES];
+
+    for (int i = 0; i < 6; i++) {
+        int64_t from = FILE_BYTES + (i % 2) * COPY_BYTES;
+        int64_t to = FILE_BYTES + (1 - i % 2) * COPY_BYTES;
+
+        memset(out, 1 + i, sizeof(out));
+        co_sleep_ns(1 + bgsim_range(sim, "copy.at", 0, 200 * 1000));
+        if (blk_co_pwrite(s->blk, from, sizeof(out), out, 0) < 0 ||
+            blk_co_copy_range(s->blk, from, s->blk, to, sizeof(out), 0) < 0 ||
+            blk_co_pread(s->blk, to, sizeof(in), in, 0) < 0) {
+            continue; /* a fault, or a file system that cannot copy */
+        }
+        if (memcmp(out, in, sizeof(in)) != 0) {
+            bgsim_violation(sim, "copy", "%d bytes copied from %"
+                            G_GINT64_FORMAT " to %" G_GINT64_FORMAT
+                            " are others", COPY_BYTES, from, to);
+        }
+        bgsim_progress(sim);
+    }
+}
 
 static void file_setup(BgSim *sim, void *state)
 {
@@ -28,13 +56,15 @@ static void file_setup(BgSim *sim, void *state)
     };
 
     s->fd = memfd_create("bgsim-file", MFD_CLOEXEC);
-    if (s->fd < 0 || ftruncate(s->fd, FILE_BYTES) < 0) {
+    if (s->fd < 0 || ftruncate(s->fd, FILE_BYTES + 2 * COPY_BYTES) < 0) {
         g_error("memfd_create: %s", g_strerror(errno));
     }
     s->bs = scenario_open(sim, "file,filename=/proc/self/fd/%d,locking=off,"
                           "discard=unmap", s->fd);
     s->blk = scenario_backend(sim, "guest", s->bs);
     s->model = bgsim_model_new(sim, s->blk, "guest", FILE_BYTES);
+    guest.errors_expected = scenario_faults(sim);
+    bgsim_spawn(sim, "copier", scenario_thread(sim, 2), copier_entry, s);
     for (unsigned i = 0; i < 2; i++) {
         g_autofree char *name = g_strdup_printf("guest%u", i);
 
