@@ -301,10 +301,11 @@ open_with_common(BlockGraph *graph, const BdrvCommonOptions *common,
         node_free(bs);
         return NULL;
     }
-    bs->own_work = bdrv_work_new(bs);
     ret = open_node_driver(bs, options, what, errp);
-    drain_own_end(bs->own_work);
-    g_clear_pointer(&bs->own_work, bdrv_work_free);
+    if (bs->own_work) {
+        drain_own_end(bs->own_work);
+        g_clear_pointer(&bs->own_work, bdrv_work_free);
+    }
     if (ret < 0) {
         close_children(bs);
         graph_remove_node(bs);
@@ -419,6 +420,9 @@ BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *bs,
         drain_own_end(bs->own_work); /* what is below may have to wait */
     }
     below = child_node(bs, name, reference, tree, role, errp);
+    if (below && !bs->own_work && bs->state == BDRV_STATE_OPENING) {
+        bs->own_work = bdrv_work_new(bs);
+    }
     if (bs->own_work) {
         drain_own_begin(bs->own_work, below);
     }
