@@ -114,6 +114,20 @@ static const BlockDriver broken[] = {
            .refresh_limits = fua_refresh_limits),
 };
 
+static void remove_dir(const char *path)
+{
+    GDir *dir = g_dir_open(path, 0, NULL);
+    const char *name;
+
+    while ((name = g_dir_read_name(dir))) {
+        g_autofree char *file = g_build_filename(path, name, NULL);
+
+        unlink(file);
+    }
+    g_dir_close(dir);
+    rmdir(path);
+}
+
 START_TEST(a_broken_driver_does_not_pass)
 {
     BgSimDriverSuite suite = { .driver = broken[_i].name };
@@ -121,11 +135,14 @@ START_TEST(a_broken_driver_does_not_pass)
     g_autofree char *dir = g_dir_make_tmp("suite-XXXXXX", NULL);
     bool ok;
 
+    ck_assert_ptr_nonnull(dir);
+
     ck_assert_int_eq(chdir(dir), 0); /* regression files are written here */
     ck_assert_int_eq(bdrv_register(&broken[_i], NULL), 0);
     ok = bgsim_driver_suite(&suite, &report);
     ck_assert_msg(ok == (_i == 0), "%s: %s", suite.driver, report);
     ck_assert(ok || report);
+    remove_dir(dir);
 }
 END_TEST
 
