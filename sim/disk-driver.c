@@ -417,8 +417,6 @@ static void sim_disk_refresh_limits(BlockDriverState *bs, BlockLimits *limits)
 
     limits->request_alignment = c->request_alignment;
     limits->max_transfer = c->max_transfer;
-    limits->min_mem_alignment = MAX(c->memory_alignment, 1);
-    limits->opt_mem_alignment = limits->min_mem_alignment;
     limits->max_iov = c->max_iov;
     limits->write_flags = fua;
     limits->zero_flags = c->no_zero_write ? 0

@@ -33,8 +33,9 @@ typedef struct BgSimDiskConfig {
     uint32_t atom;              /* what a power cut does not tear; 0: 512 */
     uint32_t request_alignment; /* power of two; 0: 512 */
     uint32_t max_transfer;      /* bytes; 0: no limit */
-    uint32_t memory_alignment;  /* of buffers; power of two; 0: any */
-    int max_iov;                /* pieces of a request; 0: no limit */
+    int max_iov;                /* pieces of a request; 0: no limit.  There
+                                 * is no alignment of memory: addresses
+                                 * differ from run to run */
     bool grows;                 /* a file: writes, truncate change the size */
     bool empty;                 /* begins with size 0, whatever @size says */
     bool dirty_start;           /* never-written atoms are noise, not zero */

@@ -72,7 +72,6 @@ BgSimDisk *scenario_disk(BgSim *sim, const char *name, int64_t size)
         .size = size,
         .request_alignment = aligns[bgsim_draw(sim, "disk.align", 3)],
         .max_transfer = transfers[bgsim_draw(sim, "disk.transfer", 3)],
-        .memory_alignment = bgsim_chance(sim, "disk.memory", 200) ? 512 : 0,
         .max_iov = bgsim_draw(sim, "disk.iov", 3),
         .grows = bgsim_chance(sim, "disk.grows", 300),
         .no_zero_write = bgsim_chance(sim, "disk.no-zero", 200),
