@@ -48,6 +48,9 @@ void sim_shared_free(void *memory, size_t size)
 
 /* --- life ----------------------------------------------------------------- */
 
+/* In a child: its output is not that of our caller. */
+static bool says_to_memory;
+
 /* What the child says goes to memory; ours stays ours. */
 static void begin_child(int err_fd, pid_t parent)
 {
@@ -62,6 +65,19 @@ static void begin_child(int err_fd, pid_t parent)
         dup2(err_fd, STDERR_FILENO);
         dup2(err_fd, STDOUT_FILENO);
         close(err_fd);
+        says_to_memory = true;
+    }
+}
+
+void sim_child_begin_run(void)
+{
+    if (!says_to_memory) {
+        return;
+    }
+    fflush(stdout);
+    if (lseek(STDERR_FILENO, 0, SEEK_CUR) > 0 &&
+        ftruncate(STDERR_FILENO, 0) == 0) {
+        lseek(STDERR_FILENO, 0, SEEK_SET);
     }
 }
 

@@ -80,6 +80,11 @@ static bool choose_scenarios(Options *o)
         if (!s) {
             return false;
         }
+        if (o->threads && !s->threads_too) {
+            usage_error("scenario '%s' does not run with --threads; 'list' "
+                        "shows those that do", s->name);
+            return false;
+        }
         g_ptr_array_add(o->chosen, (gpointer)s);
     }
     for (unsigned i = 0; o->words->len == 0 && o->all[i]; i++) {

@@ -198,6 +198,9 @@ typedef struct SimChild {
  */
 bool sim_child_start(SimChild *child);
 
+/** In the child: what was said before belongs to another run. */
+void sim_child_begin_run(void);
+
 /**
  * In the child: call @publish(@opaque) when a signal is about to end the
  * process, that of sim_child_end() included.  It may not allocate.

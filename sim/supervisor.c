@@ -108,6 +108,7 @@ static void run_one(const Supervisor *sv, Slot *slot, uint64_t index)
         return;
     }
     memset(&slot->result, 0, sizeof(slot->result));
+    sim_child_begin_run();
     atomic_store(&slot->index, index);
     atomic_store(&slot->started_ns, sim_real_ns());
     sim_scenario_run(&how, &slot->result);
@@ -192,7 +193,8 @@ static void child_ended(Supervisor *sv, unsigned i, int status,
 {
     Slot *slot = &sv->shared->slots[i];
 
-    if (status == 0 && limit_ns == 0) {
+    if (status == 0 && limit_ns == 0 &&
+        atomic_load(&slot->started_ns) == 0) {
         if (sv->children[i].err_fd >= 0) {
             close(sv->children[i].err_fd);
         }
@@ -279,7 +281,10 @@ void sim_batch_run(const SimBatch *batch, SimBatchResult *ret)
     }
     g_assert(sv.nr_scenarios > 0);
     sv.jobs = CLAMP(batch->jobs, 1, JOBS_MAX);
-    sv.total = batch->seeds > 0 ? batch->seeds * sv.nr_scenarios : UINT64_MAX;
+    sv.total = UINT64_MAX;
+    if (batch->seeds > 0 && batch->seeds < UINT64_MAX / sv.nr_scenarios) {
+        sv.total = batch->seeds * sv.nr_scenarios;
+    }
     sv.timeout_ns = batch->timeout_ns > 0 ? batch->timeout_ns
                                           : SIM_TIMEOUT_DEFAULT_NS;
     sv.begin_ns = sim_real_ns();

@@ -111,6 +111,7 @@ static void run_one(SimTrier *trier)
     Area *area = trier->area;
     SimHow how = trier->how;
 
+    sim_child_begin_run();
     how.tape = area->tape_bytes > 0
                    ? tape_unpack(area->tape, area->tape_bytes)
                    : NULL;

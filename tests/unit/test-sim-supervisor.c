@@ -8,6 +8,7 @@
 #include <blockgraph/error.h>
 #include <errno.h>
 #include <glib/gstdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -165,6 +166,51 @@ START_TEST(a_crash_and_a_hang_are_told_with_their_seeds_and_the_rest_goes_on)
                   crash->message);
     ck_assert_uint_eq(hang->seed, 7);
     ck_assert_str_eq(hang->oracle, "timeout");
+    sim_batch_clear(&result);
+}
+END_TEST
+
+/* All say something; seed 3 ends its process as if all were well. */
+static void leaver_setup(BgSim *sim, void *state)
+{
+    if (bgsim_seed(sim) == 3) {
+        exit(0);
+    }
+    fprintf(stderr, "seed %u was here\n", (unsigned)bgsim_seed(sim));
+    if (bgsim_seed(sim) == 2) {
+        abort();
+    }
+}
+
+static const BgSimScenario leaver = { .name = "leaver",
+                                      .setup = leaver_setup };
+
+START_TEST(a_run_that_exits_has_failed_and_the_rest_goes_on)
+{
+    const BgSimScenario *list[] = { &leaver, NULL };
+    SimBatch batch = { .scenarios = list, .first = 3, .seeds = 5 };
+    SimBatchResult result;
+
+    sim_batch_run(&batch, &result);
+    ck_assert_uint_eq(result.passed, 4);
+    ck_assert_uint_eq(result.failures->len, 1);
+    ck_assert_uint_eq(failure(&result, 0)->seed, 3);
+    ck_assert_str_eq(failure(&result, 0)->oracle, "crash");
+    sim_batch_clear(&result);
+}
+END_TEST
+
+START_TEST(the_message_of_a_crash_is_what_that_run_has_said)
+{
+    const BgSimScenario *list[] = { &leaver, NULL };
+    SimBatch batch = { .scenarios = list, .seeds = 3 };
+    SimBatchResult result;
+
+    sim_batch_run(&batch, &result);
+    ck_assert_uint_eq(result.failures->len, 1);
+    ck_assert_msg(strstr(failure(&result, 0)->message, "seed 2") &&
+                  !strstr(failure(&result, 0)->message, "seed 1"), "%s",
+                  failure(&result, 0)->message);
     sim_batch_clear(&result);
 }
 END_TEST
@@ -603,6 +649,7 @@ START_TEST(the_command_line_has_three_statuses)
     ck_assert_int_eq(run_main("bg-sim run nothing"), 2);
     ck_assert_int_eq(run_main("bg-sim run --seed x"), 2);
     ck_assert_int_eq(run_main("bg-sim run --strategy best"), 2);
+    ck_assert_int_eq(run_main("bg-sim run canary --threads"), 2);
     ck_assert_int_eq(run_main("bg-sim replay"), 2);
     ck_assert_int_eq(run_main("bg-sim replay /nonexistent.bgs"), 2);
     ck_assert_int_eq(run_main("bg-sim replay --scenario smoke"), 2);
@@ -627,6 +674,8 @@ int main(void)
     PROMISE(runs, the_sums_do_not_depend_on_how_many_jobs_there_are);
     PROMISE(runs,
             a_crash_and_a_hang_are_told_with_their_seeds_and_the_rest_goes_on);
+    PROMISE(runs, a_run_that_exits_has_failed_and_the_rest_goes_on);
+    PROMISE(runs, the_message_of_a_crash_is_what_that_run_has_said);
     PROMISE(runs, a_run_that_looks_at_an_address_is_noticed);
     PROMISE(runs, a_batch_stops_at_its_limit_of_failures);
     suite_add_tcase(suite, runs);
