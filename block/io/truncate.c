@@ -129,7 +129,6 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
 {
     BlockDriverState *bs = child->bs;
     int64_t end = io_align_down(bs, BDRV_MAX_LENGTH);
-    int64_t length = bdrv_length(bs);
     TrackedRequest req;
     int64_t start;
     int ret;
@@ -142,10 +141,18 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
         return block_error(errp, EACCES, "Node '%s' is read-only",
                            bs->node_name);
     }
-    start = io_align_down(bs, MIN(how->offset, length));
-    start = MIN(start, end - bs->limits.request_alignment); /* not empty */
-    tracked_begin_serialising(&bs->tracked, &req, start, end - start,
-                              bs->limits.request_alignment, false);
+    for (;;) {
+        start = io_align_down(bs, MIN(how->offset, bdrv_length(bs)));
+        start = MIN(start, end - bs->limits.request_alignment); /* not empty */
+        tracked_begin_serialising(&bs->tracked, &req, start, end - start,
+                                  bs->limits.request_alignment, false);
+        if (bdrv_length(bs) >= start) {
+            break;
+        }
+        /* While we waited another truncate has cut the node below @start; what
+         * we add, and may have to zero, begins there. */
+        tracked_end(&bs->tracked, &req, false);
+    }
     ret = truncate_tracked(bs, how, errp);
     tracked_end(&bs->tracked, &req, true);
     return ret;

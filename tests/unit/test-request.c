@@ -5,6 +5,7 @@
  */
 #include "graph-fixture.h"
 #include "mem-driver.h"
+#include "request-fixture.h"
 
 #include <inttypes.h>
 
@@ -478,6 +479,45 @@ START_TEST(truncate_at_the_largest_length_is_safe)
 }
 END_TEST
 
+static void coroutine_fn truncate_entry(void *opaque)
+{
+    BlockTruncate how = { .offset = *(int64_t *)opaque, .exact = true };
+
+    g_assert(blk_co_truncate(blk, &how, NULL) == 0);
+}
+
+START_TEST(growing_after_another_truncate_does_not_zero_a_later_write)
+{
+    BlockDriverState *base = open_ok("mem,node-name=base,size=64k");
+    AioContext *ctx = block_graph_aio_context(graph);
+    int64_t small = 8 << 10, large = 48 << 10;
+    Request write;
+
+    memset(mem_disk(base)->allocated, 1, 16);
+    open_disk("mem,size=64k,backing=base");
+    atomic_store(&mem->hold[MEM_TRUNCATE], true);
+    atomic_store(&mem->hold[MEM_ZERO], true);
+    /* The second asks while the node is long, and runs when it is short. */
+    aio_co_enter(ctx, coroutine_create(truncate_entry, &small));
+    aio_co_enter(ctx, coroutine_create(truncate_entry, &large));
+    settle();
+    atomic_store(&mem->hold[MEM_TRUNCATE], false);
+    do {
+        settle();
+    } while (blk_getlength(blk) != large);
+    request_write(&write, blk, 16 << 10);
+    settle();
+    ck_assert_int_eq(atomic_load(&write.done), 0);
+    atomic_store(&mem->hold[MEM_ZERO], false);
+    while (atomic_load(&write.done) == 0) {
+        settle();
+    }
+    ck_assert_int_eq(atomic_load(&write.done), 1);
+    close_disk();
+    bdrv_unref(base);
+}
+END_TEST
+
 START_TEST(growing_over_a_longer_backing_file_shows_zeroes_not_its_data)
 {
     BlockTruncate how = { .offset = 64 << 10, .exact = true };
@@ -779,6 +819,8 @@ int main(void)
     PROMISE(tcase, a_flush_without_a_write_since_the_last_one_costs_nothing);
     PROMISE(tcase, a_flush_that_failed_is_asked_again);
     PROMISE(tcase, a_failed_write_counts_for_the_next_flush);
+    PROMISE(tcase,
+            growing_after_another_truncate_does_not_zero_a_later_write);
     PROMISE(tcase, truncate_at_the_largest_length_is_safe);
     PROMISE(tcase, truncate_changes_the_length_both_ways);
     PROMISE(tcase,
