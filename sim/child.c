@@ -110,6 +110,33 @@ static void forget(SimChild *child)
     child->pid = 0;
 }
 
+/* --- leaks ---------------------------------------------------------------- */
+
+/* Of the address sanitizer, where it is linked. */
+extern int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
+
+bool sim_child_find_leaks(BgSimResult *result)
+{
+    g_autofree char *message = NULL;
+    char said[SAID_BYTES + 1];
+    ssize_t n;
+
+    if (!says_to_memory || !__lsan_do_recoverable_leak_check) {
+        return false;
+    }
+    sim_child_begin_run();
+    if (!__lsan_do_recoverable_leak_check()) {
+        return false;
+    }
+    n = pread(STDERR_FILENO, said, SAID_BYTES, 0);
+    said[MAX(n, 0)] = 0;
+    message = g_strdup_printf("memory was lost in this run or in one before "
+                              "it in the same process: %s", said);
+    result->failed = false;
+    sim_result_fail(result, "leak", message);
+    return true;
+}
+
 /* --- the last words ------------------------------------------------------- */
 
 static const int fatal_signals[] = { SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV,

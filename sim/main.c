@@ -256,7 +256,7 @@ static int print_result(const BgSimResult *r, const char *notes)
 static int replay_file(Options *o, const char *path, bool explain)
 {
     SimTrierConfig config = { .timeout_ns = to_ns(o->timeout),
-                              .explain = explain };
+                              .explain = explain, .find_leaks = true };
     g_autoptr(GError) error = NULL;
     g_autoptr(SimRegress) regress = sim_regress_load(path, &error);
     g_autofree char *notes = NULL;
@@ -281,7 +281,7 @@ static int replay_file(Options *o, const char *path, bool explain)
 static int replay_seed(Options *o, const Tape *tape, bool explain)
 {
     SimTrierConfig config = { .timeout_ns = to_ns(o->timeout),
-                              .explain = explain };
+                              .explain = explain, .find_leaks = true };
     SimHow how = { .scenario = one_scenario(o), .seed = o->seed,
                    .strategy = o->strategy, .threads = o->threads };
     SimTrier *trier;

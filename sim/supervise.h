@@ -167,6 +167,7 @@ typedef struct SimTrier SimTrier;
 typedef struct SimTrierConfig {
     int64_t timeout_ns;      /* of a run in real time; 0: the default */
     bool explain;            /* print the whole trace of each run */
+    bool find_leaks;         /* of a sanitizer; a leak ends the child */
     bool record_decisions;   /* as lines of a file in SimTried.notes */
     GPtrArray *decisions;    /* to be replayed; lives as long as the trier */
 } SimTrierConfig;
@@ -200,6 +201,13 @@ bool sim_child_start(SimChild *child);
 
 /** In the child: what was said before belongs to another run. */
 void sim_child_begin_run(void);
+
+/**
+ * In the child, after a run that is down: whether memory was lost since the
+ * process began, told in @result.  Only the address sanitizer knows; in other
+ * builds nothing is ever found.
+ */
+bool sim_child_find_leaks(BgSimResult *result);
 
 /**
  * In the child: call @publish(@opaque) when a signal is about to end the

@@ -143,6 +143,10 @@ static void be_child(const Supervisor *sv, Slot *slot)
         }
         run_one(sv, slot, index);
     }
+    if (sim_child_find_leaks(&slot->result)) {
+        atomic_store(&slot->started_ns, sim_real_ns());
+        _exit(SIM_EXIT_VIOLATION);
+    }
     _exit(0);
 }
 

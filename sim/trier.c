@@ -127,6 +127,10 @@ static void run_one(SimTrier *trier)
         sim_decisions_replay(trier->config.decisions, trier->notes);
     }
     sim_scenario_run(&how, &area->result);
+    if (trier->config.find_leaks && !area->result.failed &&
+        sim_child_find_leaks(&area->result)) {
+        _exit(SIM_EXIT_VIOLATION);
+    }
     sim_decisions_stop();
     g_clear_pointer(&trier->made, g_ptr_array_unref);
 }

@@ -215,6 +215,32 @@ START_TEST(the_message_of_a_crash_is_what_that_run_has_said)
 }
 END_TEST
 
+#ifdef __SANITIZE_ADDRESS__
+static void loser_setup(BgSim *sim, void *state)
+{
+    void *volatile lost = malloc(1000);
+
+    memset(lost, 1, 1000);
+    lost = NULL;
+}
+
+static const BgSimScenario loser = { .name = "loser", .setup = loser_setup };
+
+START_TEST(memory_that_a_run_loses_is_told)
+{
+    SimBatchResult result;
+
+    run_batch(&loser, 0, 40, &result);
+    ck_assert_uint_ge(result.failures->len, 1);
+    ck_assert_str_eq(failure(&result, 0)->oracle, "leak");
+    sim_batch_clear(&result);
+    run_batch(&scenario_smoke, 0, 40, &result);
+    ck_assert_uint_eq(result.failures->len, 0);
+    sim_batch_clear(&result);
+}
+END_TEST
+#endif
+
 static unsigned nondeterministic_runs(const BgSimScenario *scenario)
 {
     const BgSimScenario *list[] = { scenario, NULL };
@@ -676,6 +702,9 @@ int main(void)
             a_crash_and_a_hang_are_told_with_their_seeds_and_the_rest_goes_on);
     PROMISE(runs, a_run_that_exits_has_failed_and_the_rest_goes_on);
     PROMISE(runs, the_message_of_a_crash_is_what_that_run_has_said);
+#ifdef __SANITIZE_ADDRESS__
+    PROMISE(runs, memory_that_a_run_loses_is_told);
+#endif
     PROMISE(runs, a_run_that_looks_at_an_address_is_noticed);
     PROMISE(runs, a_batch_stops_at_its_limit_of_failures);
     suite_add_tcase(suite, runs);
