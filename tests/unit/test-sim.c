@@ -220,7 +220,7 @@ START_TEST(a_deadlock_is_told_with_who_holds_what)
 {
     BgSim *sim = bgsim_new(1, NULL);
     CoMutex mutexes[2];
-    GError *error = NULL;
+    g_autoptr(GError) error = NULL;
     const char *message;
     g_autofree char *waits = NULL;
 
@@ -248,7 +248,7 @@ static void coroutine_fn forever_entry(BgSim *sim, void *opaque)
 START_TEST(a_task_that_nobody_wakes_is_a_hang)
 {
     BgSim *sim = bgsim_new(1, NULL);
-    GError *error = NULL;
+    g_autoptr(GError) error = NULL;
 
     bgsim_spawn(sim, "lonely", NULL, forever_entry, NULL);
     ck_assert(!bgsim_run(sim, -1, &error));
