@@ -433,6 +433,9 @@ BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *bs,
     if (child && kind == BLOCK_OPTIONS_CHILD_TREE) {
         edge_set_nested(child, below);
     }
+    if (!child && bs->own_work) {
+        drain_own_end(bs->own_work); /* @below may close now, and wait */
+    }
     bdrv_co_unref(below);
     return child;
 }

@@ -498,6 +498,7 @@ int main(void)
     Suite *suite = suite_create("sim-crash");
     TCase *tcase = tcase_create("sim-crash");
 
+    tcase_set_timeout(tcase, 120);
     PROMISE(tcase, what_was_not_flushed_may_be_lost_sector_by_sector);
     PROMISE(tcase, fua_pins_what_it_writes_and_nothing_else);
     PROMISE(tcase, a_zero_write_is_a_write);

@@ -768,6 +768,7 @@ int main(void)
     Suite *suite = suite_create("sim-disk");
     TCase *tcase = tcase_create("sim-disk");
 
+    tcase_set_timeout(tcase, 120);
     PROMISE(tcase, what_is_written_is_read);
     PROMISE(tcase, a_flush_makes_ended_writes_stable);
     PROMISE(tcase, a_lying_disk_says_yes_and_does_nothing);

@@ -362,6 +362,7 @@ int main(void)
     TCase *tcase = tcase_create("graph");
 
     mem_register();
+    tcase_set_timeout(tcase, 120);
     tcase_add_checked_fixture(tcase, setup, teardown);
     PROMISE(tcase, a_good_graph_passes_and_ends_empty);
     PROMISE(tcase, references_below_the_number_of_edges_are_found);

@@ -728,6 +728,7 @@ int main(void)
     TCase *tcase = tcase_create("model");
 
     mem_register();
+    tcase_set_timeout(tcase, 120);
     tcase_add_checked_fixture(tcase, setup, teardown);
     add_reads(tcase);
     add_rest(tcase);

@@ -309,7 +309,7 @@ int main(void)
     if (bdrv_register(&astray, NULL) < 0) {
         return EXIT_FAILURE;
     }
-    tcase_set_timeout(tcase, 60);
+    tcase_set_timeout(tcase, 300);
     PROMISE(tcase, a_good_disk_is_good_at_every_cut);
     PROMISE(tcase, noise_at_first_is_accepted_where_it_is_expected);
     PROMISE(tcase, noise_at_first_is_found_where_zeroes_were_promised);

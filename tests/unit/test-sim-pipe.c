@@ -315,6 +315,7 @@ int main(void)
     Suite *suite = suite_create("sim-pipe");
     TCase *tcase = tcase_create("pipe");
 
+    tcase_set_timeout(tcase, 120);
     PROMISE(tcase, bytes_arrive_whole_in_order_and_later);
     PROMISE(tcase, segmentation_moves_parts);
     PROMISE(tcase, a_full_pipe_holds_the_writer_back);

@@ -254,6 +254,7 @@ int main(void)
     Suite *suite = suite_create("sim-recovery");
     TCase *tcase = tcase_create("sim-recovery");
 
+    tcase_set_timeout(tcase, 120);
     PROMISE(tcase, a_cut_leaves_the_world_as_it_was);
     PROMISE(tcase, a_tape_replays_the_checks_too);
     PROMISE(tcase, a_check_finds_healthy_disks);

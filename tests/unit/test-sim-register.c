@@ -392,6 +392,7 @@ int main(void)
     Suite *suite = suite_create("sim-register");
     TCase *tcase = tcase_create("register");
 
+    tcase_set_timeout(tcase, 120);
     PROMISE(tcase, unique_values_are_judged_exactly);
     PROMISE(tcase,
             with_zeroes_no_legal_history_is_refused_and_most_bad_ones_are);

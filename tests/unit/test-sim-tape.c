@@ -304,6 +304,7 @@ int main(void)
     Suite *suite = suite_create("sim-tape");
     TCase *tcase = tcase_create("tape");
 
+    tcase_set_timeout(tcase, 120);
     PROMISE(tcase, a_seed_decides_all_that_is_drawn);
     PROMISE(tcase, a_replay_gives_back_what_was_drawn_and_then_zeroes);
     PROMISE(tcase, streams_do_not_shift_each_other);

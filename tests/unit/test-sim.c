@@ -467,6 +467,7 @@ int main(void)
     Suite *suite = suite_create("sim");
     TCase *tcase = tcase_create("sim");
 
+    tcase_set_timeout(tcase, 120);
     PROMISE(tcase, one_seed_makes_one_run);
     PROMISE(tcase, every_strategy_is_repeatable_and_another_one);
     PROMISE(tcase, real_threads_run_the_same_code);
