@@ -6,9 +6,9 @@
 #
 #     sim-planted.sh BG_SIM       (of a build with -Dplanted_bugs=true)
 set -uo pipefail
-cd "$(dirname "$0")/.."
 
-bg_sim=$1
+bg_sim=$(realpath "$1") || exit 2
+cd "$(dirname "$0")/.." || exit 2
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 found=0
