@@ -59,15 +59,24 @@ static int usage_error(const char *format, ...)
 
 /* --- scenarios ------------------------------------------------------------ */
 
-static const BgSimScenario *find_scenario(const Options *o, const char *name)
+static const BgSimScenario *lookup_scenario(const Options *o, const char *name)
 {
     for (unsigned i = 0; o->all[i]; i++) {
         if (strcmp(o->all[i]->name, name) == 0) {
             return o->all[i];
         }
     }
-    usage_error("there is no scenario '%s'; 'list' shows them", name);
     return NULL;
+}
+
+static const BgSimScenario *find_scenario(const Options *o, const char *name)
+{
+    const BgSimScenario *scenario = lookup_scenario(o, name);
+
+    if (!scenario) {
+        usage_error("there is no scenario '%s'; 'list' shows them", name);
+    }
+    return scenario;
 }
 
 /* Those that are named, or all but the canaries. */
@@ -266,9 +275,11 @@ static int replay_file(Options *o, const char *path, bool explain)
     if (!regress) {
         return usage_error("%s", error->message);
     }
-    scenario = find_scenario(o, regress->scenario);
+    scenario = lookup_scenario(o, regress->scenario);
     if (!scenario) {
-        return EXIT_USAGE;
+        return usage_error("%s:%u: there is no scenario '%s'; 'list' shows "
+                           "them", path, regress->scenario_line,
+                           regress->scenario);
     }
     if (strcmp(regress->library, BLOCKGRAPH_VERSION) != 0) {
         printf("the file was written by version %s of the library, this is "

@@ -90,6 +90,7 @@ static int read_head(Reader *r, const char *key, const char *value,
     if (strcmp(key, "scenario") == 0) {
         g_free(regress->scenario);
         regress->scenario = g_strdup(value);
+        regress->scenario_line = r->line;
     } else if (strcmp(key, "library") == 0) {
         g_free(regress->library);
         regress->library = g_strdup(value);

@@ -264,6 +264,7 @@ void sim_shrink(const SimHow *how, int64_t timeout_ns,
 /** A regression file. */
 typedef struct SimRegress {
     char *scenario;
+    unsigned scenario_line; /* where the file names it */
     char *library;          /* the version that wrote it */
     BgSimStrategy strategy;
     uint64_t seed;
