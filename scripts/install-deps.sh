@@ -12,7 +12,7 @@
 set -euo pipefail
 
 build="gcc libc6-dev meson ninja-build pkg-config libglib2.0-dev
-       liburing-dev libjansson-dev"
+       liburing-dev libjansson-dev zlib1g-dev libzstd-dev"
 demo="$build qemu-utils"
 test="$build check libsubunit-dev g++ python3 universal-ctags binutils
       qemu-utils gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"

@@ -434,7 +434,7 @@ END_TEST
 
 static void coroutine_fn one_large_frame(void *opaque)
 {
-    char frame[200 << 10];
+    char frame[1100 << 10];
 
     /* Its lowest byte lies far below the mapping of this stack. */
     frame[0] = 1;

@@ -1,0 +1,615 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The inside of the driver "qcow2": its state, and what its files share.
+ *
+ *   layout.c       numbers of the format, pure arithmetic
+ *   cache.c        slices of L2 tables and refcount blocks
+ *   header.c       the header and its extensions, to and from the disk
+ *   names.c        backing and data files that an image names
+ *   driver.c       the driver's table: open, close, reopen, limits
+ *   options.c      run-time options
+ *   mapping.c      guest offset -> L1 -> L2 -> host offset
+ *   link.c         changes of L1 and L2 tables
+ *   read.c write.c cow.c zero.c status.c compress.c    requests
+ *   grace.c        when no request can use a host cluster any more
+ *   writeback.c    metadata to the disk, in an order that survives a crash
+ *   refcount.c     reference counts
+ *   alloc.c        free clusters
+ *   pending.c      clusters that are given up, until they may be used again
+ *   overlap.c      no write may hit metadata that it is not meant for
+ *   snapshot-table.c snapshot.c    internal snapshots
+ *   bitmap-directory.c bitmap.c    persistent dirty bitmaps
+ *   check*.c repair*.c             qemu-img check
+ *   create.c truncate.c amend.c info.c measure.c      images as a whole
+ *
+ * Invariants.  "On the disk" is: if the machine stops now.
+ *
+ *   I1  The refcount of a cluster on the disk is at least the number of
+ *       references to it on the disk.
+ *   I2  An L2 entry on the disk names a cluster only when what was written to
+ *       that cluster before the entry was made is on the disk.
+ *   I3  An L1 (or refcount table) entry on the disk names a table only when the
+ *       table is on the disk.
+ *   I4  A cluster whose refcount is 0 is named by no table, on the disk or in
+ *       memory, used by no request, and no discard for it is under way.
+ *   I5  A guest cluster has at most one allocation under way (Qcow2Alloc), and
+ *       only it changes the entries of the range.
+ *   I6  A table entry that has COPIED set names a cluster with refcount 1.
+ *
+ * I1 to I4 by write-back (writeback.c): a reference is added on the disk after
+ * the refcount has grown there, and a refcount falls, even in memory, only
+ * after the reference has gone from the disk.
+ *
+ * Locks, in this order:
+ *
+ *   writeback_lock   CoMutex; one write-back at a time
+ *   meta_lock        CoMutex; all changes of metadata in memory.  Taken by
+ *                    qcow2_meta_lock(), which makes sure that the L2 cache has
+ *                    room; write-back is never waited for under it
+ *   (Lock)           short ones, inside cache.c and overlap.c
+ *
+ * Requests whose mapping is cached take neither CoMutex: they peek into the
+ * cache, inside qcow2_access_begin/end, which keeps host clusters that they
+ * have seen from being used for something else.
+ */
+#ifndef BLOCK_FORMATS_QCOW2_QCOW2_H
+#define BLOCK_FORMATS_QCOW2_QCOW2_H
+
+#include <blockgraph/driver.h>
+#include <stdatomic.h>
+
+#include "block/formats/qcow2/cache.h"
+#include "block/formats/qcow2/layout.h"
+#include "util/interval-tree.h"
+#include "util/list.h"
+#include "util/lock.h"
+#include "util/sim-point.h"
+
+/** L2 slices that may become dirty under one qcow2_meta_lock(). */
+#define QCOW2_META_SLICES 4
+
+/** A header extension that we do not know, kept as it is. */
+typedef struct Qcow2Extension {
+    uint32_t magic;
+    uint32_t bytes;
+    uint8_t *data;
+} Qcow2Extension;
+
+/** The header and its extensions, host-endian. */
+typedef struct Qcow2Header {
+    unsigned version; /* 2 or 3 */
+    unsigned cluster_bits;
+    unsigned refcount_order;
+    uint64_t size;
+    uint32_t crypt_method;
+    uint32_t l1_size; /* entries */
+    uint64_t l1_offset;
+    uint64_t reftable_offset;
+    uint32_t reftable_clusters;
+    uint32_t nb_snapshots;
+    uint64_t snapshots_offset;
+    uint64_t incompatible;
+    uint64_t compatible;
+    uint64_t autoclear;
+    uint32_t header_length;
+    Qcow2Compression compression;
+    uint8_t *unknown_fields;   /* of the header, behind those we know */
+    size_t unknown_fields_bytes;
+    char *backing_file;        /* NULL: none */
+    char *backing_format;      /* NULL: not recorded */
+    char *data_file;           /* name of the extension; NULL: none */
+    /* The bitmaps extension; has_bitmaps false: not there. */
+    bool has_bitmaps;
+    uint32_t nb_bitmaps;
+    uint64_t bitmap_dir_bytes;
+    uint64_t bitmap_dir_offset;
+    GArray *unknown;           /* Qcow2Extension */
+} Qcow2Header;
+
+/** An internal snapshot, as its table has it. */
+typedef struct Qcow2Snapshot {
+    uint64_t l1_offset;
+    uint32_t l1_size;        /* entries */
+    uint32_t date_sec, date_nsec;
+    uint64_t vm_clock_ns;
+    uint64_t vm_state_bytes; /* 64-bit field of the extra data if there */
+    uint64_t disk_bytes;     /* virtual size; that of the image if not there */
+    uint64_t icount;         /* UINT64_MAX if not there */
+    uint32_t extra_bytes;    /* of the extra data on the disk */
+    uint8_t *unknown_extra;  /* what follows the 24 bytes we know, or NULL */
+    size_t unknown_extra_bytes;
+    char *id;
+    char *name;
+} Qcow2Snapshot;
+
+/** L1 table in memory, host-endian.  Grows by a new one; see Qcow2.l1. */
+typedef struct Qcow2L1 {
+    size_t nr;
+    struct Qcow2L1 *older;     /* kept until close: readers take no lock */
+    _Atomic uint64_t entry[];
+} Qcow2L1;
+
+/** Refcount table in memory, host-endian.  Meta lock. */
+typedef struct Qcow2Reftable {
+    int64_t offset;            /* in the file */
+    size_t nr;                 /* entries, a whole number of clusters */
+    uint64_t *entry;
+} Qcow2Reftable;
+
+/** An entry of L1 or refcount table that the disk does not have yet. */
+typedef struct Qcow2DirtyEntry {
+    size_t index;
+    uint64_t value;
+} Qcow2DirtyEntry;
+
+/** What clusters are given up for: which discards reach the file. */
+typedef enum Qcow2DiscardType {
+    QCOW2_DISCARD_NEVER,     /* only metadata were wrong */
+    QCOW2_DISCARD_ALWAYS,
+    QCOW2_DISCARD_REQUEST,   /* a discard of the guest */
+    QCOW2_DISCARD_SNAPSHOT,  /* a snapshot was deleted */
+    QCOW2_DISCARD_OTHER,
+} Qcow2DiscardType;
+
+/** Clusters that are given up; see pending.c. */
+typedef struct Qcow2Pending {
+    ListHead link;
+    int64_t offset;
+    int64_t bytes;
+    Qcow2DiscardType type;
+    unsigned epoch;          /* set when they became durable */
+} Qcow2Pending;
+
+/** Kinds of metadata for the overlap check; bits. */
+typedef enum Qcow2Overlap {
+    QCOW2_OL_MAIN_HEADER = 1 << 0,
+    QCOW2_OL_ACTIVE_L1 = 1 << 1,
+    QCOW2_OL_ACTIVE_L2 = 1 << 2,
+    QCOW2_OL_REFCOUNT_BLOCK = 1 << 3,
+    QCOW2_OL_REFCOUNT_TABLE = 1 << 4,
+    QCOW2_OL_SNAPSHOT_TABLE = 1 << 5,
+    QCOW2_OL_INACTIVE_L1 = 1 << 6,
+    QCOW2_OL_INACTIVE_L2 = 1 << 7,
+    QCOW2_OL_BITMAP_DIRECTORY = 1 << 8,
+    QCOW2_OL_CONSTANT = QCOW2_OL_MAIN_HEADER | QCOW2_OL_ACTIVE_L1 |
+                        QCOW2_OL_REFCOUNT_TABLE | QCOW2_OL_SNAPSHOT_TABLE |
+                        QCOW2_OL_BITMAP_DIRECTORY,
+    QCOW2_OL_CACHED = QCOW2_OL_CONSTANT | QCOW2_OL_ACTIVE_L2 |
+                      QCOW2_OL_REFCOUNT_BLOCK | QCOW2_OL_INACTIVE_L1,
+    QCOW2_OL_ALL = QCOW2_OL_CACHED | QCOW2_OL_INACTIVE_L2,
+} Qcow2Overlap;
+
+/** Run-time options, parsed; options.c. */
+typedef struct Qcow2Options {
+    bool lazy_refcounts, has_lazy_refcounts;
+    bool pass_discard_request, has_pass_discard_request;
+    bool pass_discard_snapshot;
+    bool pass_discard_other;
+    bool discard_no_unref;
+    unsigned overlap_check;         /* Qcow2Overlap bits */
+    int64_t l2_cache_bytes;         /* effective sizes */
+    int64_t l2_slice_bytes;
+    int64_t refcount_cache_bytes;
+    int64_t cache_clean_interval_s; /* 0: never */
+} Qcow2Options;
+
+#define QCOW2_ACCESS_SHARDS 8
+
+/** How many requests of some threads use host clusters; grace.c. */
+typedef struct Qcow2AccessShard {
+    _Alignas(64) _Atomic unsigned active[2];
+} Qcow2AccessShard;
+
+typedef struct Qcow2Metamap Qcow2Metamap;         /* overlap.c */
+typedef struct Qcow2CodecPool Qcow2CodecPool;     /* codec.c */
+
+/** The state of a node. */
+typedef struct Qcow2 {
+    /* Set by open, changed under drain only. */
+    BlockDriverState *bs;
+    Qcow2Geometry geo;
+    Qcow2Options options;
+    Qcow2Cache *l2_cache;
+    Qcow2Cache *refcount_cache;
+    BdrvChild *data_file;     /* where guest data goes; bs->file mostly */
+    bool has_data_file;       /* it is another node */
+    bool data_file_raw;
+    bool read_only;
+    bool snapshot_view;       /* shows an internal snapshot, read-only */
+    unsigned unit;            /* request alignment towards the file */
+
+    /* Any thread. */
+    _Atomic(Qcow2L1 *) l1;    /* entries written under the meta lock */
+    _Atomic uint64_t size;    /* virtual size in bytes */
+    _Atomic bool corrupt;     /* no more writes; reason was told */
+    _Atomic bool may_write;   /* qcow2_prepare_write() was here */
+    Qcow2Metamap *metamap;    /* has its own lock */
+    _Atomic unsigned epoch;
+    Qcow2AccessShard access[QCOW2_ACCESS_SHARDS];
+
+    CoMutex writeback_lock;
+    CoMutex meta_lock;
+
+    /* Guarded by @meta_lock. */
+    Qcow2Header header;
+    Qcow2Reftable reftable;
+    GArray *dirty_l1;         /* Qcow2DirtyEntry, by age */
+    GArray *dirty_reftable;
+    IntervalTree allocs;      /* Qcow2Alloc.node: guest ranges, I5 */
+    int64_t free_hint;        /* no free cluster below this one (number) */
+    int64_t compressed_next;  /* host offset where compressed data may go on;
+                               * 0: none */
+    int64_t fresh_from;       /* bytes of the file from here on were never
+                               * written, and the file ends at or before */
+    ListHead pending_new;     /* Qcow2Pending: named on the disk still */
+    ListHead pending_durable; /* not named any more, perhaps still used */
+    int64_t pending_bytes;    /* in both */
+    GPtrArray *snapshots;     /* Qcow2Snapshot */
+    bool bitmaps_in_use;      /* auto bitmaps are marked so on the disk */
+
+    /* Has its own lock. */
+    Qcow2CodecPool *codecs;
+
+    /* Main context. */
+    BdrvWork *work;           /* the cache cleaner's */
+    struct Qcow2Cleaner *cleaner;
+    Qcow2Options *next_options; /* during a reopen */
+} Qcow2;
+
+static inline Qcow2 *qcow2_of(BlockDriverState *bs)
+{
+    return bdrv_opaque(bs);
+}
+
+/** The child with the metadata. */
+static inline BdrvChild *qcow2_file(const Qcow2 *q)
+{
+    return bdrv_primary_child(q->bs);
+}
+
+/* --- meta lock: writeback.c ----------------------------------------------- */
+
+/**
+ * Take the meta lock, with room for QCOW2_META_SLICES more dirty L2 slices;
+ * if there is none, write-back comes first.  The image can be written.
+ *
+ * Returns 0; or a negative errno (write-back failed), then it is not held.
+ */
+int coroutine_fn qcow2_meta_lock(Qcow2 *q);
+
+/** Release it. */
+void coroutine_fn qcow2_meta_unlock(Qcow2 *q);
+
+/**
+ * Bring all metadata and data to stable storage in the order that I1 to I3
+ * ask for; then clusters given up before may be used again (pending.c).
+ * Without the meta lock.
+ */
+int coroutine_fn qcow2_writeback(Qcow2 *q);
+
+/* --- header.c ------------------------------------------------------------- */
+
+/**
+ * Read and check the header and its extensions of the image in @file.  Checks
+ * every field and its limits, not whether tables make sense.  @header is empty
+ * on failure.
+ */
+int coroutine_fn qcow2_header_read(BdrvChild *file, const char *node_name,
+                                   Qcow2Header *header, GError **errp);
+
+/** Free what @header holds, and zero it. */
+void qcow2_header_clear(Qcow2Header *header);
+
+/**
+ * Write q->header with its extensions, the feature name table included, to
+ * cluster 0; not flushed.  Meta lock.
+ *
+ * Returns 0, -ENOSPC with @errp (NULL allowed) when they do not fit in the
+ * cluster, or a negative errno.
+ */
+int coroutine_fn qcow2_header_write(Qcow2 *q, GError **errp);
+
+/** Write @bytes at @field of the header (QCOW2_H_...), without a flush, from
+ * @buf.  Meta lock. */
+int coroutine_fn qcow2_header_patch(Qcow2 *q, unsigned field, const void *buf,
+                                    size_t bytes);
+
+/** Slow half of qcow2_prepare_write(). */
+int coroutine_fn qcow2_prepare_write_slow(Qcow2 *q);
+
+/**
+ * Before anything of the image is changed: clear unknown autoclear bits, mark
+ * it dirty if refcounts are lazy, mark bitmaps in use.  Without locks.
+ * Returns 0, -EIO on a corrupt image, or another negative errno.
+ */
+static inline int coroutine_fn qcow2_prepare_write(Qcow2 *q)
+{
+    if (G_UNLIKELY(atomic_load_explicit(&q->corrupt, memory_order_relaxed))) {
+        return -EIO;
+    }
+    if (G_LIKELY(atomic_load_explicit(&q->may_write, memory_order_acquire))) {
+        return 0;
+    }
+    return qcow2_prepare_write_slow(q);
+}
+
+/** Set (and flush), or clear the bit "dirty" on the disk.  Meta lock. */
+int coroutine_fn qcow2_set_dirty(Qcow2 *q, bool dirty);
+
+/**
+ * The image is corrupt: say so once, mark it on the disk if it can be written
+ * (@fatal) and refuse all further writes.  May be called with or without the
+ * meta lock; does not take it.
+ *
+ * @host_offset, @bytes  where, or -1 and 0
+ */
+void coroutine_fn qcow2_signal_corruption(Qcow2 *q, bool fatal,
+                                          int64_t host_offset, int64_t bytes,
+                                          const char *format, ...)
+    G_GNUC_PRINTF(5, 6);
+
+/* --- mapping.c ------------------------------------------------------------ */
+
+/** A run of one kind, and of contiguous host bytes where it has any. */
+typedef struct Qcow2Mapping {
+    Qcow2Kind kind;
+    int64_t bytes;       /* length of the run from the offset asked for */
+    int64_t host_offset; /* of the first byte, if the kind has a host cluster */
+    uint64_t word;       /* the L2 entry of the first cluster */
+} Qcow2Mapping;
+
+/**
+ * What the range begins with.  The run ends at a slice of the L2 table at the
+ * latest.  Inside qcow2_access_begin/end if host offsets will be used.
+ *
+ * @for_write  only clusters that may be overwritten in place are joined into
+ *             a NORMAL run; a NORMAL cluster that is shared (not COPIED) comes
+ *             back with kind NORMAL and @ret->word without COPIED
+ *
+ * Returns 0; -EIO if the image lies (it was signalled), or another errno.
+ *
+ * Thread: any.  Takes no lock and does not yield if the slice is cached.
+ */
+int coroutine_fn qcow2_map(Qcow2 *q, int64_t offset, int64_t bytes,
+                           bool for_write, Qcow2Mapping *ret);
+
+/** The L1 index of a guest offset. */
+static inline size_t qcow2_l1_index(const Qcow2 *q, int64_t offset)
+{
+    return offset >> (q->geo.l2_bits + q->geo.cluster_bits);
+}
+
+/** The L1 entry, 0 beyond the table.  Any thread. */
+static inline uint64_t qcow2_l1_entry(Qcow2 *q, size_t index)
+{
+    Qcow2L1 *l1 = atomic_load_explicit(&q->l1, memory_order_acquire);
+
+    return index < l1->nr ? atomic_load_explicit(&l1->entry[index],
+                                                 memory_order_acquire)
+                          : 0;
+}
+
+/* --- link.c: changes of L1 and L2; meta lock ------------------------------ */
+
+/** A pinned slice of an L2 table, and where a cluster's entry is in it. */
+typedef struct Qcow2L2Ref {
+    Qcow2Slice *slice;
+    unsigned index;      /* of the entry in the slice */
+    unsigned nr;         /* entries of the slice */
+} Qcow2L2Ref;
+
+/**
+ * Pin the slice with the entry of the guest cluster at @offset for a change.
+ * The L2 table is made, or copied if it is shared, when need be.
+ *
+ * @make  false: if there is no table, ret->slice is NULL and the result 0
+ */
+int coroutine_fn qcow2_l2_get(Qcow2 *q, int64_t offset, bool make,
+                              Qcow2L2Ref *ret);
+
+/** Unpin. */
+void qcow2_l2_put(Qcow2 *q, Qcow2L2Ref *ref);
+
+/** Entry number @index of the slice. */
+Qcow2L2Entry qcow2_l2_read(Qcow2 *q, const Qcow2L2Ref *ref, unsigned index);
+
+/** Overwrite it. */
+void qcow2_l2_write(Qcow2 *q, const Qcow2L2Ref *ref, unsigned index,
+                    Qcow2L2Entry entry);
+
+/** Give up the clusters that @entry names (any kind). */
+int coroutine_fn qcow2_free_entry(Qcow2 *q, Qcow2L2Entry entry,
+                                  Qcow2DiscardType type);
+
+/** Set an L1 entry in memory; it goes to the disk with write-back. */
+void qcow2_l1_set(Qcow2 *q, size_t index, uint64_t value);
+
+/** Make the L1 table hold at least @entries: writes a larger one, durable. */
+int coroutine_fn qcow2_l1_grow(Qcow2 *q, int64_t entries, GError **errp);
+
+/** Load an L1 table of the file, in pieces, checked; for open, snapshots. */
+int coroutine_fn qcow2_l1_load(Qcow2 *q, int64_t offset, size_t entries,
+                               Qcow2L1 **ret, GError **errp);
+
+/** Wait until no allocation of [@offset, +@bytes) is under way.  Meta lock,
+ * released while waiting; true if it was. */
+bool coroutine_fn qcow2_wait_allocs(Qcow2 *q, int64_t offset, int64_t bytes);
+
+/* --- requests: read.c, write.c, zero.c, status.c, compress.c -------------- */
+
+int coroutine_fn qcow2_preadv(BlockDriverState *bs, const BlockIO *io);
+int coroutine_fn qcow2_pwritev(BlockDriverState *bs, const BlockIO *io);
+int coroutine_fn qcow2_pwrite_zeroes(BlockDriverState *bs, const BlockIO *io);
+int coroutine_fn qcow2_pdiscard(BlockDriverState *bs, const BlockIO *io);
+int coroutine_fn qcow2_block_status(BlockDriverState *bs, const BlockIO *io,
+                                    BlockExtent *ret);
+int coroutine_fn qcow2_copy_range_from(BlockDriverState *bs,
+                                       const BlockCopyRange *copy);
+int coroutine_fn qcow2_copy_range_to(BlockDriverState *bs,
+                                     const BlockCopyRange *copy);
+int coroutine_fn qcow2_flush(BlockDriverState *bs);
+
+/** zero.c: forget whole clusters of the range; @full: nothing may show below
+ * either (truncate), else what had data reads as zero or as the spec allows. */
+int coroutine_fn qcow2_discard_range(Qcow2 *q, int64_t offset, int64_t bytes,
+                                     Qcow2DiscardType type, bool full);
+
+/** zero.c: make whole clusters (the last may end at the image's end) zero. */
+int coroutine_fn qcow2_zero_range(Qcow2 *q, int64_t offset, int64_t bytes,
+                                  unsigned flags);
+
+/** write.c: give unallocated clusters of the range a host cluster each, linked
+ * as NORMAL without writing data: preallocation.  Fills the first run. */
+int coroutine_fn qcow2_preallocate_run(Qcow2 *q, int64_t offset, int64_t bytes,
+                                       int64_t *ret_host, int64_t *ret_bytes);
+
+/** compress.c: read @bytes at @into of the compressed cluster @word. */
+int coroutine_fn qcow2_read_compressed(Qcow2 *q, uint64_t word, int64_t into,
+                                       int64_t bytes, BlockIOVec *iov,
+                                       size_t iov_offset);
+
+/** compress.c: a write with BDRV_REQ_WRITE_COMPRESSED. */
+int coroutine_fn qcow2_pwritev_compressed(Qcow2 *q, const BlockIO *io);
+
+/** link.c: make the entry of the cluster at @offset the compressed one @word,
+ * giving up what it named.  Without the meta lock. */
+int coroutine_fn qcow2_link_compressed(Qcow2 *q, int64_t offset,
+                                       uint64_t word);
+
+/* --- grace.c -------------------------------------------------------------- */
+
+/** A request begins to use host offsets.  Returns a ticket.  Any thread. */
+unsigned qcow2_access_begin(Qcow2 *q);
+
+/** It has ended.  Any thread. */
+void qcow2_access_end(Qcow2 *q, unsigned ticket);
+
+/** Begin a new epoch if the one before the present has ended.  Meta lock. */
+void qcow2_epoch_advance(Qcow2 *q);
+
+/** Whether all requests that began in @epoch or before have ended. */
+bool qcow2_epoch_over(Qcow2 *q, unsigned epoch);
+
+/* --- refcount.c, alloc.c: meta lock --------------------------------------- */
+
+/** Read the refcount of cluster number @cluster (0 beyond the table). */
+int coroutine_fn qcow2_refcount_get(Qcow2 *q, int64_t cluster, uint64_t *ret);
+
+/**
+ * Add @delta to the refcounts of all clusters that [@offset, +@bytes) touches.
+ * Refcount blocks are made as needed.  A failure undoes what was done.
+ * -EINVAL (signalled) below 0, -ERANGE above what the width holds.
+ */
+int coroutine_fn qcow2_refcount_change(Qcow2 *q, int64_t offset, int64_t bytes,
+                                       int64_t delta);
+
+/** A run of clusters that were free and have refcount 1 now. */
+typedef struct Qcow2Run {
+    int64_t offset;
+    int64_t bytes;
+    bool fresh; /* beyond the end of the file: reads as zero */
+} Qcow2Run;
+
+/**
+ * Allocate 1 to @max clusters in a row (@exact: all of them).  Never cluster 0
+ * nor one that metadata uses.
+ * -ENOSPC, -EFBIG (beyond what entries can name), -EIO (signalled) ...
+ */
+int coroutine_fn qcow2_alloc_clusters(Qcow2 *q, int64_t max, bool exact,
+                                      Qcow2Run *ret);
+
+/** Allocate up to @max clusters from host @offset on, as far as they are free;
+ * ret->bytes is 0 if the first is not. */
+int coroutine_fn qcow2_alloc_clusters_at(Qcow2 *q, int64_t offset, int64_t max,
+                                         Qcow2Run *ret);
+
+/** Room for @bytes (at most a cluster) of compressed data. */
+int coroutine_fn qcow2_alloc_bytes(Qcow2 *q, int64_t bytes,
+                                   int64_t *ret_offset);
+
+/** Give back clusters that nothing ever named (a failed allocation). */
+void coroutine_fn qcow2_unalloc(Qcow2 *q, int64_t offset, int64_t bytes);
+
+/* --- pending.c ------------------------------------------------------------ */
+
+/**
+ * The reference to every cluster that [@offset, +@bytes) touches has gone from
+ * memory: their refcounts fall once it has gone from the disk, too, and no
+ * request uses them any more.  Meta lock.  Does not fail, does not yield.
+ */
+void qcow2_free_later(Qcow2 *q, int64_t offset, int64_t bytes,
+                      Qcow2DiscardType type);
+
+/** Write-back: move what was given up before it began to @taken.  Meta lock. */
+void qcow2_pending_take(Qcow2 *q, ListHead *taken);
+
+/** It ended: they are durable (@ok), or stay as they were.  Meta lock. */
+void qcow2_pending_put(Qcow2 *q, ListHead *taken, bool ok);
+
+/**
+ * Discard what is durable and used by no request, then lower its refcounts.
+ * Without the meta lock; takes it.  Keeps what it could not do for the next
+ * time; errors leak clusters at worst and are told.
+ */
+void coroutine_fn qcow2_pending_release(Qcow2 *q);
+
+/* --- overlap.c ------------------------------------------------------------ */
+
+/** Build the map of metadata clusters from header, L1, refcount table,
+ * snapshots.  Main context, in open and after repairs. */
+int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp);
+void qcow2_metamap_free(Qcow2Metamap *map);
+
+/** The clusters of [@offset, +@bytes) are metadata of @kind from now on, or
+ * are not any more.  Meta lock; takes the map's lock. */
+void qcow2_metamap_add(Qcow2 *q, Qcow2Overlap kind, int64_t offset,
+                       int64_t bytes);
+void qcow2_metamap_remove(Qcow2 *q, Qcow2Overlap kind, int64_t offset,
+                          int64_t bytes);
+
+/**
+ * Before a write of [@offset, +@bytes) of the metadata file: 0, or -EIO when
+ * it would hit metadata other than @ign (bits); the image is then marked
+ * corrupt.  Any thread, any lock.
+ *
+ * @data  the write is guest data (for the text)
+ */
+int coroutine_fn qcow2_check_overlap(Qcow2 *q, unsigned ign, int64_t offset,
+                                     int64_t bytes, bool data);
+
+/* --- snapshot-table.c, snapshot.c ----------------------------------------- */
+
+int coroutine_fn qcow2_snapshots_read(Qcow2 *q, GError **errp);
+void qcow2_snapshots_free(Qcow2 *q);
+
+/* --- bitmap-directory.c --------------------------------------------------- */
+
+/** Before the first write: bitmaps that are enabled and that nobody tracks are
+ * marked in use on the disk.  Meta lock. */
+int coroutine_fn qcow2_bitmaps_begin_write(Qcow2 *q);
+
+/** Check the directory at open; sets q->bitmaps_in_use.  Never fails an open
+ * because of a bitmap that is inconsistent. */
+int coroutine_fn qcow2_bitmaps_open(Qcow2 *q, GError **errp);
+
+/* --- codec.c -------------------------------------------------------------- */
+
+Qcow2CodecPool *qcow2_codecs_new(Qcow2Compression type, int64_t cluster_bytes);
+void qcow2_codecs_free(Qcow2CodecPool *codecs);
+
+/**
+ * Decompress @in_bytes at @in to exactly @out_bytes at @out; what follows the
+ * stream in @in is ignored.  In a worker thread; any thread; yields.
+ * Returns 0, -EIO (not a stream of that many bytes, or it asks for more memory
+ * than a cluster), -ENOMEM.
+ */
+int coroutine_fn qcow2_decompress(Qcow2CodecPool *codecs, const void *in,
+                                  size_t in_bytes, void *out,
+                                  size_t out_bytes);
+
+/** Compress a cluster to less than its size.  Returns the bytes in
+ * @ret_bytes; -ENOSPC when it does not get smaller; -EIO, -ENOMEM. */
+int coroutine_fn qcow2_compress(Qcow2CodecPool *codecs, const void *in,
+                                void *out, size_t *ret_bytes);
+
+#endif /* BLOCK_FORMATS_QCOW2_QCOW2_H */
