@@ -96,6 +96,7 @@ typedef struct Qcow2Geometry {
     unsigned cluster_bits;
     int64_t cluster_bytes;
     bool extended_l2;
+    bool external_data;        /* set by open: host offset 0 may be named */
     unsigned subclusters;      /* of a cluster: 32, or 1 */
     unsigned subcluster_bits;
     int64_t subcluster_bytes;

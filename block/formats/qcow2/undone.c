@@ -3,22 +3,6 @@
 #include "block/formats/qcow2/qcow2.h"
 #include <errno.h>
 
-__attribute__((weak)) void qcow2_geometry_init(Qcow2Geometry *geo, unsigned cluster_bits, unsigned refcount_order, bool extended_l2)
-{ g_assert_not_reached(); }
-__attribute__((weak)) Qcow2Kind qcow2_l2_kind(const Qcow2Geometry *geo, Qcow2L2Entry entry, unsigned sc)
-{ return 0; }
-__attribute__((weak)) Qcow2Compressed qcow2_compressed_decode(const Qcow2Geometry *geo, uint64_t word)
-{ return (Qcow2Compressed){0}; }
-__attribute__((weak)) uint64_t qcow2_compressed_encode(const Qcow2Geometry *geo, int64_t host_offset, int64_t bytes)
-{ return 0; }
-__attribute__((weak)) uint64_t qcow2_refcount_at(const void *block, unsigned order, uint64_t index)
-{ return 0; }
-__attribute__((weak)) void qcow2_refcount_put(void *block, unsigned order, uint64_t index, uint64_t value)
-{ g_assert_not_reached(); }
-__attribute__((weak)) int64_t qcow2_l1_entries(const Qcow2Geometry *geo, int64_t size)
-{ return 0; }
-__attribute__((weak)) int64_t qcow2_max_size(const Qcow2Geometry *geo)
-{ return 0; }
 __attribute__((weak)) Qcow2Cache *qcow2_cache_new(const Qcow2CacheConfig *config)
 { return NULL; }
 __attribute__((weak)) void qcow2_cache_free(Qcow2Cache *cache)
