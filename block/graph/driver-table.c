@@ -78,3 +78,41 @@ const BlockDriver *bdrv_find_driver(const char *name)
 
     return find_locked(name);
 }
+
+/* --- guessing a format ---------------------------------------------------- */
+
+/* What a guess is made from, and what it is so far. */
+typedef struct Guess {
+    const uint8_t *head;
+    size_t bytes;
+    const char *filename;
+    const BlockDriver *best;
+    int score;
+} Guess;
+
+static void judge(Guess *guess, const BlockDriver *driver)
+{
+    int score = driver->probe ? driver->probe(guess->head, guess->bytes,
+                                              guess->filename)
+                              : 0;
+
+    if (score > guess->score) {
+        guess->best = driver;
+        guess->score = score;
+    }
+}
+
+const BlockDriver *bdrv_probe_format(const uint8_t *head, size_t bytes,
+                                     const char *filename)
+{
+    Guess guess = { .head = head, .bytes = bytes, .filename = filename };
+
+    LOCK_GUARD(&drivers_lock);
+    for (unsigned i = 0; block_driver_list[i]; i++) {
+        judge(&guess, block_driver_list[i]);
+    }
+    for (unsigned i = 0; i < nr_registered; i++) {
+        judge(&guess, registered[i]);
+    }
+    return guess.best ? guess.best : find_locked("raw");
+}

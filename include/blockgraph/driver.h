@@ -12,6 +12,7 @@
 #define BLOCKGRAPH_DRIVER_H
 
 #include <blockgraph/block.h>
+#include <blockgraph/image.h>
 #include <blockgraph/iov.h>
 
 G_BEGIN_DECLS
@@ -167,6 +168,50 @@ struct BlockDriver {
     /** Make an image as @options say. */
     int coroutine_fn (*create)(BlockGraph *graph, BlockOptions *options,
                                GError **errp);
+    /** How much a file that begins with @head looks like an image of this
+     * format: 0 not at all, 100 it is one.  Any thread. */
+    int (*probe)(const uint8_t *head, size_t bytes, const char *filename);
+    /** bdrv_co_measure(); @options without "driver".  @source may be NULL. */
+    int coroutine_fn (*measure)(BlockOptions *options,
+                                BlockDriverState *source, BdrvMeasure *ret,
+                                GError **errp);
+
+    /*
+     * The calls of the same names in image.h.  Main context.  The node has
+     * nothing in flight from above while one runs that changes the image,
+     * and is not read-only; in @list go elements that the caller frees.
+     */
+
+    int coroutine_fn (*get_specific_info)(BlockDriverState *bs,
+                                          BlockOptions **ret, GError **errp);
+    int (*get_backing_name)(BlockDriverState *bs, char **ret_file,
+                            char **ret_format);
+    const BlockOption *amend_options;
+    /** The core changes the length itself, if "size" is among the options. */
+    int coroutine_fn (*amend)(BlockDriverState *bs, BlockOptions *options,
+                              GError **errp);
+    int coroutine_fn (*change_backing_file)(BlockDriverState *bs,
+                                            const char *file,
+                                            const char *format,
+                                            GError **errp);
+    int coroutine_fn (*check)(BlockDriverState *bs, const BdrvCheck *how,
+                              BdrvCheckResult *ret, GError **errp);
+    int coroutine_fn (*snapshot_list)(BlockDriverState *bs, GPtrArray *list,
+                                      GError **errp);
+    int coroutine_fn (*snapshot_create)(BlockDriverState *bs,
+                                        const BdrvSnapshotInfo *info,
+                                        GError **errp);
+    int coroutine_fn (*snapshot_goto)(BlockDriverState *bs,
+                                      const char *id_or_name, GError **errp);
+    int coroutine_fn (*snapshot_delete)(BlockDriverState *bs, const char *id,
+                                        const char *name, GError **errp);
+    int coroutine_fn (*stored_bitmap_list)(BlockDriverState *bs,
+                                           GPtrArray *list, GError **errp);
+    int coroutine_fn (*stored_bitmap_add)(BlockDriverState *bs,
+                                          const char *name,
+                                          int64_t granularity, GError **errp);
+    int coroutine_fn (*stored_bitmap_remove)(BlockDriverState *bs,
+                                             const char *name, GError **errp);
 };
 
 /**

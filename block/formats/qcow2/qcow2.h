@@ -287,6 +287,10 @@ void coroutine_fn qcow2_meta_unlock(Qcow2 *q);
  */
 int coroutine_fn qcow2_writeback(Qcow2 *q);
 
+/** Make both caches as q->options say (q->geo, q->bs are set); @errp set on
+ * failure, then there are none. */
+int qcow2_caches_init(Qcow2 *q, GError **errp);
+
 /* --- header.c ------------------------------------------------------------- */
 
 /**
@@ -582,6 +586,20 @@ int coroutine_fn qcow2_check_overlap(Qcow2 *q, unsigned ign, int64_t offset,
 int coroutine_fn qcow2_snapshots_read(Qcow2 *q, GError **errp);
 void qcow2_snapshots_free(Qcow2 *q);
 
+/** The snapshot of that ID, else the oldest of that name; NULL.  Meta lock. */
+Qcow2Snapshot *qcow2_snapshot_find(Qcow2 *q, const char *id_or_name);
+
+/* The driver's methods.  Drained. */
+int coroutine_fn qcow2_snapshot_list(BlockDriverState *bs, GPtrArray *list,
+                                     GError **errp);
+int coroutine_fn qcow2_snapshot_create(BlockDriverState *bs,
+                                       const BdrvSnapshotInfo *info,
+                                       GError **errp);
+int coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs,
+                                     const char *id_or_name, GError **errp);
+int coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id,
+                                       const char *name, GError **errp);
+
 /* --- bitmap-directory.c --------------------------------------------------- */
 
 /** Before the first write: bitmaps that are enabled and that nobody tracks are
@@ -591,6 +609,29 @@ int coroutine_fn qcow2_bitmaps_begin_write(Qcow2 *q);
 /** Check the directory at open; sets q->bitmaps_in_use.  Never fails an open
  * because of a bitmap that is inconsistent. */
 int coroutine_fn qcow2_bitmaps_open(Qcow2 *q, GError **errp);
+
+/** Before close, and before the node becomes read-only: what
+ * qcow2_bitmaps_begin_write() marked is saved again.  Writes it back. */
+int coroutine_fn qcow2_bitmaps_end_write(Qcow2 *q, GError **errp);
+
+/* The driver's methods.  Drained. */
+int coroutine_fn qcow2_stored_bitmap_list(BlockDriverState *bs,
+                                          GPtrArray *list, GError **errp);
+int coroutine_fn qcow2_stored_bitmap_add(BlockDriverState *bs,
+                                         const char *name,
+                                         int64_t granularity, GError **errp);
+int coroutine_fn qcow2_stored_bitmap_remove(BlockDriverState *bs,
+                                            const char *name, GError **errp);
+
+/* --- check.c, repair.c ---------------------------------------------------- */
+
+/** The driver's method.  Drained. */
+int coroutine_fn qcow2_check(BlockDriverState *bs, const BdrvCheck *how,
+                             BdrvCheckResult *ret, GError **errp);
+
+/** At the end of an open for writing: the image was not closed properly and
+ * its refcounts are not trusted.  Repairs them, durable; clears the bit. */
+int coroutine_fn qcow2_repair_dirty(Qcow2 *q, GError **errp);
 
 /* --- codec.c -------------------------------------------------------------- */
 

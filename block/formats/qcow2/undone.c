@@ -159,3 +159,27 @@ __attribute__((weak)) int coroutine_fn qcow2_decompress(Qcow2CodecPool *codecs, 
 { return -ENOTSUP; }
 __attribute__((weak)) int coroutine_fn qcow2_compress(Qcow2CodecPool *codecs, const void *in, void *out, size_t *ret_bytes)
 { return -ENOTSUP; }
+__attribute__((weak)) int qcow2_caches_init(Qcow2 *q, GError **errp)
+{ return 0; }
+__attribute__((weak)) Qcow2Snapshot *qcow2_snapshot_find(Qcow2 *q, const char *id_or_name)
+{ return NULL; }
+__attribute__((weak)) int coroutine_fn qcow2_snapshot_list(BlockDriverState *bs, GPtrArray *list, GError **errp)
+{ return block_error(errp, ENOTSUP, "Undone"); }
+__attribute__((weak)) int coroutine_fn qcow2_snapshot_create(BlockDriverState *bs, const BdrvSnapshotInfo *info, GError **errp)
+{ return block_error(errp, ENOTSUP, "Undone"); }
+__attribute__((weak)) int coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs, const char *id_or_name, GError **errp)
+{ return block_error(errp, ENOTSUP, "Undone"); }
+__attribute__((weak)) int coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id, const char *name, GError **errp)
+{ return block_error(errp, ENOTSUP, "Undone"); }
+__attribute__((weak)) int coroutine_fn qcow2_bitmaps_end_write(Qcow2 *q, GError **errp)
+{ return 0; }
+__attribute__((weak)) int coroutine_fn qcow2_stored_bitmap_list(BlockDriverState *bs, GPtrArray *list, GError **errp)
+{ return block_error(errp, ENOTSUP, "Undone"); }
+__attribute__((weak)) int coroutine_fn qcow2_stored_bitmap_add(BlockDriverState *bs, const char *name, int64_t granularity, GError **errp)
+{ return block_error(errp, ENOTSUP, "Undone"); }
+__attribute__((weak)) int coroutine_fn qcow2_stored_bitmap_remove(BlockDriverState *bs, const char *name, GError **errp)
+{ return block_error(errp, ENOTSUP, "Undone"); }
+__attribute__((weak)) int coroutine_fn qcow2_check(BlockDriverState *bs, const BdrvCheck *how, BdrvCheckResult *ret, GError **errp)
+{ return block_error(errp, ENOTSUP, "Undone"); }
+__attribute__((weak)) int coroutine_fn qcow2_repair_dirty(Qcow2 *q, GError **errp)
+{ return block_error(errp, ENOTSUP, "Undone"); }

@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Images as a whole: what their drivers do for control operations.
+ *
+ * An operation that changes the image runs like a reopen: under the control
+ * lock, with the node drained and its own requests to the nodes below counted
+ * as those of its background work.  One that only looks is counted the same
+ * way, so that nobody takes the graph below away, but drains nothing.
+ */
+#include "block/graph/graph-int.h"
+
+#include <errno.h>
+
+#include "block/graph/transaction.h"
+
+/* --- operations ----------------------------------------------------------- */
+
+typedef struct ImageOp {
+    BlockDriverState *bs; /* counted */
+    GPtrArray *works;     /* the one BdrvWork of the operation */
+    bool drained;
+} ImageOp;
+
+/* The operation does not wait for a section that its own coroutine has. */
+static void coroutine_fn op_begin(ImageOp *op, BlockDriverState *bs,
+                                  bool drain)
+{
+    BlockGraph *graph = bs->graph;
+
+    g_assert(aio_context_in_home(graph->ctx));
+    op->bs = bdrv_ref(bs);
+    op->works = g_ptr_array_new();
+    op->drained = drain;
+    g_ptr_array_add(op->works, bdrv_work_new(bs));
+    for (;;) {
+        if (drain) {
+            co_mutex_lock(&graph->control_lock);
+        }
+        if (drain_own_try_begin(op->works)) {
+            break;
+        }
+        /* Who has drained the node may want the lock. */
+        if (drain) {
+            co_mutex_unlock(&graph->control_lock);
+        }
+        co_queue_wait(&graph->drain_waiters, NULL);
+    }
+    if (drain) {
+        bdrv_co_drained_begin(bs);
+    }
+}
+
+static void coroutine_fn op_end(ImageOp *op)
+{
+    BdrvWork *work = g_ptr_array_index(op->works, 0);
+
+    if (op->drained) {
+        bdrv_drained_end(op->bs);
+    }
+    drain_own_end(work);
+    if (op->drained) {
+        co_mutex_unlock(&op->bs->graph->control_lock);
+    }
+    bdrv_work_free(work);
+    g_ptr_array_unref(op->works);
+    bdrv_co_unref(op->bs);
+}
+
+static int unsupported(BlockDriverState *bs, const char *what, GError **errp)
+{
+    return block_error(errp, ENOTSUP, "Node '%s': driver '%s' does not support "
+                       "%s", bs->node_name, bs->drv->name, what);
+}
+
+static int check_writable(BlockDriverState *bs, const char *what,
+                          GError **errp)
+{
+    if (!bdrv_is_read_only(bs)) {
+        return 0;
+    }
+    return block_error(errp, EACCES, "Node '%s' is read-only: no %s",
+                       bs->node_name, what);
+}
+
+/* Whether an operation with this method may begin that changes the image. */
+static int check_change(BlockDriverState *bs, bool has_method,
+                        const char *what, GError **errp)
+{
+    return has_method ? check_writable(bs, what, errp)
+                      : unsupported(bs, what, errp);
+}
+
+/* The driver may have changed length and limits. */
+static int coroutine_fn refresh_node(BlockDriverState *bs, int ret,
+                                     GError **errp)
+{
+    int length_ret = bdrv_co_refresh_length(bs);
+
+    bdrv_refresh_limits_above(bs);
+    if (ret < 0 || length_ret >= 0) {
+        return ret;
+    }
+    return block_error_errno(errp, -length_ret, "Node '%s': could not get the "
+                             "new length", bs->node_name);
+}
+
+/* --- making images -------------------------------------------------------- */
+
+/* The driver that @options name, which is taken out of them; or NULL. */
+static const BlockDriver *take_driver(BlockOptions *options, const char *what,
+                                      GError **errp)
+{
+    const char *name = block_options_peek_str(options, "driver");
+    const BlockDriver *drv;
+
+    if (!name) {
+        block_error(errp, EINVAL, "%s: option 'driver' is missing", what);
+        return NULL;
+    }
+    drv = bdrv_find_driver(name);
+    if (!drv) {
+        block_error(errp, ENOENT, "Unknown driver '%s'", name);
+        return NULL;
+    }
+    block_options_remove(options, "driver");
+    return drv;
+}
+
+int coroutine_fn bdrv_co_create(BlockGraph *graph, BlockOptions *options,
+                                GError **errp)
+{
+    g_autoptr(BlockOptions) own = options;
+    const BlockDriver *drv = take_driver(own, "Creation of an image", errp);
+
+    if (!drv) {
+        return block_options_has(own, "driver") ? -ENOENT : -EINVAL;
+    }
+    if (!drv->create) {
+        return block_error(errp, ENOTSUP, "Driver '%s' does not support "
+                           "creation of images", drv->name);
+    }
+    return drv->create(graph, own, errp);
+}
+
+int coroutine_fn bdrv_co_measure(BlockOptions *options,
+                                 BlockDriverState *source, BdrvMeasure *ret,
+                                 GError **errp)
+{
+    g_autoptr(BlockOptions) own = options;
+    const BlockDriver *drv = take_driver(own, "Measuring", errp);
+    ImageOp op;
+    int status;
+
+    if (!drv) {
+        return block_options_has(own, "driver") ? -ENOENT : -EINVAL;
+    }
+    if (!drv->measure) {
+        return block_error(errp, ENOTSUP, "Driver '%s' does not support "
+                           "measuring", drv->name);
+    }
+    if (!source) {
+        return drv->measure(own, NULL, ret, errp);
+    }
+    op_begin(&op, source, false);
+    status = drv->measure(own, source, ret, errp);
+    op_end(&op);
+    return status;
+}
+
+/* --- what an image says of itself ----------------------------------------- */
+
+int coroutine_fn bdrv_co_get_specific_info(BlockDriverState *bs,
+                                           BlockOptions **ret, GError **errp)
+{
+    ImageOp op;
+    int status;
+
+    if (!bs->drv->get_specific_info) {
+        return unsupported(bs, "specific information", errp);
+    }
+    op_begin(&op, bs, false);
+    status = bs->drv->get_specific_info(bs, ret, errp);
+    op_end(&op);
+    return status;
+}
+
+int bdrv_get_backing_name(BlockDriverState *bs, char **ret_file,
+                          char **ret_format)
+{
+    return bs->drv->get_backing_name
+               ? bs->drv->get_backing_name(bs, ret_file, ret_format)
+               : -ENOTSUP;
+}
+
+/* --- changing an image ---------------------------------------------------- */
+
+/*
+ * The length, as a user of the node would change it: with the permission, and
+ * with zeroes where a backing file would show.
+ */
+static int coroutine_fn amend_size(BlockDriverState *bs, int64_t size,
+                                   GError **errp)
+{
+    BlockTruncate how = { .offset = size, .exact = true };
+    BlockRoot *root = block_aligned_alloc(_Alignof(BlockRoot), sizeof(*root));
+    Transaction *txn;
+    BdrvChild *child;
+    int ret;
+
+    root_init(root, bs->graph, "amend");
+    drain_root_begin(root);
+    txn = transaction_new();
+    child = edge_attach(NULL, root, bs, "root",
+                        BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, txn);
+    child->perm = (BlockPerm){ .used = BLK_PERM_RESIZE | BLK_PERM_WRITE,
+                               .shared = BLK_PERM_ALL };
+    ret = transaction_end(txn, perm_refresh_one(bs, txn, errp));
+    drain_root_end(root);
+    if (ret == 0) {
+        g_autoptr(GError) ignored = NULL;
+        unsigned ticket = root_enter(root);
+
+        ret = bdrv_co_truncate(child, &how, errp);
+        root_leave(root, ticket);
+        drain_root_begin(root);
+        txn = transaction_new();
+        edge_detach(child, txn);
+        /* One user less conflicts with nobody. */
+        if (perm_refresh_one(bs, txn, &ignored) < 0) {
+            g_warning("%s", ignored->message);
+        }
+        transaction_commit(txn);
+        drain_root_end(root);
+    }
+    root_destroy(root);
+    block_aligned_free(root);
+    return ret;
+}
+
+/* Take "size" out of @options; -1: it is not there. */
+static int take_size(BlockDriverState *bs, BlockOptions *options,
+                     int64_t *ret_size, GError **errp)
+{
+    static const BlockOption table[] = {
+        { .name = "size", .type = BLOCK_OPTION_SIZE, .def = "0", .min = 0,
+          .max = BDRV_MAX_LENGTH, .help = "length" },
+        { .type = BLOCK_OPTION_END },
+    };
+    g_autofree char *what = NULL;
+
+    *ret_size = -1;
+    if (!block_options_has(options, "size")) {
+        return 0;
+    }
+    what = g_strdup_printf("Node '%s'", bs->node_name);
+    return block_options_absorb(options, table, ret_size, what, errp);
+}
+
+int coroutine_fn bdrv_co_amend(BlockDriverState *bs, BlockOptions *options,
+                               GError **errp)
+{
+    g_autoptr(BlockOptions) own = options;
+    int64_t size;
+    ImageOp op;
+    int ret = check_change(bs, bs->drv->amend, "change of properties", errp);
+
+    if (ret == 0) {
+        ret = take_size(bs, own, &size, errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    bdrv_ref(bs);
+    op_begin(&op, bs, true);
+    ret = check_writable(bs, "change of properties", errp);
+    if (ret == 0 && block_options_count(own) > 0) {
+        ret = refresh_node(bs, bs->drv->amend(bs, own, errp), errp);
+    }
+    op_end(&op);
+    if (ret == 0 && size >= 0 && size != bdrv_length(bs)) {
+        ret = amend_size(bs, size, errp);
+    }
+    bdrv_co_unref(bs);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_change_backing_file(BlockDriverState *bs,
+                                             const char *file,
+                                             const char *format,
+                                             GError **errp)
+{
+    ImageOp op;
+    int ret = check_change(bs, bs->drv->change_backing_file,
+                           "change of the backing file", errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    op_begin(&op, bs, true);
+    ret = bs->drv->change_backing_file(bs, file, format, errp);
+    op_end(&op);
+    return ret;
+}
+
+/* --- checking ------------------------------------------------------------- */
+
+int coroutine_fn bdrv_co_check(BlockDriverState *bs, const BdrvCheck *how,
+                               BdrvCheckResult *ret, GError **errp)
+{
+    BdrvCheckResult result = { 0 };
+    ImageOp op;
+    int status = 0;
+
+    if (!bs->drv->check) {
+        return unsupported(bs, "checking", errp);
+    }
+    if (how->flags) {
+        status = check_writable(bs, "repair", errp);
+    }
+    if (status < 0) {
+        return status;
+    }
+    op_begin(&op, bs, true);
+    status = bs->drv->check(bs, how, &result, errp);
+    if (how->flags) {
+        status = refresh_node(bs, status, errp);
+    }
+    op_end(&op);
+    if (status == 0) {
+        *ret = result;
+    }
+    return status;
+}
+
+/* --- internal snapshots --------------------------------------------------- */
+
+void bdrv_snapshot_info_free(BdrvSnapshotInfo *info)
+{
+    if (info) {
+        g_free(info->id);
+        g_free(info->name);
+        g_free(info);
+    }
+}
+
+static void free_snapshot_info(void *info)
+{
+    bdrv_snapshot_info_free(info);
+}
+
+int coroutine_fn bdrv_co_snapshot_list(BlockDriverState *bs, GPtrArray **ret,
+                                       GError **errp)
+{
+    g_autoptr(GPtrArray) list = NULL;
+    ImageOp op;
+    int status;
+
+    if (!bs->drv->snapshot_list) {
+        return unsupported(bs, "internal snapshots", errp);
+    }
+    list = g_ptr_array_new_with_free_func(free_snapshot_info);
+    op_begin(&op, bs, false);
+    status = bs->drv->snapshot_list(bs, list, errp);
+    op_end(&op);
+    if (status == 0) {
+        *ret = g_steal_pointer(&list);
+    }
+    return status;
+}
+
+int coroutine_fn bdrv_co_snapshot_create(BlockDriverState *bs,
+                                         const BdrvSnapshotInfo *info,
+                                         GError **errp)
+{
+    ImageOp op;
+    int ret = check_change(bs, bs->drv->snapshot_create,
+                           "creation of internal snapshots", errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    op_begin(&op, bs, true);
+    ret = bs->drv->snapshot_create(bs, info, errp);
+    op_end(&op);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_snapshot_goto(BlockDriverState *bs,
+                                       const char *id_or_name, GError **errp)
+{
+    ImageOp op;
+    int ret = check_change(bs, bs->drv->snapshot_goto,
+                           "return to internal snapshots", errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    op_begin(&op, bs, true);
+    ret = refresh_node(bs, bs->drv->snapshot_goto(bs, id_or_name, errp), errp);
+    op_end(&op);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_snapshot_delete(BlockDriverState *bs, const char *id,
+                                         const char *name, GError **errp)
+{
+    ImageOp op;
+    int ret = check_change(bs, bs->drv->snapshot_delete,
+                           "deletion of internal snapshots", errp);
+
+    if (ret == 0 && !id && !name) {
+        ret = block_error(errp, EINVAL, "Node '%s': a snapshot to delete must "
+                          "be given by ID or name", bs->node_name);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    op_begin(&op, bs, true);
+    ret = bs->drv->snapshot_delete(bs, id, name, errp);
+    op_end(&op);
+    return ret;
+}
+
+/* --- bitmaps stored in an image ------------------------------------------- */
+
+void bdrv_stored_bitmap_free(BdrvStoredBitmap *bitmap)
+{
+    if (bitmap) {
+        g_free(bitmap->name);
+        g_free(bitmap);
+    }
+}
+
+static void free_stored_bitmap(void *bitmap)
+{
+    bdrv_stored_bitmap_free(bitmap);
+}
+
+int coroutine_fn bdrv_co_stored_bitmap_list(BlockDriverState *bs,
+                                            GPtrArray **ret, GError **errp)
+{
+    g_autoptr(GPtrArray) list = NULL;
+    ImageOp op;
+    int status;
+
+    if (!bs->drv->stored_bitmap_list) {
+        return unsupported(bs, "bitmaps", errp);
+    }
+    list = g_ptr_array_new_with_free_func(free_stored_bitmap);
+    op_begin(&op, bs, false);
+    status = bs->drv->stored_bitmap_list(bs, list, errp);
+    op_end(&op);
+    if (status == 0) {
+        *ret = g_steal_pointer(&list);
+    }
+    return status;
+}
+
+int coroutine_fn bdrv_co_stored_bitmap_add(BlockDriverState *bs,
+                                           const char *name,
+                                           int64_t granularity,
+                                           GError **errp)
+{
+    ImageOp op;
+    int ret = check_change(bs, bs->drv->stored_bitmap_add,
+                           "storing of bitmaps", errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    op_begin(&op, bs, true);
+    ret = bs->drv->stored_bitmap_add(bs, name, granularity, errp);
+    op_end(&op);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_stored_bitmap_remove(BlockDriverState *bs,
+                                              const char *name, GError **errp)
+{
+    ImageOp op;
+    int ret = check_change(bs, bs->drv->stored_bitmap_remove,
+                           "removal of bitmaps", errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    op_begin(&op, bs, true);
+    ret = bs->drv->stored_bitmap_remove(bs, name, errp);
+    op_end(&op);
+    return ret;
+}
