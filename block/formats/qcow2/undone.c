@@ -99,10 +99,6 @@ __attribute__((weak)) int coroutine_fn qcow2_zero_range(Qcow2 *q, int64_t offset
 { return -ENOTSUP; }
 __attribute__((weak)) int coroutine_fn qcow2_preallocate_run(Qcow2 *q, int64_t offset, int64_t bytes, int64_t *ret_host, int64_t *ret_bytes)
 { return -ENOTSUP; }
-__attribute__((weak)) int coroutine_fn qcow2_read_compressed(Qcow2 *q, uint64_t word, int64_t into, int64_t bytes, BlockIOVec *iov, size_t iov_offset)
-{ return -ENOTSUP; }
-__attribute__((weak)) int coroutine_fn qcow2_pwritev_compressed(Qcow2 *q, const BlockIO *io)
-{ return -ENOTSUP; }
 __attribute__((weak)) int coroutine_fn qcow2_link_compressed(Qcow2 *q, int64_t offset, uint64_t word)
 { return -ENOTSUP; }
 __attribute__((weak)) unsigned qcow2_access_begin(Qcow2 *q)
@@ -150,14 +146,6 @@ __attribute__((weak)) void qcow2_snapshots_free(Qcow2 *q)
 __attribute__((weak)) int coroutine_fn qcow2_bitmaps_begin_write(Qcow2 *q)
 { return -ENOTSUP; }
 __attribute__((weak)) int coroutine_fn qcow2_bitmaps_open(Qcow2 *q, GError **errp)
-{ return -ENOTSUP; }
-__attribute__((weak)) Qcow2CodecPool *qcow2_codecs_new(Qcow2Compression type, int64_t cluster_bytes)
-{ return NULL; }
-__attribute__((weak)) void qcow2_codecs_free(Qcow2CodecPool *codecs)
-{ g_assert_not_reached(); }
-__attribute__((weak)) int coroutine_fn qcow2_decompress(Qcow2CodecPool *codecs, const void *in, size_t in_bytes, void *out, size_t out_bytes)
-{ return -ENOTSUP; }
-__attribute__((weak)) int coroutine_fn qcow2_compress(Qcow2CodecPool *codecs, const void *in, void *out, size_t *ret_bytes)
 { return -ENOTSUP; }
 __attribute__((weak)) int qcow2_caches_init(Qcow2 *q, GError **errp)
 { return 0; }
