@@ -91,9 +91,9 @@ void qcow2_cache_change(Qcow2Cache *cache, Qcow2Slice *slice, size_t pos,
 /**
  * Forget slices in [@offset, +@bytes) without writing them: the clusters that
  * held them were given up.  Meta lock held; none of them is pinned by the
- * caller.  Waits for those that are being written.
+ * caller.  Those that others use just now stay, clean.
  */
-void coroutine_fn qcow2_cache_forget(Qcow2Cache *cache, int64_t offset,
+void qcow2_cache_forget(Qcow2Cache *cache, int64_t offset,
                                      int64_t bytes);
 
 /** Whether @count more slices can become dirty, and be pinned for that. */
@@ -110,6 +110,9 @@ void qcow2_cache_freeze(Qcow2Cache *cache);
  * still, and no longer frozen.  Without the meta lock; one at a time.
  */
 int coroutine_fn qcow2_cache_write_frozen(Qcow2Cache *cache);
+
+/** What was frozen is not written after all, merely dirty. */
+void qcow2_cache_thaw(Qcow2Cache *cache);
 
 /** Give back the memory of clean slices not used since the last call. */
 void qcow2_cache_clean_unused(Qcow2Cache *cache);

@@ -11,6 +11,7 @@
  *   mapping.c      guest offset -> L1 -> L2 -> host offset
  *   link.c         changes of L1 and L2 tables
  *   read.c write.c cow.c zero.c status.c compress.c    requests
+ *   preallocate.c  host clusters without data
  *   grace.c        when no request can use a host cluster any more
  *   writeback.c    metadata to the disk, in an order that survives a crash
  *   refcount.c     reference counts
@@ -140,6 +141,7 @@ typedef struct Qcow2Reftable {
 typedef struct Qcow2DirtyEntry {
     size_t index;
     uint64_t value;
+    uint64_t before;           /* what the disk has, or an older such entry */
 } Qcow2DirtyEntry;
 
 /** What clusters are given up for: which discards reach the file. */
@@ -220,7 +222,7 @@ typedef struct Qcow2 {
 
     /* Any thread. */
     _Atomic(Qcow2L1 *) l1;    /* entries written under the meta lock */
-    _Atomic uint64_t size;    /* virtual size in bytes */
+    _Atomic int64_t size;     /* virtual size in bytes */
     _Atomic bool corrupt;     /* no more writes; reason was told */
     _Atomic bool may_write;   /* qcow2_prepare_write() was here */
     Qcow2Metamap *metamap;    /* has its own lock */
@@ -277,8 +279,20 @@ static inline BdrvChild *qcow2_file(const Qcow2 *q)
  */
 int coroutine_fn qcow2_meta_lock(Qcow2 *q);
 
+/** The same, at a moment when no allocation of [@offset, +@bytes) of the guest
+ * is under way (I5): for all who change entries; link.c. */
+int coroutine_fn qcow2_meta_lock_range(Qcow2 *q, int64_t offset,
+                                       int64_t bytes);
+
 /** Release it. */
 void coroutine_fn qcow2_meta_unlock(Qcow2 *q);
+
+/** Bring all refcounts to the disk, the refcount table included, and flush the
+ * file.  Both locks held: for who makes the header name a new table. */
+int coroutine_fn qcow2_secure_refcounts(Qcow2 *q);
+
+/** Make the caches that q->options ask for.  Negative errno with @errp. */
+int qcow2_caches_init(Qcow2 *q, GError **errp);
 
 /**
  * Bring all metadata and data to stable storage in the order that I1 to I3
@@ -287,9 +301,9 @@ void coroutine_fn qcow2_meta_unlock(Qcow2 *q);
  */
 int coroutine_fn qcow2_writeback(Qcow2 *q);
 
-/** Make both caches as q->options say (q->geo, q->bs are set); @errp set on
- * failure, then there are none. */
-int qcow2_caches_init(Qcow2 *q, GError **errp);
+/** The same with lazy refcounts, too, and with what becomes dirty when
+ * clusters are released: for close, and for who goes on without the caches. */
+int coroutine_fn qcow2_writeback_full(Qcow2 *q);
 
 /* --- header.c ------------------------------------------------------------- */
 
@@ -377,6 +391,9 @@ typedef struct Qcow2Mapping {
 int coroutine_fn qcow2_map(Qcow2 *q, int64_t offset, int64_t bytes,
                            bool for_write, Qcow2Mapping *ret);
 
+/** qcow2_l2_kind() where an external data file may hold host offset 0. */
+Qcow2Kind qcow2_entry_kind(const Qcow2 *q, Qcow2L2Entry entry, unsigned sc);
+
 /** The L1 index of a guest offset. */
 static inline size_t qcow2_l1_index(const Qcow2 *q, int64_t offset)
 {
@@ -428,20 +445,35 @@ int coroutine_fn qcow2_free_entry(Qcow2 *q, Qcow2L2Entry entry,
 /** Set an L1 entry in memory; it goes to the disk with write-back. */
 void qcow2_l1_set(Qcow2 *q, size_t index, uint64_t value);
 
-/** Make the L1 table hold at least @entries: writes a larger one, durable. */
+/** Make the L1 table hold at least @entries: writes a larger one, durable.
+ * Takes both locks itself. */
 int coroutine_fn qcow2_l1_grow(Qcow2 *q, int64_t entries, GError **errp);
 
 /** Load an L1 table of the file, in pieces, checked; for open, snapshots. */
 int coroutine_fn qcow2_l1_load(Qcow2 *q, int64_t offset, size_t entries,
                                Qcow2L1 **ret, GError **errp);
 
-/** Wait until no allocation of [@offset, +@bytes) is under way.  Meta lock,
- * released while waiting; true if it was. */
-bool coroutine_fn qcow2_wait_allocs(Qcow2 *q, int64_t offset, int64_t bytes);
+/** An allocation under way; on the stack of its coroutine. */
+typedef struct Qcow2Alloc {
+    IntervalNode node;   /* guest range, whole clusters */
+    CoQueue waiters;     /* with the meta lock */
+} Qcow2Alloc;
+
+/** Enter @alloc for whole clusters that no other one covers.  Meta lock. */
+void qcow2_alloc_begin(Qcow2 *q, Qcow2Alloc *alloc, int64_t offset,
+                       int64_t bytes);
+
+/** It is done, or given up: who waits goes on.  Meta lock. */
+void qcow2_alloc_end(Qcow2 *q, Qcow2Alloc *alloc);
 
 /* --- requests: read.c, write.c, zero.c, status.c, compress.c -------------- */
 
 int coroutine_fn qcow2_preadv(BlockDriverState *bs, const BlockIO *io);
+
+/** read.c: what the guest sees of the range goes to @iov from @iov_offset on.
+ * Inside qcow2_access_begin/end. */
+int coroutine_fn qcow2_read_range(Qcow2 *q, int64_t offset, int64_t bytes,
+                                  BlockIOVec *iov, size_t iov_offset);
 int coroutine_fn qcow2_pwritev(BlockDriverState *bs, const BlockIO *io);
 int coroutine_fn qcow2_pwrite_zeroes(BlockDriverState *bs, const BlockIO *io);
 int coroutine_fn qcow2_pdiscard(BlockDriverState *bs, const BlockIO *io);
@@ -462,8 +494,9 @@ int coroutine_fn qcow2_discard_range(Qcow2 *q, int64_t offset, int64_t bytes,
 int coroutine_fn qcow2_zero_range(Qcow2 *q, int64_t offset, int64_t bytes,
                                   unsigned flags);
 
-/** write.c: give unallocated clusters of the range a host cluster each, linked
- * as NORMAL without writing data: preallocation.  Fills the first run. */
+/** preallocate.c: give unallocated clusters of the range a host cluster each, linked
+ * that reads as zero: preallocation.  Does the first run: @ret_bytes of it, and
+ * where it lies, or @ret_host -1 if it had host clusters before. */
 int coroutine_fn qcow2_preallocate_run(Qcow2 *q, int64_t offset, int64_t bytes,
                                        int64_t *ret_host, int64_t *ret_bytes);
 
@@ -543,6 +576,10 @@ void coroutine_fn qcow2_unalloc(Qcow2 *q, int64_t offset, int64_t bytes);
  */
 void qcow2_free_later(Qcow2 *q, int64_t offset, int64_t bytes,
                       Qcow2DiscardType type);
+
+/** Whether so much waits that write-back should come before the file grows.
+ * Meta lock. */
+bool qcow2_pending_wants_writeback(Qcow2 *q);
 
 /** Write-back: move what was given up before it began to @taken.  Meta lock. */
 void qcow2_pending_take(Qcow2 *q, ListHead *taken);
