@@ -51,10 +51,6 @@ __attribute__((weak)) int coroutine_fn qcow2_snapshots_read(Qcow2 *q, GError **e
 { return -ENOTSUP; }
 __attribute__((weak)) void qcow2_snapshots_free(Qcow2 *q)
 { g_assert_not_reached(); }
-__attribute__((weak)) int coroutine_fn qcow2_bitmaps_begin_write(Qcow2 *q)
-{ return -ENOTSUP; }
-__attribute__((weak)) int coroutine_fn qcow2_bitmaps_open(Qcow2 *q, GError **errp)
-{ return -ENOTSUP; }
 __attribute__((weak)) Qcow2Snapshot *qcow2_snapshot_find(Qcow2 *q, const char *id_or_name)
 { return NULL; }
 __attribute__((weak)) int coroutine_fn qcow2_snapshot_list(BlockDriverState *bs, GPtrArray *list, GError **errp)
@@ -64,14 +60,6 @@ __attribute__((weak)) int coroutine_fn qcow2_snapshot_create(BlockDriverState *b
 __attribute__((weak)) int coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs, const char *id_or_name, GError **errp)
 { return block_error(errp, ENOTSUP, "Undone"); }
 __attribute__((weak)) int coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id, const char *name, GError **errp)
-{ return block_error(errp, ENOTSUP, "Undone"); }
-__attribute__((weak)) int coroutine_fn qcow2_bitmaps_end_write(Qcow2 *q, GError **errp)
-{ return 0; }
-__attribute__((weak)) int coroutine_fn qcow2_stored_bitmap_list(BlockDriverState *bs, GPtrArray *list, GError **errp)
-{ return block_error(errp, ENOTSUP, "Undone"); }
-__attribute__((weak)) int coroutine_fn qcow2_stored_bitmap_add(BlockDriverState *bs, const char *name, int64_t granularity, GError **errp)
-{ return block_error(errp, ENOTSUP, "Undone"); }
-__attribute__((weak)) int coroutine_fn qcow2_stored_bitmap_remove(BlockDriverState *bs, const char *name, GError **errp)
 { return block_error(errp, ENOTSUP, "Undone"); }
 __attribute__((weak)) int coroutine_fn qcow2_check(BlockDriverState *bs, const BdrvCheck *how, BdrvCheckResult *ret, GError **errp)
 { return block_error(errp, ENOTSUP, "Undone"); }
