@@ -364,8 +364,12 @@ int coroutine_fn qcow2_free_entry(Qcow2 *q, Qcow2L2Entry entry,
         return 0;
     default:
         /* Without a host cluster of its own subcluster 0 may still share. */
-        if (qcow2_l2_host(entry) || (q->has_data_file &&
-                                     (entry.word & QCOW2_OFLAG_COPIED))) {
+        if (q->has_data_file) {
+            if (entry.word & QCOW2_OFLAG_COPIED) {
+                qcow2_discard_data(q, qcow2_l2_host(entry),
+                                   q->geo.cluster_bytes, type);
+            }
+        } else if (qcow2_l2_host(entry)) {
             qcow2_free_later(q, qcow2_l2_host(entry), q->geo.cluster_bytes,
                              type);
         }

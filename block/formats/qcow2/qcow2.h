@@ -135,6 +135,7 @@ typedef struct Qcow2Reftable {
     int64_t offset;            /* in the file */
     size_t nr;                 /* entries, a whole number of clusters */
     uint64_t *entry;
+    uint8_t *full;             /* by entry: 1 if no count of the block is 0 */
 } Qcow2Reftable;
 
 /** An entry of L1 or refcount table that the disk does not have yet. */
@@ -527,14 +528,22 @@ void qcow2_epoch_advance(Qcow2 *q);
 /** Whether all requests that began in @epoch or before have ended. */
 bool qcow2_epoch_over(Qcow2 *q, unsigned epoch);
 
-/* --- refcount.c, alloc.c: meta lock --------------------------------------- */
+/* --- reftable.c, refcount.c, alloc.c: meta lock --------------------------- */
+
+/** Load q->reftable as q->header says, and see where the file ends: sets what
+ * the allocator starts from.  In open and after repairs, without the lock. */
+int coroutine_fn qcow2_refcount_open(Qcow2 *q, GError **errp);
+
+/** Free what it holds. */
+void qcow2_refcount_close(Qcow2 *q);
 
 /** Read the refcount of cluster number @cluster (0 beyond the table). */
 int coroutine_fn qcow2_refcount_get(Qcow2 *q, int64_t cluster, uint64_t *ret);
 
 /**
  * Add @delta to the refcounts of all clusters that [@offset, +@bytes) touches.
- * Refcount blocks are made as needed.  A failure undoes what was done.
+ * They are in use, so they have refcount blocks; -EIO (signalled) if not.  A
+ * failure undoes what was done.
  * -EINVAL (signalled) below 0, -ERANGE above what the width holds.
  */
 int coroutine_fn qcow2_refcount_change(Qcow2 *q, int64_t offset, int64_t bytes,
@@ -573,9 +582,19 @@ void coroutine_fn qcow2_unalloc(Qcow2 *q, int64_t offset, int64_t bytes);
  * The reference to every cluster that [@offset, +@bytes) touches has gone from
  * memory: their refcounts fall once it has gone from the disk, too, and no
  * request uses them any more.  Meta lock.  Does not fail, does not yield.
+ *
+ * Not for guest clusters in an external data file: they have no refcounts, and
+ * the same cluster of the guest gets the same place again, so a discard that
+ * comes later would hit new data.
  */
 void qcow2_free_later(Qcow2 *q, int64_t offset, int64_t bytes,
                       Qcow2DiscardType type);
+
+/** The guest does not use [@offset, +@bytes) of the external data file any
+ * more: discard it if @type is passed on.  Its entries in memory have changed;
+ * at once, because the next write of that guest cluster goes there again. */
+void coroutine_fn qcow2_discard_data(Qcow2 *q, int64_t offset, int64_t bytes,
+                                     Qcow2DiscardType type);
 
 /** Whether so much waits that write-back should come before the file grows.
  * Meta lock. */
@@ -593,6 +612,9 @@ void qcow2_pending_put(Qcow2 *q, ListHead *taken, bool ok);
  * time; errors leak clusters at worst and are told.
  */
 void coroutine_fn qcow2_pending_release(Qcow2 *q);
+
+/** Forget all of it: close.  No lock, nothing runs. */
+void qcow2_pending_drop(Qcow2 *q);
 
 /* --- overlap.c ------------------------------------------------------------ */
 
@@ -622,6 +644,9 @@ int coroutine_fn qcow2_check_overlap(Qcow2 *q, unsigned ign, int64_t offset,
 
 int coroutine_fn qcow2_snapshots_read(Qcow2 *q, GError **errp);
 void qcow2_snapshots_free(Qcow2 *q);
+
+/** The size of the snapshot table, with all its entries, in bytes. */
+int64_t qcow2_snapshots_bytes(Qcow2 *q);
 
 /** The snapshot of that ID, else the oldest of that name; NULL.  Meta lock. */
 Qcow2Snapshot *qcow2_snapshot_find(Qcow2 *q, const char *id_or_name);

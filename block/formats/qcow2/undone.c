@@ -17,36 +17,6 @@ __attribute__((weak)) int coroutine_fn qcow2_set_dirty(Qcow2 *q, bool dirty)
 { return -ENOTSUP; }
 __attribute__((weak)) void coroutine_fn qcow2_signal_corruption(Qcow2 *q, bool fatal, int64_t host_offset, int64_t bytes, const char *format, ...)
 { g_assert_not_reached(); }
-__attribute__((weak)) int coroutine_fn qcow2_refcount_get(Qcow2 *q, int64_t cluster, uint64_t *ret)
-{ return -ENOTSUP; }
-__attribute__((weak)) int coroutine_fn qcow2_refcount_change(Qcow2 *q, int64_t offset, int64_t bytes, int64_t delta)
-{ return -ENOTSUP; }
-__attribute__((weak)) int coroutine_fn qcow2_alloc_clusters(Qcow2 *q, int64_t max, bool exact, Qcow2Run *ret)
-{ return -ENOTSUP; }
-__attribute__((weak)) int coroutine_fn qcow2_alloc_clusters_at(Qcow2 *q, int64_t offset, int64_t max, Qcow2Run *ret)
-{ return -ENOTSUP; }
-__attribute__((weak)) int coroutine_fn qcow2_alloc_bytes(Qcow2 *q, int64_t bytes, int64_t *ret_offset)
-{ return -ENOTSUP; }
-__attribute__((weak)) void coroutine_fn qcow2_unalloc(Qcow2 *q, int64_t offset, int64_t bytes)
-{ g_assert_not_reached(); }
-__attribute__((weak)) void qcow2_free_later(Qcow2 *q, int64_t offset, int64_t bytes, Qcow2DiscardType type)
-{ g_assert_not_reached(); }
-__attribute__((weak)) void qcow2_pending_take(Qcow2 *q, ListHead *taken)
-{ g_assert_not_reached(); }
-__attribute__((weak)) void qcow2_pending_put(Qcow2 *q, ListHead *taken, bool ok)
-{ g_assert_not_reached(); }
-__attribute__((weak)) void coroutine_fn qcow2_pending_release(Qcow2 *q)
-{ g_assert_not_reached(); }
-__attribute__((weak)) int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp)
-{ return -ENOTSUP; }
-__attribute__((weak)) void qcow2_metamap_free(Qcow2Metamap *map)
-{ g_assert_not_reached(); }
-__attribute__((weak)) void qcow2_metamap_add(Qcow2 *q, Qcow2Overlap kind, int64_t offset, int64_t bytes)
-{ g_assert_not_reached(); }
-__attribute__((weak)) void qcow2_metamap_remove(Qcow2 *q, Qcow2Overlap kind, int64_t offset, int64_t bytes)
-{ g_assert_not_reached(); }
-__attribute__((weak)) int coroutine_fn qcow2_check_overlap(Qcow2 *q, unsigned ign, int64_t offset, int64_t bytes, bool data)
-{ return -ENOTSUP; }
 __attribute__((weak)) int coroutine_fn qcow2_snapshots_read(Qcow2 *q, GError **errp)
 { return -ENOTSUP; }
 __attribute__((weak)) void qcow2_snapshots_free(Qcow2 *q)
@@ -66,5 +36,5 @@ __attribute__((weak)) int coroutine_fn qcow2_check(BlockDriverState *bs, const B
 __attribute__((weak)) int coroutine_fn qcow2_repair_dirty(Qcow2 *q, GError **errp)
 { return block_error(errp, ENOTSUP, "Undone"); }
 
-__attribute__((weak)) bool qcow2_pending_wants_writeback(Qcow2 *q)
-{ return false; }
+__attribute__((weak)) int64_t qcow2_snapshots_bytes(Qcow2 *q)
+{ return 0; }

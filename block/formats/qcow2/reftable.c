@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The refcount table, and refcount blocks that are made.
+ *
+ * A new block lies in the first cluster that lacks one, so it counts itself:
+ *
+ *   clusters   ... used | block | free free free ...
+ *   counts of the block     1      0    0    0
+ *
+ * It goes to the disk at once, with its own count in it.  So wherever the disk
+ * names a block its count is there, too (I1), and a table may name it as soon
+ * as the file has been flushed (I3).  When the table is too small, a larger one
+ * comes behind the blocks that count it:
+ *
+ *   ... used | block .. block | table .. table | free ...
+ *
+ * and all of that is on the disk before the header names it, and that is on the
+ * disk before the old table is given up.  A write-back under way may still
+ * write entries to the old one: the new one has them.
+ */
+#include "block/formats/qcow2/refcount.h"
+
+#include <blockgraph/iov.h>
+#include <errno.h>
+
+/* What is to be made; numbers of clusters. */
+typedef struct Growth {
+    int64_t first;     /* where it begins: blocks, then the table */
+    int64_t blocks;    /* for refcount table entries from that of @first on */
+    int64_t table;     /* 0: the table is large enough */
+    int64_t end;       /* of all, with what the caller wants */
+} Growth;
+
+#define TABLE_MEM_ALIGN 4096
+
+/* --- open ----------------------------------------------------------------- */
+
+/* Nothing was ever written from the returned offset on. */
+static int64_t coroutine_fn file_end(Qcow2 *q, GError **errp)
+{
+    BlockDriverState *file = bdrv_child_bs(qcow2_file(q));
+    int64_t length = bdrv_co_getlength(file);
+
+    if (length < 0) {
+        return block_error_errno(errp, -length, "Node '%s': could not get the "
+                                 "length of '%s'", bdrv_node_name(q->bs),
+                                 bdrv_filename(file));
+    }
+    if (length > BDRV_MAX_LENGTH - q->geo.cluster_bytes) {
+        return block_error(errp, EFBIG, "Node '%s': '%s' is too long",
+                           bdrv_node_name(q->bs), bdrv_filename(file));
+    }
+    return qcow2_cluster_up(&q->geo, length);
+}
+
+static int coroutine_fn read_table(Qcow2 *q, int64_t offset, size_t nr,
+                                   uint64_t **ret, GError **errp)
+{
+    g_autofree uint64_t *entry = g_try_new(uint64_t, nr);
+    int ret_read;
+
+    if (!entry) {
+        return block_error(errp, ENOMEM, "Node '%s': no memory for %zu "
+                           "refcount table entries", bdrv_node_name(q->bs),
+                           nr);
+    }
+    ret_read = bdrv_co_pread(qcow2_file(q), offset, nr * sizeof(*entry), entry,
+                             0);
+    if (ret_read < 0) {
+        return block_error_errno(errp, -ret_read, "Node '%s': could not read "
+                                 "the refcount table at offset %"
+                                 G_GINT64_FORMAT, bdrv_node_name(q->bs),
+                                 offset);
+    }
+    for (size_t i = 0; i < nr; i++) {
+        entry[i] = GUINT64_FROM_BE(entry[i]);
+    }
+    *ret = g_steal_pointer(&entry);
+    return 0;
+}
+
+int coroutine_fn qcow2_refcount_open(Qcow2 *q, GError **errp)
+{
+    int64_t offset = q->header.reftable_offset;
+    int64_t bytes = (int64_t)q->header.reftable_clusters
+                    << q->geo.cluster_bits;
+    int64_t end = file_end(q, errp);
+    uint64_t *entry = NULL;
+    int ret;
+
+    if (end < 0) {
+        return end;
+    }
+    /* So no more memory than the file is long. */
+    if (bytes > QCOW2_MAX_REFTABLE_BYTES || offset < 0 || bytes > end ||
+        offset > end - bytes) {
+        return block_error(errp, EINVAL, "Node '%s': the refcount table (%"
+                           G_GINT64_FORMAT " bytes at offset %" G_GINT64_FORMAT
+                           ") is too large or lies beyond the end of the file",
+                           bdrv_node_name(q->bs), bytes, offset);
+    }
+    ret = read_table(q, offset, bytes / 8, &entry, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    qcow2_refcount_close(q);
+    q->reftable = (Qcow2Reftable){
+        .offset = offset,
+        .nr = bytes / 8,
+        .entry = entry,
+        .full = g_new0(uint8_t, bytes / 8),
+    };
+    q->fresh_from = end;
+    q->free_hint = 0;
+    q->compressed_next = 0;
+    return 0;
+}
+
+void qcow2_refcount_close(Qcow2 *q)
+{
+    g_free(q->reftable.entry);
+    g_free(q->reftable.full);
+    q->reftable = (Qcow2Reftable){ 0 };
+}
+
+/* --- looking -------------------------------------------------------------- */
+
+int coroutine_fn qcow2_refblock_find(Qcow2 *q, int64_t index,
+                                     int64_t *ret_offset)
+{
+    uint64_t entry = 0;
+
+    g_assert(co_mutex_is_mine(&q->meta_lock));
+    if ((uint64_t)index < q->reftable.nr) {
+        entry = q->reftable.entry[index];
+    }
+    if (!qcow2_reftable_entry_valid(&q->geo, entry, q->fresh_from)) {
+        qcow2_signal_corruption(q, true, q->reftable.offset + index * 8, 8,
+                                "entry %" G_GINT64_FORMAT " of the refcount "
+                                "table is invalid: 0x%" G_GINT64_MODIFIER "x",
+                                index, entry);
+        return -EIO;
+    }
+    *ret_offset = entry;
+    return 0;
+}
+
+/* --- planning ------------------------------------------------------------- */
+
+/* Entries of a table that has room for @need and for more; 0: too many. */
+static int64_t table_entries(const Qcow2 *q, int64_t need)
+{
+    int64_t unit = q->geo.cluster_bytes / 8;
+    int64_t most = QCOW2_MAX_REFTABLE_BYTES / 8;
+    int64_t entries = need + need / 2;
+
+    if (need > most) {
+        return 0;
+    }
+    entries = (entries + unit - 1) / unit * unit;
+    return MIN(entries, most);
+}
+
+/* Whether one of the blocks that @g would make, but the first, is there. */
+static bool hits_block(const Qcow2 *q, const Growth *g)
+{
+    int64_t index = qcow2_refblock_index(q, g->first);
+    int64_t end = MIN(index + g->blocks, (int64_t)q->reftable.nr);
+
+    while (++index < end) {
+        if (q->reftable.entry[index]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What must be made to have @want free clusters behind @first. */
+static int plan(const Qcow2 *q, int64_t first, int64_t want, Growth *g)
+{
+    int64_t before;
+
+    *g = (Growth){ .first = first, .blocks = 1 };
+    do {
+        int64_t last, need;
+
+        before = g->blocks + g->table;
+        last = first + before + want - 1;
+        if (last >= qcow2_max_clusters(q)) {
+            return -EFBIG;
+        }
+        need = qcow2_refblock_index(q, last) + 1;
+        g->blocks = need - qcow2_refblock_index(q, first);
+        if (need > (int64_t)q->reftable.nr) {
+            int64_t entries = table_entries(q, need);
+
+            if (entries == 0) {
+                return -EFBIG;
+            }
+            g->table = entries * 8 >> q->geo.cluster_bits;
+        }
+        g->end = last + 1;
+    } while (g->blocks + g->table > before);
+    return 0;
+}
+
+/* --- making --------------------------------------------------------------- */
+
+/* The counts of the new clusters that block number @i of @g holds. */
+static void fill_block(const Qcow2 *q, const Growth *g, int64_t i, void *buf)
+{
+    int64_t counts = INT64_C(1) << q->geo.refblock_bits;
+    int64_t base = (qcow2_refblock_index(q, g->first) + i) * counts;
+    int64_t from = MAX(g->first, base);
+    int64_t end = MIN(g->first + g->blocks + g->table, base + counts);
+
+    memset(buf, 0, q->geo.cluster_bytes);
+    for (int64_t c = from; c < end; c++) {
+        qcow2_refcount_put(buf, q->geo.refcount_order, c - base, 1);
+    }
+}
+
+static int coroutine_fn write_blocks(Qcow2 *q, const Growth *g)
+{
+    void *buf = block_aligned_try_alloc(TABLE_MEM_ALIGN, q->geo.cluster_bytes);
+    int ret = buf ? 0 : -ENOMEM;
+
+    for (int64_t i = 0; ret == 0 && i < g->blocks; i++) {
+        fill_block(q, g, i, buf);
+        ret = bdrv_co_pwrite(qcow2_file(q),
+                             (g->first + i) << q->geo.cluster_bits,
+                             q->geo.cluster_bytes, buf, 0);
+    }
+    block_aligned_free(buf);
+    return ret;
+}
+
+/* The new table in memory: the old one and the new blocks. */
+static Qcow2Reftable *table_new(const Qcow2 *q, const Growth *g)
+{
+    g_autofree Qcow2Reftable *table = g_new0(Qcow2Reftable, 1);
+    int64_t index = qcow2_refblock_index(q, g->first);
+
+    table->offset = (g->first + g->blocks) << q->geo.cluster_bits;
+    table->nr = (g->table << q->geo.cluster_bits) / 8;
+    table->entry = g_try_new0(uint64_t, table->nr);
+    if (!table->entry) {
+        return NULL;
+    }
+    table->full = g_new0(uint8_t, table->nr);
+    memcpy(table->entry, q->reftable.entry, q->reftable.nr * 8);
+    memcpy(table->full, q->reftable.full, q->reftable.nr);
+    for (int64_t i = 0; i < g->blocks; i++) {
+        table->entry[index + i] = (g->first + i) << q->geo.cluster_bits;
+    }
+    return g_steal_pointer(&table);
+}
+
+static void table_free(Qcow2Reftable *table)
+{
+    if (table) {
+        g_free(table->entry);
+        g_free(table->full);
+        g_free(table);
+    }
+}
+
+static int coroutine_fn write_table(Qcow2 *q, const Qcow2Reftable *table)
+{
+    size_t bytes = table->nr * 8;
+    uint64_t *buf = block_aligned_try_alloc(TABLE_MEM_ALIGN, bytes);
+    int ret;
+
+    if (!buf) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < table->nr; i++) {
+        buf[i] = GUINT64_TO_BE(table->entry[i]);
+    }
+    ret = bdrv_co_pwrite(qcow2_file(q), table->offset, bytes, buf, 0);
+    block_aligned_free(buf);
+    if (ret == 0) {
+        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
+    }
+    return ret;
+}
+
+/* Make the header on the disk name the table at @offset. */
+static int coroutine_fn patch_header(Qcow2 *q, int64_t offset, size_t nr)
+{
+    uint8_t fields[12];
+    int ret;
+
+    qcow2_put64(fields, offset);
+    qcow2_put32(fields + 8, nr * 8 >> q->geo.cluster_bits);
+    ret = qcow2_header_patch(q, QCOW2_H_REFTABLE_OFFSET, fields,
+                             sizeof(fields));
+    if (ret == 0) {
+        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
+    }
+    return ret;
+}
+
+/* After a failure nobody knows which table the disk has: make it the old one,
+ * or there will be no more writes. */
+static int coroutine_fn switch_header(Qcow2 *q, const Qcow2Reftable *table)
+{
+    int ret = patch_header(q, table->offset, table->nr);
+
+    if (ret < 0 && patch_header(q, q->reftable.offset, q->reftable.nr) < 0) {
+        qcow2_signal_corruption(q, true, QCOW2_H_REFTABLE_OFFSET, 12,
+                                "could not write where the refcount table "
+                                "lies");
+    }
+    return ret;
+}
+
+/* On the disk: the blocks, the table that names them, the header. */
+static int coroutine_fn make_table(Qcow2 *q, const Growth *g)
+{
+    Qcow2Reftable old = q->reftable;
+    Qcow2Reftable *table = table_new(q, g);
+    int ret = table ? write_table(q, table) : -ENOMEM;
+
+    if (ret == 0) {
+        ret = switch_header(q, table);
+    }
+    if (ret < 0) {
+        table_free(table);
+        return ret;
+    }
+    q->reftable = *table;
+    q->header.reftable_offset = table->offset;
+    q->header.reftable_clusters = g->table;
+    g_free(table);
+    qcow2_metamap_remove(q, QCOW2_OL_REFCOUNT_TABLE, old.offset, old.nr * 8);
+    qcow2_metamap_add(q, QCOW2_OL_REFCOUNT_TABLE, q->reftable.offset,
+                      q->reftable.nr * 8);
+    qcow2_free_later(q, old.offset, old.nr * 8, QCOW2_DISCARD_OTHER);
+    g_free(old.entry);
+    g_free(old.full);
+    return 0;
+}
+
+/* The table has room: write-back writes the entries. */
+static void enter_blocks(Qcow2 *q, const Growth *g)
+{
+    int64_t index = qcow2_refblock_index(q, g->first);
+
+    for (int64_t i = 0; i < g->blocks; i++) {
+        Qcow2DirtyEntry dirty = {
+            .index = index + i,
+            .value = (g->first + i) << q->geo.cluster_bits,
+        };
+
+        g_assert(q->reftable.entry[dirty.index] == 0);
+        q->reftable.entry[dirty.index] = dirty.value;
+        g_array_append_val(q->dirty_reftable, dirty);
+    }
+}
+
+int coroutine_fn qcow2_refblock_make(Qcow2 *q, int64_t cluster, int64_t want)
+{
+    unsigned bits = q->geo.cluster_bits;
+    int64_t at;
+    unsigned kinds;
+    Growth g;
+    int ret = plan(q, cluster, want, &g);
+
+    g_assert(co_mutex_is_mine(&q->meta_lock));
+    if (ret == 0 && hits_block(q, &g)) {
+        ret = plan(q, cluster, 0, &g); /* only the one for now */
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    kinds = qcow2_metamap_find(q, ~0u, g.first << bits,
+                               (g.blocks + g.table) << bits, &at);
+    if (kinds) {
+        qcow2_signal_corruption(q, true, at, q->geo.cluster_bytes,
+                                "a cluster of the %s has no refcount",
+                                qcow2_overlap_name(kinds));
+        return -EIO;
+    }
+    q->fresh_from = MAX(q->fresh_from, (g.first + g.blocks + g.table) << bits);
+    qcow2_cache_forget(q->refcount_cache, g.first << bits, g.blocks << bits);
+    ret = SIM_FAULT("qcow2.refblock.make", bdrv_node_name(q->bs));
+    if (ret == 0) {
+        ret = write_blocks(q, &g);
+    }
+    if (ret == 0 && g.table > 0) {
+        ret = make_table(q, &g);
+    } else if (ret == 0) {
+        enter_blocks(q, &g);
+    }
+    if (ret == 0) {
+        qcow2_metamap_add(q, QCOW2_OL_REFCOUNT_BLOCK, g.first << bits,
+                          g.blocks << bits);
+    }
+    return ret;
+}
