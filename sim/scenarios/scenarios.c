@@ -10,7 +10,7 @@ const BgSimScenario *const bgsim_builtin_scenarios[] = {
     &scenario_graph,
     &scenario_crash,
     &scenario_stop,
-    &scenario_file,
+    &scenario_file, &scenario_qcow2,
     &scenario_speed,
     &scenario_canary,
     NULL,

@@ -21,6 +21,7 @@ extern const BgSimScenario scenario_crash; /* crash.c: power cuts */
 extern const BgSimScenario scenario_graph; /* graph.c: a graph that changes */
 extern const BgSimScenario scenario_stop;  /* stop.c: on-error=stop, resume */
 extern const BgSimScenario scenario_file;  /* file.c: the file driver */
+extern const BgSimScenario scenario_qcow2; /* qcow2.c: tiny images */
 
 /** Options of "driver,key=value,..."; printf-like.  Must parse. */
 BlockOptions *scenario_options(const char *format, ...) G_GNUC_PRINTF(1, 2);

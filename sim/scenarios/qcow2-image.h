@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2 images on simulated disks, made and checked by code that shares nothing
+ * with the driver but the format's specification.
+ */
+#ifndef SIM_QCOW2_IMAGE_H
+#define SIM_QCOW2_IMAGE_H
+
+#include "sim/scenarios/scenarios.h"
+
+/** What an image is like. */
+typedef struct SimQcow2 {
+    unsigned version;        /* 2 or 3 */
+    unsigned cluster_bits;
+    unsigned refcount_order;
+    bool extended_l2;
+    bool lazy_refcounts;
+    int64_t size;            /* virtual, bytes */
+    const char *backing;     /* name in the header, or NULL */
+} SimQcow2;
+
+/** What an image was found to be. */
+typedef struct SimQcow2Report {
+    uint64_t leaks;          /* clusters with more refcount than references */
+    uint64_t clusters;       /* of the file that are used */
+    bool dirty;              /* the bit: refcounts are not to be believed */
+} SimQcow2Report;
+
+/** Make an empty image on @disk, which is empty, durable at once. */
+void sim_qcow2_make(BgSimDisk *disk, const SimQcow2 *how);
+
+/**
+ * Check the metadata of the image on @disk as it is now: every reference lies
+ * in the file and is counted, nothing is used twice, COPIED is told where it is
+ * true and nowhere else, no reserved bit is set.  Leaks are reported only.
+ * With the bit "dirty" refcounts may be wrong.
+ *
+ * Returns false with @errp saying what is corrupt.
+ */
+bool sim_qcow2_check(BgSimDisk *disk, SimQcow2Report *report, GError **errp);
+
+#endif /* SIM_QCOW2_IMAGE_H */

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Guests on a qcow2 image with tiny clusters and tiny caches, so that tables
+ * are made, evicted and written back all the time; power cuts at any step.
+ *
+ * Every state that a power cut leaves is checked by code of our own
+ * (qcow2-check.c), opened, compared with what must have survived, written to,
+ * closed and checked again.
+ */
+#include "sim/scenarios/qcow2-image.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const BgSimCrashConfig crash_config = {
+    .all_below = 64, .sample = 24, .second_every = 8,
+};
+
+typedef struct Qcow2Sim {
+    SimQcow2 image;
+    BgSimDisk *disk;
+    BlockDriverState *bs;
+    BlockBackend *blk;
+    BgSimModel *model;
+    bool faults;
+    bool backing;
+    unsigned states;
+    char *options;
+} Qcow2Sim;
+
+/* --- the image ------------------------------------------------------------ */
+
+static void draw_image(BgSim *sim, SimQcow2 *image)
+{
+    static const unsigned cluster_bits[] = { 9, 9, 10, 12, 16 };
+    static const unsigned orders[] = { 4, 4, 3, 6, 1, 0 };
+
+    *image = (SimQcow2){
+        .version = 3, .size = 64 * 1024,
+        .cluster_bits = cluster_bits[bgsim_draw(sim, "image.cluster", 5)],
+        .refcount_order = orders[bgsim_draw(sim, "image.refcount", 6)],
+    };
+    switch (bgsim_draw(sim, "image.kind", 6)) {
+    case 1:
+        image->extended_l2 = true;
+        image->cluster_bits = 14 + bgsim_draw(sim, "image.extended", 2);
+        break;
+    case 2:
+        image->version = 2;
+        image->refcount_order = 4;
+        break;
+    case 3:
+        image->lazy_refcounts = true;
+        break;
+    default:
+        break;
+    }
+}
+
+static char *draw_options(BgSim *sim, const Qcow2Sim *s)
+{
+    static const char *const discards[] = { "unmap", "ignore" };
+    static const char *const overlaps[] = { "cached", "none", "all" };
+
+    return g_strdup_printf(
+        "qcow2,discard=%s,l2-cache-entry-size=512,l2-cache-size=%d,"
+        "refcount-cache-size=4096,overlap-check=%s,discard-no-unref=%s,"
+        "file.driver=sim-disk,file.disk=disk0%s",
+        discards[bgsim_draw(sim, "open.discard", 2)],
+        bgsim_draw(sim, "open.cache", 2) ? 4096 : 65536,
+        overlaps[bgsim_draw(sim, "open.overlap", 3)],
+        bgsim_chance(sim, "open.no-unref", 150) ? "on" : "off",
+        s->backing ? ",backing.driver=raw,backing.file.driver=sim-disk,"
+                     "backing.file.disk=base" : "");
+}
+
+static void make_disk(BgSim *sim, Qcow2Sim *s)
+{
+    BgSimDiskConfig config = {
+        .grows = true, .empty = true, .dirty_start = false,
+        .no_zero_write = bgsim_chance(sim, "disk.no-zero", 300),
+        .no_fua = bgsim_chance(sim, "disk.no-fua", 300),
+        .lying_zero_write = bgsim_chance(sim, "disk.lying-zero", 100),
+        .discard = bgsim_draw(sim, "disk.discard", 4),
+        .flush_mode = BGSIM_FLUSH_KEEP,
+    };
+
+    s->disk = bgsim_disk_new(sim, "disk0", &config);
+    draw_image(sim, &s->image);
+    sim_qcow2_make(s->disk, &s->image);
+}
+
+/* --- the backing file ----------------------------------------------------- */
+
+static void coroutine_fn fill_entry(BgSim *sim, void *opaque)
+{
+    Qcow2Sim *s = opaque;
+
+    for (int64_t at = 0; at < s->image.size; at += 8192) {
+        bgsim_model_pwrite(s->model, at, 8192, 0);
+        bgsim_progress(sim);
+    }
+    bgsim_model_flush(s->model);
+}
+
+/* Give the backing file content that the model knows. */
+static void fill_backing(BgSim *sim, Qcow2Sim *s)
+{
+    BgSimDiskConfig config = { .size = s->image.size };
+    g_autoptr(GError) error = NULL;
+    BlockDriverState *bs;
+    BlockBackend *blk;
+
+    bgsim_disk_new(sim, "base", &config);
+    bs = scenario_open(sim, "raw,file.driver=sim-disk,file.disk=base");
+    blk = scenario_backend(sim, "base", bs);
+    s->model = bgsim_model_new(sim, blk, "guest", s->image.size);
+    bgsim_spawn(sim, "fill", NULL, fill_entry, s);
+    if (!bgsim_run(sim, -1, &error)) {
+        g_warning("%s", error->message);
+    }
+    blk_unref(blk);
+    bdrv_unref(bs);
+}
+
+/* --- power cuts ----------------------------------------------------------- */
+
+static bool check_metadata(Qcow2Sim *s, const char *when, GError **errp)
+{
+    g_autoptr(GError) error = NULL;
+    SimQcow2Report report;
+
+    if (sim_qcow2_check(s->disk, &report, &error)) {
+        return true;
+    }
+    block_error(errp, EUCLEAN, "%s: %s", when, error->message);
+    return false;
+}
+
+/* A write where there may be nothing yet, so that tables change. */
+static bool use_image(BlockBackend *blk, int64_t size, GError **errp)
+{
+    uint8_t before[1024], after[1024];
+    int64_t at = size / 2 - 512;
+
+    if (blk_pread(blk, at, sizeof(before), before, 0) < 0 ||
+        blk_pwrite(blk, at, sizeof(before), before, 0) < 0 ||
+        blk_flush(blk) < 0 ||
+        blk_pread(blk, at, sizeof(after), after, 0) < 0) {
+        block_error(errp, EIO, "a request of the recovery failed");
+        return false;
+    }
+    if (memcmp(before, after, sizeof(before)) != 0) {
+        block_error(errp, EILSEQ, "what was written is not what is read");
+        return false;
+    }
+    return true;
+}
+
+static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
+                        GError **errp)
+{
+    Qcow2Sim *s = opaque;
+    BlockDriverState *bs;
+    BlockBackend *blk;
+    bool ok = check_metadata(s, "after the cut", errp);
+
+    if (!ok) {
+        return false;
+    }
+    bs = bdrv_open(bgsim_graph(sim), scenario_options("%s", s->options), errp);
+    if (!bs) {
+        return false;
+    }
+    blk = scenario_backend(sim, "recovery", bs);
+    ok = bgsim_check_durable(blk, s->model, errp) &&
+         use_image(blk, s->image.size, errp);
+    blk_unref(blk);
+    bdrv_unref(bs);
+    return ok && check_metadata(s, "after recovery", errp);
+}
+
+/* --- the run -------------------------------------------------------------- */
+
+static void start_guests(BgSim *sim, Qcow2Sim *s)
+{
+    BgSimGuestConfig guest = {
+        .requests = 60, .depth = 1 + bgsim_draw(sim, "guest.depth", 6),
+        .max_bytes = 512 << bgsim_draw(sim, "guest.bytes", 7),
+        .weight_read = 4, .weight_write = 6, .weight_zero = 2,
+        .weight_discard = 2, .weight_status = 1,
+        .weight_flush = bgsim_draw(sim, "guest.flush", 4),
+        .fua_permille = bgsim_draw(sim, "guest.fua", 3) * 100,
+        .errors_expected = s->faults,
+    };
+
+    for (unsigned i = 0; i < 1 + bgsim_draw(sim, "guests", 3); i++) {
+        g_autofree char *name = g_strdup_printf("guest%u", i);
+
+        bgsim_guest_start(s->model, name, scenario_thread(sim, 2), &guest);
+    }
+}
+
+static void qcow2_setup(BgSim *sim, void *state)
+{
+    Qcow2Sim *s = state;
+
+    make_disk(sim, s);
+    s->backing = bgsim_chance(sim, "image.backing", 400) &&
+                 !bgsim_is_threads(sim);
+    if (s->backing) {
+        fill_backing(sim, s);
+    }
+    s->options = draw_options(sim, s);
+    s->bs = scenario_open(sim, "%s,node-name=top", s->options);
+    if (!s->bs) {
+        return;
+    }
+    s->blk = scenario_backend(sim, "guest", s->bs);
+    if (s->model) {
+        bgsim_model_set_backend(s->model, s->blk);
+    } else {
+        s->model = bgsim_model_new(sim, s->blk, "guest", s->image.size);
+    }
+    s->faults = scenario_faults(sim);
+    start_guests(sim, s);
+    if (bgsim_draw(sim, "cuts", 2)) {
+        for (unsigned i = 0; i < 2; i++) {
+            bgsim_crash_at(sim, bgsim_steps(sim) + 1 +
+                                    bgsim_draw(sim, "cut.step", 3000),
+                           check_state, s, &crash_config);
+        }
+    }
+}
+
+/* Nothing may be leaked by a run without faults and closed in order. */
+static void check_closed(BgSim *sim, Qcow2Sim *s)
+{
+    g_autoptr(GError) error = NULL;
+    SimQcow2Report report;
+
+    if (!sim_qcow2_check(s->disk, &report, &error)) {
+        bgsim_violation(sim, "metadata", "after close: %s", error->message);
+    } else if (!s->faults && (report.leaks > 0 || report.dirty)) {
+        bgsim_violation(sim, "leak", "after close %" G_GUINT64_FORMAT
+                        " clusters are leaked, dirty is %d", report.leaks,
+                        report.dirty);
+    }
+}
+
+static void qcow2_verify(BgSim *sim, void *state)
+{
+    Qcow2Sim *s = state;
+    g_autoptr(GError) error = NULL;
+
+    if (s->bs) {
+        if (!bgsim_crash_each(sim, check_state, s, &crash_config, &error)) {
+            bgsim_violation(sim, "durability", "%s", error->message);
+        }
+        scenario_check_content(sim, s->blk, s->model);
+        scenario_check_rest(sim);
+        blk_unref(s->blk);
+        bdrv_unref(s->bs);
+        check_closed(sim, s);
+    }
+    g_free(s->options);
+    scenario_check_empty(sim);
+}
+
+const BgSimScenario scenario_qcow2 = {
+    .name = "qcow2",
+    .help = "guests on a qcow2 image with tiny clusters; power cuts",
+    .state_size = sizeof(Qcow2Sim),
+    .setup = qcow2_setup,
+    .verify = qcow2_verify,
+    .threads_too = true,
+};
