@@ -651,7 +651,7 @@ const void *qcow2_slice_data(const Qcow2Slice *slice)
 /* Keep the bytes that write-back has to write.  Lock held. */
 static void save_frozen(Qcow2Cache *cache, Qcow2Slice *s)
 {
-    if (s->frozen && !s->copy) {
+    if (s->frozen && !s->copy && !SIM_PLANTED(21)) {
         s->copy = block_aligned_alloc(4096, cache->config.slice_bytes);
         memcpy(s->copy, (void *)s->words, cache->config.slice_bytes);
     }

@@ -144,7 +144,7 @@ static int coroutine_fn take_clusters(Qcow2Write *w)
     }
     w->owned = true;
     w->host = run.offset;
-    w->fresh = run.fresh;
+    w->fresh = run.fresh || SIM_PLANTED(25);
     w->clusters = run.bytes >> q->geo.cluster_bits;
     return 0;
 }
@@ -306,7 +306,7 @@ static int coroutine_fn finish(Qcow2Write *w, int ret)
     } else if (!co_mutex_is_mine(&q->meta_lock)) {
         co_mutex_lock(&q->meta_lock);
     }
-    if (ret < 0 && w->owned) {
+    if (ret < 0 && (w->owned || SIM_PLANTED(27))) {
         qcow2_unalloc(q, w->host,
                       (int64_t)w->clusters << q->geo.cluster_bits);
     }

@@ -301,13 +301,13 @@ static int coroutine_fn write_refcounts(Qcow2 *q, Writeback *wb)
 
 static int coroutine_fn write_mappings(Qcow2 *q, Writeback *wb)
 {
-    int ret = flush_all(q);
+    int ret = SIM_PLANTED(19) ? 0 : flush_all(q);
 
     if (ret == 0) {
         ret = qcow2_cache_write_frozen(q->l2_cache);
     }
     if (ret == 0 && wb->l1->len > 0) {
-        ret = flush_file(q);
+        ret = SIM_PLANTED(20) ? 0 : flush_file(q);
         if (ret == 0) {
             ret = write_entries(q, QCOW2_OL_ACTIVE_L1, wb->l1_offset, wb->l1);
         }

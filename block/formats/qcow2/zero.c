@@ -58,7 +58,7 @@ static Qcow2L2Entry cleared_entry(const Qcow2 *q, const ClearHow *how,
 {
     bool nothing = !old.word && !old.bitmap;
 
-    if (how->full) {
+    if (how->full || SIM_PLANTED(26)) {
         return (Qcow2L2Entry){ 0 };
     }
     if (nothing && !has_backing(q)) {
