@@ -192,7 +192,8 @@ int coroutine_fn qcow2_cow_write(Qcow2Write *w)
     int64_t end = w->offset + w->bytes;
     CowPart head = { .offset = w->cow_from,
                      .bytes = w->offset - w->cow_from };
-    CowPart tail = { .offset = end, .bytes = SIM_PLANTED(23) ? 0 : w->cow_to - end };
+    CowPart tail = { .offset = end,
+                     .bytes = SIM_PLANTED(23) ? 0 : w->cow_to - end };
     int ret = SIM_FAULT("qcow2.cow", bdrv_node_name(q->bs));
 
     if (ret == 0 && !q->has_data_file) {

@@ -44,7 +44,8 @@ int coroutine_fn qcow2_l1_load(Qcow2 *q, int64_t offset, size_t entries,
     int code;
 
     if (entries > QCOW2_MAX_L1_BYTES / 8 || offset < 0 ||
-        (entries > 0 && (offset > length || (int64_t)bytes > length - offset))) {
+        (entries > 0 && (offset > length ||
+                         (int64_t)bytes > length - offset))) {
         return block_error(errp, EINVAL, "Node '%s': an L1 table of %zu "
                            "entries at 0x%" G_GINT64_MODIFIER "x lies beyond "
                            "the end of the file", bdrv_node_name(q->bs),
