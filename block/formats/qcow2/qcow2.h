@@ -5,6 +5,7 @@
  *   layout.c       numbers of the format, pure arithmetic
  *   cache.c        slices of L2 tables and refcount blocks
  *   header.c       the header and its extensions, to and from the disk
+ *   mark.c         its state bits: dirty, corrupt, autoclear
  *   names.c        backing and data files that an image names
  *   driver.c       the driver's table: open, close, reopen, limits
  *   options.c      run-time options
@@ -194,6 +195,8 @@ typedef struct Qcow2Options {
     int64_t l2_slice_bytes;
     int64_t refcount_cache_bytes;
     int64_t cache_clean_interval_s; /* 0: never */
+    bool for_repair;                /* a corrupt image may be open for writing,
+                                     * and nothing but a repair changes it */
 } Qcow2Options;
 
 #define QCOW2_ACCESS_SHARDS 8
@@ -225,6 +228,7 @@ typedef struct Qcow2 {
     _Atomic(Qcow2L1 *) l1;    /* entries written under the meta lock */
     _Atomic int64_t size;     /* virtual size in bytes */
     _Atomic bool corrupt;     /* no more writes; reason was told */
+    _Atomic bool corruption_told; /* one that does not stop writes */
     _Atomic bool may_write;   /* qcow2_prepare_write() was here */
     Qcow2Metamap *metamap;    /* has its own lock */
     _Atomic unsigned epoch;
@@ -328,10 +332,18 @@ void qcow2_header_clear(Qcow2Header *header);
  */
 int coroutine_fn qcow2_header_write(Qcow2 *q, GError **errp);
 
+/**
+ * @header as its cluster will hold it; @buf has a whole cluster.  Returns the
+ * bytes that mean something, or -ENOSPC.
+ */
+int64_t qcow2_header_encode(const Qcow2Header *header, uint8_t *buf);
+
 /** Write @bytes at @field of the header (QCOW2_H_...), without a flush, from
  * @buf.  Meta lock. */
 int coroutine_fn qcow2_header_patch(Qcow2 *q, unsigned field, const void *buf,
                                     size_t bytes);
+
+/* --- mark.c --------------------------------------------------------------- */
 
 /** Slow half of qcow2_prepare_write(). */
 int coroutine_fn qcow2_prepare_write_slow(Qcow2 *q);

@@ -3,20 +3,6 @@
 #include "block/formats/qcow2/qcow2.h"
 #include <errno.h>
 
-__attribute__((weak)) int coroutine_fn qcow2_header_read(BdrvChild *file, const char *node_name, Qcow2Header *header, GError **errp)
-{ return -ENOTSUP; }
-__attribute__((weak)) void qcow2_header_clear(Qcow2Header *header)
-{ g_assert_not_reached(); }
-__attribute__((weak)) int coroutine_fn qcow2_header_write(Qcow2 *q, GError **errp)
-{ return -ENOTSUP; }
-__attribute__((weak)) int coroutine_fn qcow2_header_patch(Qcow2 *q, unsigned field, const void *buf, size_t bytes)
-{ return -ENOTSUP; }
-__attribute__((weak)) int coroutine_fn qcow2_prepare_write_slow(Qcow2 *q)
-{ return -ENOTSUP; }
-__attribute__((weak)) int coroutine_fn qcow2_set_dirty(Qcow2 *q, bool dirty)
-{ return -ENOTSUP; }
-__attribute__((weak)) void coroutine_fn qcow2_signal_corruption(Qcow2 *q, bool fatal, int64_t host_offset, int64_t bytes, const char *format, ...)
-{ g_assert_not_reached(); }
 __attribute__((weak)) int coroutine_fn qcow2_snapshots_read(Qcow2 *q, GError **errp)
 { return -ENOTSUP; }
 __attribute__((weak)) void qcow2_snapshots_free(Qcow2 *q)
