@@ -13,6 +13,7 @@
     X(blklogwrites)                                                           \
     X(file)                                                                   \
     X(null_co)                                                                \
+    X(qcow2)                                                                  \
     X(raw)                                                                    \
     X(throttle)
 

@@ -316,3 +316,13 @@ void bdrv_unfreeze_chain(BlockDriverState *bs, BlockDriverState *base)
         bdrv_unfreeze_child(chain_child(p));
     }
 }
+
+void bdrv_reduce_child_role(BdrvChild *child, BdrvChildRole role)
+{
+    /* The node's permissions are computed anew at the end of its open. */
+    g_assert(child->parent && child->parent->state == BDRV_STATE_OPENING);
+    g_assert(!(role & ~child->role));
+    g_assert(!((role ^ child->role) &
+               ~(BDRV_CHILD_DATA | BDRV_CHILD_METADATA)));
+    child->role = role;
+}

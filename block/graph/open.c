@@ -21,6 +21,8 @@ static const char *const discard_names[] = { "ignore", "unmap", NULL };
 static const char *const detect_zeroes_names[] = { "off", "on", "unmap",
                                                    NULL };
 
+#define OPAQUE_ALIGNMENT 64
+
 #define COMMON(field) offsetof(BdrvCommonOptions, field)
 
 const BlockOption bdrv_common_options[] = {
@@ -113,7 +115,9 @@ static BlockDriverState *node_new(BlockGraph *graph, const BlockDriver *drv,
     bs->drv = drv;
     bs->node_name = g_strdup(common->node_name);
     bs->user_owned = common->node_name != NULL;
-    bs->opaque = g_malloc0(MAX(drv->state_size, 1));
+    /* Counters of several threads in it may want cache lines. */
+    bs->opaque = block_aligned_alloc(OPAQUE_ALIGNMENT, drv->state_size);
+    memset(bs->opaque, 0, drv->state_size);
     bs->open_flags = flags;
     bs->detect_zeroes = common->detect_zeroes;
     bs->state = BDRV_STATE_OPENING;
@@ -144,7 +148,7 @@ static void node_free(BlockDriverState *bs)
     block_options_free(bs->options);
     g_free(bs->filename);
     g_free(bs->node_name);
-    g_free(bs->opaque);
+    block_aligned_free(bs->opaque);
     block_aligned_free(bs);
 }
 

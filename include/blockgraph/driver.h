@@ -246,7 +246,14 @@ bdrv_co_open_child(BlockDriverState *bs, BlockOptions *options,
                    const char *name, BdrvChildRole role, bool required,
                    GError **errp);
 
-/** The driver's state of @bs, state_size bytes.  Thread: any. */
+/**
+ * Say in open that @child is for less than the role it was opened for: @role
+ * has fewer of DATA and METADATA, and the same others.  Main context.
+ */
+BLOCK_API void bdrv_reduce_child_role(BdrvChild *child, BdrvChildRole role);
+
+/** The driver's state of @bs, state_size bytes on a cache line of their own.
+ * Thread: any. */
 BLOCK_API void *bdrv_opaque(BlockDriverState *bs);
 
 /** The child that holds the node's data (role PRIMARY), or NULL. */

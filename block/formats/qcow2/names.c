@@ -62,9 +62,8 @@ int qcow2_name_check(const char *name, const char *what, GError **errp)
 }
 
 /* The file that holds the image, if one does; filters are looked through. */
-static const char *image_filename(BdrvChild *file)
+static const char *image_filename(BlockDriverState *bs)
 {
-    BlockDriverState *bs = bdrv_child_bs(file);
     BdrvChild *below;
 
     while ((below = bdrv_primary_child(bs)) != NULL) {
@@ -74,7 +73,7 @@ static const char *image_filename(BdrvChild *file)
                                                      : NULL;
 }
 
-static char *resolve(BdrvChild *file, const char *name)
+static char *resolve(BlockDriverState *file, const char *name)
 {
     g_autofree char *directory = NULL;
     const char *base;
@@ -92,10 +91,10 @@ static char *resolve(BdrvChild *file, const char *name)
 
 /* The path of the file that the image calls @name; "backing" or "data-file"
  * as @option.  g_free(); NULL with @errp. */
-static char *file_path(BdrvChild *file, const char *node_name,
+static char *file_path(BlockDriverState *file, const char *node_name,
                        const char *name, const char *option, GError **errp)
 {
-    const char *image = bdrv_filename(bdrv_child_bs(file));
+    const char *image = bdrv_filename(file);
     const char *why = why_not_plain(name);
     g_autofree char *path = why ? NULL : resolve(file, name);
 
@@ -126,7 +125,7 @@ static BlockOptions *file_options(const char *path)
     return options;
 }
 
-BlockOptions *qcow2_data_file_options(BdrvChild *file, const char *node_name,
+BlockOptions *qcow2_data_file_options(BlockDriverState *file, const char *node_name,
                                       const char *name, GError **errp)
 {
     g_autofree char *path = NULL;
@@ -134,7 +133,7 @@ BlockOptions *qcow2_data_file_options(BdrvChild *file, const char *node_name,
     if (!name) {
         block_error(errp, EINVAL, "Node '%s': image '%s' has its data in "
                     "another file, but does not name it; give \"data-file\"",
-                    node_name, bdrv_filename(bdrv_child_bs(file)));
+                    node_name, bdrv_filename(file));
         return NULL;
     }
     path = file_path(file, node_name, name, "data-file", errp);
@@ -142,10 +141,10 @@ BlockOptions *qcow2_data_file_options(BdrvChild *file, const char *node_name,
 }
 
 /* The format to open a backing file with, or NULL with @errp. */
-static const char *choose_format(BdrvChild *file, const char *node_name,
+static const char *choose_format(BlockDriverState *file, const char *node_name,
                                  const Qcow2BackingName *name, GError **errp)
 {
-    const char *image = bdrv_filename(bdrv_child_bs(file));
+    const char *image = bdrv_filename(file);
     const char *format = name->given_format ? name->given_format
                                             : name->format;
     const BlockDriver *drv;
@@ -168,7 +167,7 @@ static const char *choose_format(BdrvChild *file, const char *node_name,
     return format;
 }
 
-BlockOptions *qcow2_backing_options(BdrvChild *file, const char *node_name,
+BlockOptions *qcow2_backing_options(BlockDriverState *file, const char *node_name,
                                     const Qcow2BackingName *name,
                                     GError **errp)
 {

@@ -258,9 +258,8 @@ typedef struct Qcow2 {
     Qcow2CodecPool *codecs;
 
     /* Main context. */
-    BdrvWork *work;           /* the cache cleaner's */
-    struct Qcow2Cleaner *cleaner;
-    Qcow2Options *next_options; /* during a reopen */
+    AioTimer *cleaner;        /* of the caches; NULL: not wanted */
+    struct Qcow2Reopen *next; /* during a reopen */
 } Qcow2;
 
 static inline Qcow2 *qcow2_of(BlockDriverState *bs)
@@ -655,6 +654,7 @@ int coroutine_fn qcow2_check_overlap(Qcow2 *q, unsigned ign, int64_t offset,
 /* --- snapshot-table.c, snapshot.c ----------------------------------------- */
 
 int coroutine_fn qcow2_snapshots_read(Qcow2 *q, GError **errp);
+/** Free all snapshots; the array stays, empty. */
 void qcow2_snapshots_free(Qcow2 *q);
 
 /** The size of the snapshot table, with all its entries, in bytes. */

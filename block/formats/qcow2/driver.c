@@ -1,0 +1,695 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2: guest clusters anywhere in a file, those never written not at all.
+ *
+ * This part has the life of a node: open, close, reopen, limits, the table of
+ * methods.  open() builds the state step by step; whatever step fails,
+ * free_state() takes down what is there.
+ */
+#include "block/drivers.h"
+#include "block/formats/qcow2/image.h"
+
+#include <errno.h>
+
+/* Requests below a sector would be padded by the layers below anyway. */
+#define REQUEST_ALIGNMENT 512
+
+/* What a reopen has prepared. */
+typedef struct Qcow2Reopen {
+    Qcow2Options options;
+    Qcow2Cache *l2_cache;
+    Qcow2Cache *refcount_cache;
+    bool read_only;
+} Qcow2Reopen;
+
+/* --- the cleaner of caches ------------------------------------------------ */
+
+static void set_cleaner(Qcow2 *q)
+{
+    AioContext *ctx = block_graph_aio_context(bdrv_graph(q->bs));
+    int64_t interval_ns = q->options.cache_clean_interval_s *
+                          INT64_C(1000000000);
+
+    aio_timer_set(q->cleaner, aio_clock_ns(ctx) + interval_ns);
+}
+
+static void clean(void *opaque)
+{
+    Qcow2 *q = opaque;
+
+    /* Both have locks of their own; requests may run. */
+    qcow2_cache_clean_unused(q->l2_cache);
+    qcow2_cache_clean_unused(q->refcount_cache);
+    set_cleaner(q);
+}
+
+static void start_cleaner(Qcow2 *q)
+{
+    AioContext *ctx = block_graph_aio_context(bdrv_graph(q->bs));
+
+    g_clear_pointer(&q->cleaner, aio_timer_free);
+    if (q->options.cache_clean_interval_s > 0) {
+        q->cleaner = aio_timer_new(ctx, clean, q);
+        set_cleaner(q);
+    }
+}
+
+/* --- open: steps ---------------------------------------------------------- */
+
+static void init_state(Qcow2 *q, BlockDriverState *bs)
+{
+    q->bs = bs;
+    co_mutex_init(&q->writeback_lock);
+    co_mutex_init(&q->meta_lock);
+    list_init(&q->pending_new);
+    list_init(&q->pending_durable);
+    q->dirty_l1 = g_array_new(false, false, sizeof(Qcow2DirtyEntry));
+    q->dirty_reftable = g_array_new(false, false, sizeof(Qcow2DirtyEntry));
+    q->snapshots = g_ptr_array_new();
+}
+
+static void free_l1(Qcow2 *q)
+{
+    Qcow2L1 *l1 = atomic_load(&q->l1);
+
+    while (l1) {
+        Qcow2L1 *older = l1->older;
+
+        g_free(l1);
+        l1 = older;
+    }
+    atomic_store(&q->l1, NULL);
+}
+
+static void free_pending(ListHead *list)
+{
+    LIST_FOREACH_SAFE(link, list) {
+        list_remove(link);
+        g_free(LIST_ENTRY(link, Qcow2Pending, link));
+    }
+}
+
+/* Everything but children; also of a state that is half built. */
+static void free_state(Qcow2 *q)
+{
+    g_assert(interval_tree_is_empty(&q->allocs));
+    g_clear_pointer(&q->cleaner, aio_timer_free);
+    g_clear_pointer(&q->l2_cache, qcow2_cache_free);
+    g_clear_pointer(&q->refcount_cache, qcow2_cache_free);
+    g_clear_pointer(&q->codecs, qcow2_codecs_free);
+    g_clear_pointer(&q->metamap, qcow2_metamap_free);
+    if (q->snapshots) {
+        qcow2_snapshots_free(q);
+    }
+    g_clear_pointer(&q->snapshots, g_ptr_array_unref);
+    g_clear_pointer(&q->reftable.entry, g_free);
+    free_l1(q);
+    free_pending(&q->pending_new);
+    free_pending(&q->pending_durable);
+    g_clear_pointer(&q->dirty_l1, g_array_unref);
+    g_clear_pointer(&q->dirty_reftable, g_array_unref);
+    qcow2_header_clear(&q->header);
+}
+
+static int coroutine_fn open_header(Qcow2 *q, GError **errp)
+{
+    const char *name = bdrv_node_name(q->bs);
+    Qcow2Header *h = &q->header;
+    int ret = qcow2_header_read(qcow2_file(q), name, h, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    qcow2_geometry_init(&q->geo, h->cluster_bits, h->refcount_order,
+                        h->incompatible & QCOW2_INCOMPAT_EXTL2);
+    q->has_data_file = h->incompatible & QCOW2_INCOMPAT_DATA_FILE;
+    q->geo.external_data = q->has_data_file;
+    q->data_file_raw = q->has_data_file &&
+                       (h->autoclear & QCOW2_AUTOCLEAR_RAW_DATA);
+    q->data_file = qcow2_file(q);
+    q->read_only = bdrv_is_read_only(q->bs);
+    atomic_store(&q->size, h->size);
+    return 0;
+}
+
+static int check_corrupt(Qcow2 *q, const Qcow2Options *o, bool read_only,
+                         GError **errp)
+{
+    if (!(q->header.incompatible & QCOW2_INCOMPAT_CORRUPT) || read_only) {
+        return 0;
+    }
+    if (!o->for_repair) {
+        return block_error(errp, EACCES, "Node '%s': image '%s' is marked as "
+                           "corrupt and can only be opened read-only, or with "
+                           "for-repair=on to be repaired",
+                           bdrv_node_name(q->bs), bdrv_filename(q->bs));
+    }
+    /* Until the repair says otherwise. */
+    atomic_store(&q->corrupt, true);
+    return 0;
+}
+
+static int coroutine_fn open_reftable(Qcow2 *q, GError **errp)
+{
+    const char *filename = bdrv_filename(q->bs);
+    int64_t bytes = (int64_t)q->header.reftable_clusters
+                    << q->geo.cluster_bits;
+    int64_t offset = q->header.reftable_offset;
+    BdrvChild *file = qcow2_file(q);
+    int ret;
+
+    if (offset >= bdrv_length(bdrv_child_bs(file))) {
+        return block_error(errp, EINVAL, "Node '%s': the refcount table of "
+                           "image '%s' at offset %" G_GINT64_FORMAT " lies "
+                           "beyond the end of the file",
+                           bdrv_node_name(q->bs), filename, offset);
+    }
+    q->reftable.offset = offset;
+    q->reftable.entry = g_try_malloc(bytes); /* of a file that is there */
+    ret = q->reftable.entry
+              ? bdrv_co_pread(file, offset, bytes, q->reftable.entry, 0)
+              : -ENOMEM;
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s': could not read the "
+                                 "refcount table of image '%s'",
+                                 bdrv_node_name(q->bs), filename);
+    }
+    q->reftable.nr = bytes / sizeof(uint64_t);
+    for (size_t i = 0; i < q->reftable.nr; i++) {
+        q->reftable.entry[i] = GUINT64_FROM_BE(q->reftable.entry[i]);
+    }
+    return 0;
+}
+
+/* --- open: children ------------------------------------------------------- */
+
+/* data-file=null: nothing can be read, so show zeroes to nobody who writes. */
+static int no_data_options(Qcow2 *q, BlockOptions *options, GError **errp)
+{
+    BlockOptions *nothing;
+
+    if (!q->read_only) {
+        return block_error(errp, EINVAL, "Node '%s': data-file=null needs "
+                           "read-only=on", bdrv_node_name(q->bs));
+    }
+    nothing = block_options_new();
+    block_options_set_str(nothing, "driver", "null-co");
+    block_options_set_int(nothing, "size", q->header.size);
+    block_options_set_bool(nothing, "read-zeroes", true);
+    block_options_set_tree(options, "data-file", nothing);
+    return 0;
+}
+
+/* What the user says about a child that images name themselves. */
+typedef enum ChildGiven {
+    CHILD_NOT_GIVEN,
+    CHILD_GIVEN,
+    CHILD_NULL,
+} ChildGiven;
+
+/* Look without taking: only null is taken, as it is nothing to open. */
+static int child_given(BlockOptions *options, const char *name,
+                       ChildGiven *ret, GError **errp)
+{
+    BlockOptions *copy = block_options_clone(options);
+    g_autofree char *reference = NULL;
+    BlockOptions *tree = NULL;
+    BlockOptionsChild kind = BLOCK_OPTIONS_CHILD_NONE;
+    int result = block_options_take_child(copy, name, &kind, &reference, &tree,
+                                          errp);
+
+    block_options_free(copy);
+    block_options_free(tree);
+    if (result < 0) {
+        return result;
+    }
+    *ret = kind == BLOCK_OPTIONS_CHILD_NONE   ? CHILD_NOT_GIVEN
+           : kind == BLOCK_OPTIONS_CHILD_NULL ? CHILD_NULL
+                                              : CHILD_GIVEN;
+    if (kind == BLOCK_OPTIONS_CHILD_NULL) {
+        block_options_remove(options, name);
+    }
+    return 0;
+}
+
+static int coroutine_fn open_data_file(Qcow2 *q, BlockOptions *options,
+                                       GError **errp)
+{
+    const char *name = bdrv_node_name(q->bs);
+    ChildGiven given;
+    int ret = child_given(options, "data-file", &given, errp);
+
+    if (ret == 0 && !q->has_data_file && given == CHILD_GIVEN) {
+        ret = block_error(errp, EINVAL, "Node '%s': image '%s' has its data in "
+                          "itself, \"data-file\" cannot be given", name,
+                          bdrv_filename(q->bs));
+    }
+    if (ret < 0 || !q->has_data_file) {
+        return ret;
+    }
+    if (given == CHILD_NULL) {
+        ret = no_data_options(q, options, errp);
+    } else if (given == CHILD_NOT_GIVEN) {
+        BlockOptions *tree = qcow2_data_file_options(
+            bdrv_child_bs(qcow2_file(q)), name, q->header.data_file, errp);
+
+        ret = tree ? 0 : -EINVAL;
+        if (tree) {
+            block_options_set_tree(options, "data-file", tree);
+        }
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    q->data_file = bdrv_co_open_child(q->bs, options, "data-file",
+                                      BDRV_CHILD_DATA, true, errp);
+    if (!q->data_file) {
+        return -EINVAL;
+    }
+    bdrv_reduce_child_role(qcow2_file(q),
+                           BDRV_CHILD_METADATA | BDRV_CHILD_PRIMARY);
+    return 0;
+}
+
+static int coroutine_fn open_backing(Qcow2 *q, BlockOptions *options,
+                                     const char *given_format, GError **errp)
+{
+    Qcow2BackingName backing = { .file = q->header.backing_file,
+                                 .format = q->header.backing_format,
+                                 .given_format = given_format };
+    ChildGiven given;
+    GError *error = NULL;
+    int ret = child_given(options, "backing", &given, errp);
+
+    if (ret == 0 && given == CHILD_GIVEN && q->data_file_raw) {
+        ret = block_error(errp, EINVAL, "Node '%s': image '%s' promises that "
+                          "its data file is a raw image, so it cannot have a "
+                          "backing file", bdrv_node_name(q->bs),
+                          bdrv_filename(q->bs));
+    }
+    if (ret < 0 || given == CHILD_NULL) {
+        return ret;
+    }
+    if (given == CHILD_NOT_GIVEN) {
+        BlockOptions *tree;
+
+        if (!backing.file) {
+            return 0;
+        }
+        tree = qcow2_backing_options(bdrv_child_bs(qcow2_file(q)),
+                                     bdrv_node_name(q->bs), &backing, errp);
+        if (!tree) {
+            return -EINVAL;
+        }
+        block_options_set_tree(options, "backing", tree);
+    }
+    if (!bdrv_co_open_child(q->bs, options, "backing", BDRV_CHILD_COW, false,
+                            &error)) {
+        ret = -block_error_code(error);
+        g_propagate_error(errp, error);
+    }
+    return ret;
+}
+
+/* --- open: tables --------------------------------------------------------- */
+
+/* Show the snapshot that the option names, instead of the disk. */
+static int choose_snapshot(Qcow2 *q, const char *id_or_name,
+                           const Qcow2Snapshot **ret, GError **errp)
+{
+    *ret = NULL;
+    if (!id_or_name) {
+        return 0;
+    }
+    if (!q->read_only) {
+        return block_error(errp, EINVAL, "Node '%s': an internal snapshot can "
+                           "only be opened with read-only=on",
+                           bdrv_node_name(q->bs));
+    }
+    *ret = qcow2_snapshot_find(q, id_or_name);
+    if (!*ret) {
+        return block_error(errp, ENOENT, "Node '%s': image '%s' has no "
+                           "snapshot '%s'", bdrv_node_name(q->bs),
+                           bdrv_filename(q->bs), id_or_name);
+    }
+    if ((*ret)->disk_bytes > (uint64_t)MIN(qcow2_max_size(&q->geo),
+                                           BDRV_MAX_LENGTH)) {
+        return block_error(errp, EFBIG, "Node '%s': snapshot '%s' of image "
+                           "'%s' is of a disk of %" G_GUINT64_FORMAT " bytes, "
+                           "above the limit", bdrv_node_name(q->bs),
+                           id_or_name, bdrv_filename(q->bs),
+                           (*ret)->disk_bytes);
+    }
+    q->snapshot_view = true;
+    atomic_store(&q->size, (*ret)->disk_bytes);
+    return 0;
+}
+
+static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
+                                    GError **errp)
+{
+    const Qcow2Snapshot *view = NULL;
+    uint64_t l1_offset = q->header.l1_offset;
+    uint32_t l1_size = q->header.l1_size;
+    Qcow2L1 *l1 = NULL;
+    int ret = open_reftable(q, errp);
+
+    if (ret == 0) {
+        ret = qcow2_snapshots_read(q, errp);
+    }
+    if (ret == 0) {
+        ret = choose_snapshot(q, snapshot, &view, errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    if (view) {
+        l1_offset = view->l1_offset;
+        l1_size = view->l1_size;
+    }
+    ret = qcow2_l1_load(q, l1_offset, l1_size, &l1, errp);
+    if (ret == 0) {
+        atomic_store(&q->l1, l1);
+        ret = qcow2_metamap_build(q, errp);
+    }
+    if (ret == 0) {
+        ret = qcow2_bitmaps_open(q, errp);
+    }
+    return ret;
+}
+
+/* What follows from the file as it is. */
+static void open_file_facts(Qcow2 *q)
+{
+    BlockDriverState *file = bdrv_child_bs(qcow2_file(q));
+    const BlockLimits *data = bdrv_limits(bdrv_child_bs(q->data_file));
+    int64_t length = MIN(bdrv_length(file), QCOW2_MAX_HOST_OFFSET);
+
+    q->fresh_from = qcow2_cluster_up(&q->geo, length);
+    q->unit = MAX(REQUEST_ALIGNMENT, bdrv_request_alignment(file));
+    q->unit = MAX(q->unit, data->request_alignment);
+    q->unit = MAX(q->unit, data->min_mem_alignment);
+}
+
+static int coroutine_fn open_image(Qcow2 *q, BlockOptions *options,
+                                   const Qcow2GivenOptions *given,
+                                   unsigned flags, GError **errp)
+{
+    int ret = open_header(q, errp);
+
+    if (ret == 0) {
+        ret = qcow2_options_compute(q, given, flags, &q->options, errp);
+    }
+    if (ret == 0) {
+        ret = check_corrupt(q, &q->options, q->read_only, errp);
+    }
+    if (ret == 0) {
+        ret = open_data_file(q, options, errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    open_file_facts(q);
+    ret = qcow2_caches_init(q, errp);
+    if (ret == 0) {
+        q->codecs = qcow2_codecs_new(q->header.compression,
+                                     q->geo.cluster_bytes);
+        ret = open_tables(q, given->snapshot, errp);
+    }
+    if (ret == 0) {
+        ret = open_backing(q, options, given->backing_format, errp);
+    }
+    if (ret == 0 && !q->read_only && !q->options.for_repair &&
+        (q->header.incompatible & QCOW2_INCOMPAT_DIRTY)) {
+        ret = qcow2_repair_dirty(q, errp);
+    }
+    return ret;
+}
+
+static int coroutine_fn qcow2_open(BlockDriverState *bs, BlockOptions *options,
+                                   unsigned flags, GError **errp)
+{
+    Qcow2 *q = qcow2_of(bs);
+    Qcow2GivenOptions given;
+    GError *error = NULL;
+    BdrvChild *file;
+    int ret = qcow2_options_take(bs, options, &given, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    init_state(q, bs);
+    file = bdrv_co_open_child(bs, options, "file", BDRV_CHILD_IMAGE, true,
+                              &error);
+    ret = file ? 0 : -block_error_code(error);
+    if (file) {
+        bdrv_set_filename(bs, bdrv_filename(bdrv_child_bs(file)));
+        ret = open_image(q, options, &given, flags, &error);
+    }
+    qcow2_options_clear(&given);
+    if (ret < 0) {
+        g_assert(error);
+        g_propagate_error(errp, error);
+        free_state(q);
+        return ret;
+    }
+    start_cleaner(q);
+    return 0;
+}
+
+/* --- close ---------------------------------------------------------------- */
+
+/*
+ * Everything on the disk, and nothing in the header that says otherwise: as if
+ * the image had never been open.
+ */
+static int coroutine_fn settle(Qcow2 *q, GError **errp)
+{
+    int ret;
+
+    if (q->read_only || !atomic_load(&q->may_write) ||
+        atomic_load(&q->corrupt)) {
+        return 0;
+    }
+    ret = qcow2_bitmaps_end_write(q, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_writeback_full(q);
+    if (ret == 0) {
+        co_mutex_lock(&q->meta_lock);
+        ret = qcow2_set_dirty(q, false);
+        co_mutex_unlock(&q->meta_lock);
+    }
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s': could not write back "
+                                 "the metadata of image '%s'",
+                                 bdrv_node_name(q->bs), bdrv_filename(q->bs));
+    }
+    atomic_store(&q->may_write, false);
+    return 0;
+}
+
+static void coroutine_fn qcow2_close(BlockDriverState *bs)
+{
+    g_autoptr(GError) error = NULL;
+    Qcow2 *q = qcow2_of(bs);
+
+    if (settle(q, &error) < 0) {
+        g_warning("%s", error->message);
+    }
+    free_state(q);
+}
+
+/* --- reopen --------------------------------------------------------------- */
+
+/* New caches, empty: what the old ones had is on the disk. */
+static int prepare_caches(Qcow2 *q, Qcow2Reopen *next, GError **errp)
+{
+    Qcow2Options old_options = q->options;
+    Qcow2Cache *old_l2 = q->l2_cache;
+    Qcow2Cache *old_refcount = q->refcount_cache;
+    int ret;
+
+    q->options = next->options;
+    ret = qcow2_caches_init(q, errp);
+    next->l2_cache = ret == 0 ? q->l2_cache : NULL;
+    next->refcount_cache = ret == 0 ? q->refcount_cache : NULL;
+    q->options = old_options;
+    q->l2_cache = old_l2;
+    q->refcount_cache = old_refcount;
+    return ret;
+}
+
+static bool caches_differ(const Qcow2Options *a, const Qcow2Options *b)
+{
+    return a->l2_cache_bytes != b->l2_cache_bytes ||
+           a->l2_slice_bytes != b->l2_slice_bytes ||
+           a->refcount_cache_bytes != b->refcount_cache_bytes;
+}
+
+/* Whether the image can be as @given and the new flags say. */
+static int check_reopen(Qcow2 *q, const Qcow2GivenOptions *given,
+                        const Qcow2Reopen *next, GError **errp)
+{
+    const char *name = bdrv_node_name(q->bs);
+
+    if ((given->snapshot != NULL) != q->snapshot_view) {
+        return block_error(errp, EINVAL, "Node '%s': option 'snapshot' cannot "
+                           "be changed while the node is open", name);
+    }
+    if (next->read_only || !q->read_only) {
+        return 0;
+    }
+    if (q->snapshot_view) {
+        return block_error(errp, EINVAL, "Node '%s' shows an internal "
+                           "snapshot and can only be read", name);
+    }
+    if ((q->header.incompatible & QCOW2_INCOMPAT_DIRTY) &&
+        !next->options.for_repair) {
+        return block_error(errp, EACCES, "Node '%s': image '%s' was not closed "
+                           "properly; open it anew for writing, that repairs "
+                           "it", name, bdrv_filename(q->bs));
+    }
+    return check_corrupt(q, &next->options, false, errp);
+}
+
+static int coroutine_fn prepare_reopen(Qcow2 *q,
+                                       const Qcow2GivenOptions *given,
+                                       unsigned flags, GError **errp)
+{
+    g_autofree Qcow2Reopen *next = g_new0(Qcow2Reopen, 1);
+    int ret = qcow2_options_compute(q, given, flags, &next->options, errp);
+
+    if (ret == 0) {
+        next->read_only = !(flags & BDRV_O_RDWR);
+        ret = check_reopen(q, given, next, errp);
+    }
+    /* If the reopen is aborted, the next write prepares the image again. */
+    if (ret == 0) {
+        ret = settle(q, errp);
+    }
+    if (ret == 0 && caches_differ(&q->options, &next->options)) {
+        ret = prepare_caches(q, next, errp);
+    }
+    if (ret == 0) {
+        q->next = g_steal_pointer(&next);
+    }
+    return ret;
+}
+
+static int coroutine_fn qcow2_reopen_prepare(BdrvReopenState *state,
+                                             GError **errp)
+{
+    Qcow2 *q = qcow2_of(state->bs);
+    Qcow2GivenOptions given;
+    int ret = qcow2_options_take(state->bs, state->options, &given, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    g_assert(!q->next);
+    ret = prepare_reopen(q, &given, state->flags, errp);
+    qcow2_options_clear(&given);
+    return ret;
+}
+
+static void qcow2_reopen_commit(BdrvReopenState *state)
+{
+    Qcow2 *q = qcow2_of(state->bs);
+    Qcow2Reopen *next = g_steal_pointer(&q->next);
+
+    if (next->l2_cache) {
+        qcow2_cache_free(q->l2_cache);
+        qcow2_cache_free(q->refcount_cache);
+        q->l2_cache = next->l2_cache;
+        q->refcount_cache = next->refcount_cache;
+    }
+    q->options = next->options;
+    q->read_only = next->read_only;
+    start_cleaner(q);
+    g_free(next);
+}
+
+static void qcow2_reopen_abort(BdrvReopenState *state)
+{
+    Qcow2 *q = qcow2_of(state->bs);
+    Qcow2Reopen *next = g_steal_pointer(&q->next);
+
+    qcow2_cache_free(next->l2_cache);
+    qcow2_cache_free(next->refcount_cache);
+    g_free(next);
+}
+
+/* --- facts ---------------------------------------------------------------- */
+
+static void qcow2_refresh_limits(BlockDriverState *bs, BlockLimits *limits)
+{
+    const Qcow2 *q = qcow2_of(bs);
+
+    limits->request_alignment = REQUEST_ALIGNMENT;
+    limits->pwrite_zeroes_alignment = q->geo.subcluster_bytes;
+    limits->pdiscard_alignment = q->geo.cluster_bytes;
+    limits->write_flags = BDRV_REQ_WRITE_COMPRESSED;
+    limits->zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
+}
+
+static int64_t coroutine_fn qcow2_getlength(BlockDriverState *bs)
+{
+    return atomic_load(&qcow2_of(bs)->size);
+}
+
+static int qcow2_get_info(BlockDriverState *bs, BlockDriverInfo *info)
+{
+    Qcow2 *q = qcow2_of(bs);
+    int64_t tables = qcow2_l1_entries(&q->geo, atomic_load(&q->size));
+    unsigned shift = q->geo.l2_bits + q->geo.cluster_bits;
+
+    info->cluster_bytes = q->geo.cluster_bytes;
+    info->vm_state_offset = tables <= INT64_MAX >> shift ? tables << shift : 0;
+    info->is_dirty = q->header.incompatible & QCOW2_INCOMPAT_DIRTY;
+    return 0;
+}
+
+static int qcow2_probe(const uint8_t *head, size_t bytes, const char *filename)
+{
+    if (bytes < QCOW2_H_V2_BYTES || qcow2_get32(head) != QCOW2_MAGIC) {
+        return 0;
+    }
+    return qcow2_get32(head + QCOW2_H_VERSION) >= 2 ? 100 : 0;
+}
+
+const BlockDriver block_driver_qcow2 = {
+    .struct_size = sizeof(BlockDriver),
+    .name = "qcow2",
+    .kind = BLOCK_DRIVER_FORMAT,
+    .state_size = sizeof(Qcow2),
+    .options = qcow2_options,
+    .open = qcow2_open,
+    .close = qcow2_close,
+    .reopen_prepare = qcow2_reopen_prepare,
+    .reopen_commit = qcow2_reopen_commit,
+    .reopen_abort = qcow2_reopen_abort,
+    .refresh_limits = qcow2_refresh_limits,
+    .preadv = qcow2_preadv,
+    .pwritev = qcow2_pwritev,
+    .pwrite_zeroes = qcow2_pwrite_zeroes,
+    .pdiscard = qcow2_pdiscard,
+    .flush = qcow2_flush,
+    .getlength = qcow2_getlength,
+    .block_status = qcow2_block_status,
+    .copy_range_from = qcow2_copy_range_from,
+    .copy_range_to = qcow2_copy_range_to,
+    .get_info = qcow2_get_info,
+    .probe = qcow2_probe,
+    .get_specific_info = qcow2_get_specific_info,
+    .get_backing_name = qcow2_get_backing_name,
+    .check = qcow2_check,
+    .snapshot_list = qcow2_snapshot_list,
+    .snapshot_create = qcow2_snapshot_create,
+    .snapshot_goto = qcow2_snapshot_goto,
+    .snapshot_delete = qcow2_snapshot_delete,
+    .stored_bitmap_list = qcow2_stored_bitmap_list,
+    .stored_bitmap_add = qcow2_stored_bitmap_add,
+    .stored_bitmap_remove = qcow2_stored_bitmap_remove,
+};
