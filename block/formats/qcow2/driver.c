@@ -102,7 +102,7 @@ static void free_state(Qcow2 *q)
         qcow2_snapshots_free(q);
     }
     g_clear_pointer(&q->snapshots, g_ptr_array_unref);
-    g_clear_pointer(&q->reftable.entry, g_free);
+    qcow2_refcount_close(q);
     free_l1(q);
     free_pending(&q->pending_new);
     free_pending(&q->pending_durable);
@@ -146,38 +146,6 @@ static int check_corrupt(Qcow2 *q, const Qcow2Options *o, bool read_only,
     }
     /* Until the repair says otherwise. */
     atomic_store(&q->corrupt, true);
-    return 0;
-}
-
-static int coroutine_fn open_reftable(Qcow2 *q, GError **errp)
-{
-    const char *filename = bdrv_filename(q->bs);
-    int64_t bytes = (int64_t)q->header.reftable_clusters
-                    << q->geo.cluster_bits;
-    int64_t offset = q->header.reftable_offset;
-    BdrvChild *file = qcow2_file(q);
-    int ret;
-
-    if (offset >= bdrv_length(bdrv_child_bs(file))) {
-        return block_error(errp, EINVAL, "Node '%s': the refcount table of "
-                           "image '%s' at offset %" G_GINT64_FORMAT " lies "
-                           "beyond the end of the file",
-                           bdrv_node_name(q->bs), filename, offset);
-    }
-    q->reftable.offset = offset;
-    q->reftable.entry = g_try_malloc(bytes); /* of a file that is there */
-    ret = q->reftable.entry
-              ? bdrv_co_pread(file, offset, bytes, q->reftable.entry, 0)
-              : -ENOMEM;
-    if (ret < 0) {
-        return block_error_errno(errp, -ret, "Node '%s': could not read the "
-                                 "refcount table of image '%s'",
-                                 bdrv_node_name(q->bs), filename);
-    }
-    q->reftable.nr = bytes / sizeof(uint64_t);
-    for (size_t i = 0; i < q->reftable.nr; i++) {
-        q->reftable.entry[i] = GUINT64_FROM_BE(q->reftable.entry[i]);
-    }
     return 0;
 }
 
@@ -352,7 +320,7 @@ static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
     uint64_t l1_offset = q->header.l1_offset;
     uint32_t l1_size = q->header.l1_size;
     Qcow2L1 *l1 = NULL;
-    int ret = open_reftable(q, errp);
+    int ret = qcow2_refcount_open(q, errp);
 
     if (ret == 0) {
         ret = qcow2_snapshots_read(q, errp);
@@ -378,14 +346,12 @@ static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
     return ret;
 }
 
-/* What follows from the file as it is. */
-static void open_file_facts(Qcow2 *q)
+/* What the nodes below ask of our memory. */
+static void choose_unit(Qcow2 *q)
 {
     BlockDriverState *file = bdrv_child_bs(qcow2_file(q));
     const BlockLimits *data = bdrv_limits(bdrv_child_bs(q->data_file));
-    int64_t length = MIN(bdrv_length(file), QCOW2_MAX_HOST_OFFSET);
 
-    q->fresh_from = qcow2_cluster_up(&q->geo, length);
     q->unit = MAX(REQUEST_ALIGNMENT, bdrv_request_alignment(file));
     q->unit = MAX(q->unit, data->request_alignment);
     q->unit = MAX(q->unit, data->min_mem_alignment);
@@ -409,7 +375,7 @@ static int coroutine_fn open_image(Qcow2 *q, BlockOptions *options,
     if (ret < 0) {
         return ret;
     }
-    open_file_facts(q);
+    choose_unit(q);
     ret = qcow2_caches_init(q, errp);
     if (ret == 0) {
         q->codecs = qcow2_codecs_new(q->header.compression,
