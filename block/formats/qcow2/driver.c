@@ -81,14 +81,6 @@ static void free_l1(Qcow2 *q)
     atomic_store(&q->l1, NULL);
 }
 
-static void free_pending(ListHead *list)
-{
-    LIST_FOREACH_SAFE(link, list) {
-        list_remove(link);
-        g_free(LIST_ENTRY(link, Qcow2Pending, link));
-    }
-}
-
 /* Everything but children; also of a state that is half built. */
 static void free_state(Qcow2 *q)
 {
@@ -104,8 +96,7 @@ static void free_state(Qcow2 *q)
     g_clear_pointer(&q->snapshots, g_ptr_array_unref);
     qcow2_refcount_close(q);
     free_l1(q);
-    free_pending(&q->pending_new);
-    free_pending(&q->pending_durable);
+    qcow2_pending_drop(q);
     g_clear_pointer(&q->dirty_l1, g_array_unref);
     g_clear_pointer(&q->dirty_reftable, g_array_unref);
     qcow2_header_clear(&q->header);
