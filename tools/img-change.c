@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * amend, rebase and resize: change an image that is there.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/img-command.h"
+#include "tools/tool-print.h"
+
+/* --- amend ---------------------------------------------------------------- */
+
+static int print_amend_options(const char *format)
+{
+    const BlockDriver *driver = bdrv_find_driver(format);
+    g_autofree char *help = NULL;
+
+    if (!driver || !driver->amend_options) {
+        tool_error("Format driver '%s' does not support option amendment",
+                   format);
+        return EXIT_FAILURE;
+    }
+    help = block_options_help(driver->amend_options);
+    printf("Amend options for '%s':\n%s", format, help);
+    return EXIT_SUCCESS;
+}
+
+static int amend(ImgArgs *args, const char *filename)
+{
+    BlockGraph *graph = img_graph();
+    BlockBackend *blk = img_open(graph, args, filename,
+                                 IMG_OPEN_WRITE | IMG_OPEN_NO_BACKING, NULL);
+    GError *error = NULL;
+    int ret = EXIT_FAILURE;
+
+    if (blk) {
+        ret = bdrv_amend(blk_bs(blk), g_steal_pointer(&args->options),
+                         &error) < 0
+                  ? img_fail(error, "Error while amending options")
+                  : EXIT_SUCCESS;
+        blk_unref(blk);
+    }
+    block_graph_free(graph);
+    return ret;
+}
+
+int img_amend(int argc, char **argv)
+{
+    ImgArgs args = { 0 };
+    int letter, ret = EXIT_FAILURE;
+
+    while ((letter = img_getopt(&args, argc, argv, "f:o:pqt:")) != -1) {
+        img_args_clear(&args);
+        return EXIT_FAILURE;
+    }
+    if (args.help_options) {
+        ret = print_amend_options(args.image.format ? args.image.format
+                                                    : "qcow2");
+    } else if (!args.options) {
+        tool_error("Must specify options (-o)");
+    } else if (img_operands(argc, 1, 1)) {
+        ret = amend(&args, argv[optind]);
+    }
+    img_args_clear(&args);
+    return ret;
+}
+
+/* --- rebase --------------------------------------------------------------- */
+
+int img_rebase(int argc, char **argv)
+{
+    ImgArgs args = { 0 };
+    const char *backing = NULL, *format = NULL;
+    BlockGraph *graph;
+    BlockBackend *blk;
+    GError *error = NULL;
+    bool unsafe = false;
+    int letter, ret = EXIT_FAILURE;
+
+    while ((letter = img_getopt(&args, argc, argv, "f:b:F:pqt:T:uU")) != -1) {
+        if (letter == 'b') {
+            backing = optarg;
+        } else if (letter == 'F') {
+            format = optarg;
+        } else if (letter == 'u') {
+            unsafe = true;
+        } else if (letter != 'T') {
+            return EXIT_FAILURE;
+        }
+    }
+    if (!img_operands(argc, 1, 1)) {
+        return EXIT_FAILURE;
+    }
+    if (!unsafe || !backing) {
+        tool_error(!unsafe ? "Only -u is supported: this version does not "
+                             "copy what differs between the backing files"
+                           : "Use backing file (-b) option");
+        return EXIT_FAILURE;
+    }
+    graph = img_graph();
+    blk = img_open(graph, &args, argv[optind],
+                   IMG_OPEN_WRITE | IMG_OPEN_NO_BACKING, NULL);
+    if (blk) {
+        const char *name = backing[0] ? backing : NULL;
+
+        ret = bdrv_change_backing_file(blk_bs(blk), name,
+                                       name ? format : NULL, &error) < 0
+                  ? img_fail(error, "Could not change the backing file to "
+                             "'%s'", backing)
+                  : EXIT_SUCCESS;
+        blk_unref(blk);
+    }
+    block_graph_free(graph);
+    return ret;
+}
+
+/* --- resize --------------------------------------------------------------- */
+
+typedef struct Resize {
+    ImgArgs args;
+    bool shrink;
+    PreallocMode prealloc;
+} Resize;
+
+static int parse_prealloc(const char *text, PreallocMode *ret)
+{
+    for (int i = 0; prealloc_mode_names[i]; i++) {
+        if (g_str_equal(prealloc_mode_names[i], text)) {
+            *ret = i;
+            return 0;
+        }
+    }
+    tool_error("Invalid preallocation mode '%s'", text);
+    return -EINVAL;
+}
+
+/* The new length that "+N", "-N" or "N" means; -1, printed. */
+static int64_t new_length(const char *text, int64_t now)
+{
+    bool more = text[0] == '+', less = text[0] == '-';
+    int64_t bytes = img_parse_size(text + (more || less));
+
+    if (bytes < 0) {
+        return -1;
+    }
+    if ((more && bytes > BDRV_MAX_LENGTH - now) || (less && bytes >= now)) {
+        tool_error("New image size must be positive");
+        return -1;
+    }
+    return more ? now + bytes : less ? now - bytes : bytes;
+}
+
+static int resize(const Resize *r, BlockBackend *blk, const char *text)
+{
+    int64_t now = blk_getlength(blk);
+    BlockTruncate how = { .exact = true, .prealloc = r->prealloc };
+    GError *error = NULL;
+
+    how.offset = new_length(text, now);
+    if (how.offset < 0) {
+        return EXIT_FAILURE;
+    }
+    if (how.offset < now && !r->shrink) {
+        tool_error("Use the --shrink option to perform a shrink operation.");
+        fprintf(stderr, "bg-img: warning: Shrinking an image will delete all "
+                "data beyond the shrunken image's end.\n");
+        return EXIT_FAILURE;
+    }
+    if (how.offset < now && r->prealloc != PREALLOC_MODE_OFF) {
+        tool_error("Preallocation can only be used for growing images");
+        return EXIT_FAILURE;
+    }
+    if (blk_truncate(blk, &how, &error) < 0) {
+        return img_fail(error, "Could not resize");
+    }
+    if (!r->args.quiet) {
+        printf("Image resized.\n");
+    }
+    return EXIT_SUCCESS;
+}
+
+/* "-5M" is a length, not an option. */
+static char *take_length(int *argc, char **argv)
+{
+    char *text = *argc > 2 ? argv[*argc - 1] : NULL;
+
+    if (text) {
+        argv[--*argc] = NULL;
+    }
+    return text;
+}
+
+int img_resize(int argc, char **argv)
+{
+    Resize r = { 0 };
+    char *text = take_length(&argc, argv);
+    BlockGraph *graph;
+    BlockBackend *blk;
+    int letter, ret = EXIT_FAILURE;
+
+    while ((letter = img_getopt(&r.args, argc, argv, "f:q")) != -1) {
+        if (letter == IMG_OPTION_SHRINK) {
+            r.shrink = true;
+        } else if (letter != IMG_OPTION_PREALLOCATION ||
+                   parse_prealloc(optarg, &r.prealloc) < 0) {
+            return EXIT_FAILURE;
+        }
+    }
+    if (!text || !img_operands(argc, 1, 1)) {
+        if (!text) {
+            tool_error("Expecting image file name and size");
+        }
+        return EXIT_FAILURE;
+    }
+    graph = img_graph();
+    blk = img_open(graph, &r.args, argv[optind], IMG_OPEN_WRITE, NULL);
+    if (blk) {
+        ret = resize(&r, blk, text);
+        blk_unref(blk);
+    }
+    block_graph_free(graph);
+    return ret;
+}

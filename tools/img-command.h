@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The commands of bg-img, and what they share.
+ *
+ * Syntax, output and exit statuses are those of qemu-img, for the sake of
+ * scripts.  Everything here runs in the main thread.
+ */
+#ifndef IMG_COMMAND_H
+#define IMG_COMMAND_H
+
+#include <blockgraph/backend.h>
+#include <blockgraph/driver.h>
+#include <blockgraph/image.h>
+
+#include "tools/tool-image.h"
+
+/** A command: gets its own name as argv[0], returns the exit status. */
+typedef struct ImgCommand {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *args;   /* synopsis */
+} ImgCommand;
+
+int img_amend(int argc, char **argv);
+int img_bitmap(int argc, char **argv);
+int img_check(int argc, char **argv);
+int img_compare(int argc, char **argv);
+int img_convert(int argc, char **argv);
+int img_create(int argc, char **argv);
+int img_info(int argc, char **argv);
+int img_map(int argc, char **argv);
+int img_measure(int argc, char **argv);
+int img_rebase(int argc, char **argv);
+int img_resize(int argc, char **argv);
+int img_snapshot(int argc, char **argv);
+
+/** Long options that have no letter. */
+enum {
+    IMG_OPTION_OBJECT = 256,
+    IMG_OPTION_IMAGE_OPTS,
+    IMG_OPTION_OUTPUT,
+    IMG_OPTION_BACKING_CHAIN,
+    IMG_OPTION_START_OFFSET,
+    IMG_OPTION_MAX_LENGTH,
+    IMG_OPTION_SHRINK,
+    IMG_OPTION_PREALLOCATION,
+    IMG_OPTION_SIZE,
+    IMG_OPTION_TARGET_IS_ZERO,
+    IMG_OPTION_ADD,
+    IMG_OPTION_REMOVE,
+    IMG_OPTION_CLEAR,
+    IMG_OPTION_ENABLE,
+    IMG_OPTION_DISABLE,
+    IMG_OPTION_MERGE,
+};
+
+/** What most commands take. */
+typedef struct ImgArgs {
+    ToolImage image;
+    bool json;          /* --output=json */
+    bool quiet;
+    bool progress;
+    BlockOptions *options; /* of all -o together, or NULL */
+    bool help_options;  /* -o help */
+    bool two_caches;    /* -t is not about this image */
+} ImgArgs;
+
+/**
+ * The next option of a command line: getopt_long(3) over the letters
+ * @letters and all long options.  -f -o -p -q -t -T -U, --image-opts, --output
+ * and --object are put into @args, if they are among the letters.
+ *
+ * Returns the letter or IMG_OPTION_* of another option, -1 at the end, or '?'
+ * after an error, which was printed.
+ */
+int img_getopt(ImgArgs *args, int argc, char **argv, const char *letters);
+
+/** Free what @args holds. */
+void img_args_clear(ImgArgs *args);
+
+/** Check that @nr operands are left; prints an error if not. */
+bool img_operands(int argc, int nr_min, int nr_max);
+
+/** A graph, or the end of the program. */
+BlockGraph *img_graph(void);
+
+/** How img_open() opens. */
+typedef enum ImgOpenFlags {
+    IMG_OPEN_WRITE = 1 << 0,
+    IMG_OPEN_NO_BACKING = 1 << 1, /* the image alone */
+} ImgOpenFlags;
+
+/**
+ * Open an image.  Its format is guessed from its content if it was not given,
+ * and that it looks raw is told.  Errors are printed.
+ *
+ * @extra  further options of the node, taken over, or NULL
+ */
+BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
+                       const char *name, unsigned flags, BlockOptions *extra);
+
+/** Print the error as "PREFIX: text" and free it.  Returns EXIT_FAILURE. */
+int img_fail(GError *error, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+
+/** Parse a size in the manner of qemu-img; prints an error.  -1: it is none. */
+int64_t img_parse_size(const char *text);
+
+/** "1.5 MiB", with three digits.  g_free() it. */
+char *img_size_text(int64_t bytes);
+
+/** Print the table of internal snapshots. */
+void img_print_snapshots(const GPtrArray *list);
+
+/** Add "key=value,..." of -o to @args; prints an error. */
+int img_add_options(ImgArgs *args, const char *text);
+
+/** A BlockOptions tree that is only {"driver": NAME, "file": {driver file,
+ * filename}}. */
+BlockOptions *img_file_tree(const char *driver, const char *filename);
+
+/** Print "    (xx.xx/100%)" over the last one. */
+void img_progress(bool on, int64_t done, int64_t total);
+
+/**
+ * Make an image, its file included.
+ *
+ * @options  of the format; taken over
+ */
+int img_make(BlockGraph *graph, const char *format, const char *filename,
+             int64_t size, BlockOptions *options, GError **errp);
+
+#endif /* IMG_COMMAND_H */

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the commands of bg-img share: options, opening, numbers.
+ *
+ * This is the one place where the format of an image is guessed, for a person
+ * who did not say it.  What a guessed raw disk holds is its guest's: it could
+ * look like anything the next time, so that it was taken as raw is told.
+ */
+#include "tools/img-command.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tools/tool-print.h"
+
+static const struct option long_options[] = {
+    { "add", no_argument, NULL, IMG_OPTION_ADD },
+    { "backing-chain", no_argument, NULL, IMG_OPTION_BACKING_CHAIN },
+    { "clear", no_argument, NULL, IMG_OPTION_CLEAR },
+    { "disable", no_argument, NULL, IMG_OPTION_DISABLE },
+    { "enable", no_argument, NULL, IMG_OPTION_ENABLE },
+    { "force-share", no_argument, NULL, 'U' },
+    { "format", required_argument, NULL, 'f' },
+    { "granularity", required_argument, NULL, 'g' },
+    { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
+    { "max-length", required_argument, NULL, IMG_OPTION_MAX_LENGTH },
+    { "merge", required_argument, NULL, IMG_OPTION_MERGE },
+    { "object", required_argument, NULL, IMG_OPTION_OBJECT },
+    { "output", required_argument, NULL, IMG_OPTION_OUTPUT },
+    { "preallocation", required_argument, NULL, IMG_OPTION_PREALLOCATION },
+    { "remove", no_argument, NULL, IMG_OPTION_REMOVE },
+    { "repair", required_argument, NULL, 'r' },
+    { "shrink", no_argument, NULL, IMG_OPTION_SHRINK },
+    { "size", required_argument, NULL, IMG_OPTION_SIZE },
+    { "start-offset", required_argument, NULL, IMG_OPTION_START_OFFSET },
+    { "target-is-zero", no_argument, NULL, IMG_OPTION_TARGET_IS_ZERO },
+    { NULL, 0, NULL, 0 },
+};
+
+int img_add_options(ImgArgs *args, const char *text)
+{
+    BlockOptions *more;
+    GError *error = NULL;
+
+    if (g_str_equal(text, "help") || g_str_equal(text, "?")) {
+        args->help_options = true;
+        return 0;
+    }
+    more = block_options_parse_keyval(text, NULL, &error);
+    if (!more) {
+        tool_report(error, "Invalid option list");
+        return -EINVAL;
+    }
+    if (args->options) {
+        block_options_merge(more, args->options);
+        block_options_free(args->options);
+    }
+    args->options = more;
+    return 0;
+}
+
+/* The options that most commands have.  0; -1: printed; 1: not one of them. */
+static int common_option(ImgArgs *args, int letter)
+{
+    switch (letter) {
+    case 'f':
+        args->image.format = optarg;
+        return 0;
+    case 'o':
+        return img_add_options(args, optarg) < 0 ? -1 : 0;
+    case 'p':
+        args->progress = true;
+        return 0;
+    case 'q':
+        args->quiet = true;
+        return 0;
+    case 't':
+        if (args->two_caches) {
+            return 1;
+        }
+        if (tool_image_set_cache(&args->image, optarg) < 0) {
+            tool_error("Invalid cache option: %s", optarg);
+            return -1;
+        }
+        return 0;
+    case 'U':
+        args->image.force_share = true;
+        return 0;
+    case IMG_OPTION_IMAGE_OPTS:
+        args->image.image_opts = true;
+        return 0;
+    case IMG_OPTION_OBJECT:
+        tool_error("--object: unknown object '%s'", optarg);
+        return -1;
+    case IMG_OPTION_OUTPUT:
+        args->json = g_str_equal(optarg, "json");
+        if (!args->json && !g_str_equal(optarg, "human")) {
+            tool_error("--output must be used with human or json as "
+                       "argument.");
+            return -1;
+        }
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+int img_getopt(ImgArgs *args, int argc, char **argv, const char *letters)
+{
+    int letter;
+
+    while ((letter = getopt_long(argc, argv, letters, long_options, NULL)) !=
+           -1) {
+        int ret = letter == '?' ? -1 : common_option(args, letter);
+
+        if (ret < 0) {
+            return '?'; /* printed, by getopt_long() or by us */
+        }
+        if (ret > 0) {
+            return letter;
+        }
+    }
+    if (args->image.format && args->image.image_opts) {
+        tool_error("--image-opts and --format are mutually exclusive");
+        return '?';
+    }
+    return -1;
+}
+
+void img_args_clear(ImgArgs *args)
+{
+    block_options_free(args->options);
+    args->options = NULL;
+}
+
+bool img_operands(int argc, int nr_min, int nr_max)
+{
+    int nr = argc - optind;
+
+    if (nr < nr_min) {
+        tool_error("Expecting %s\nTry 'bg-img --help' for more information",
+                   nr_min == 1 ? "one image file name" : "more arguments");
+    } else if (nr > nr_max) {
+        tool_error("Unexpected argument\n"
+                   "Try 'bg-img --help' for more information");
+    }
+    return nr >= nr_min && nr <= nr_max;
+}
+
+BlockGraph *img_graph(void)
+{
+    GError *error = NULL;
+    BlockGraph *graph = block_graph_new(NULL, &error);
+
+    if (!graph) {
+        tool_report(error, NULL);
+        exit(EXIT_FAILURE);
+    }
+    return graph;
+}
+
+int img_fail(GError *error, const char *fmt, ...)
+{
+    g_autofree char *prefix = NULL;
+    va_list args;
+
+    va_start(args, fmt);
+    prefix = g_strdup_vprintf(fmt, args);
+    va_end(args);
+    tool_report(error, prefix);
+    return EXIT_FAILURE;
+}
+
+/* --- opening -------------------------------------------------------------- */
+
+/* The format that the beginning of a file looks like; NULL: it cannot be
+ * read, and opening it will say why. */
+static const char *guess_format(const char *name)
+{
+    uint8_t head[BDRV_PROBE_BYTES];
+    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    ssize_t bytes = fd < 0 ? -1 : read(fd, head, sizeof(head));
+    const char *format;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (bytes < 0) {
+        return NULL;
+    }
+    format = bdrv_probe_format(head, bytes, name)->name;
+    if (g_str_equal(format, "raw")) {
+        fflush(stdout);
+        fprintf(stderr, "%s: note: no format was given for '%s', and it looks "
+                "like none that is known: taken as raw.\n", g_get_prgname(),
+                name);
+    }
+    return format;
+}
+
+/* Whether images of @format may have a backing file. */
+static bool has_backing(const char *format)
+{
+    const BlockDriver *driver = format ? bdrv_find_driver(format) : NULL;
+
+    for (const BlockOption *o = driver ? driver->options : NULL;
+         o && o->type != BLOCK_OPTION_END; o++) {
+        if (g_str_equal(o->name, "backing")) {
+            return true;
+        }
+    }
+    return false;
+}
+
+BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
+                       const char *name, unsigned flags, BlockOptions *extra)
+{
+    ToolImage image = args->image;
+    g_autoptr(BlockOptions) more = extra ? extra : block_options_new();
+    BlockOptions *options;
+    BlockBackend *blk = NULL;
+    GError *error = NULL;
+    bool guess;
+
+    image.read_only = !(flags & IMG_OPEN_WRITE);
+    if (!image.format && !image.image_opts &&
+        !g_str_has_prefix(name, "json:")) {
+        image.format = guess_format(name);
+    }
+    if ((flags & IMG_OPEN_NO_BACKING) && has_backing(image.format)) {
+        g_autoptr(BlockOptions) none =
+            block_options_parse_json("{\"backing\": null}", NULL);
+
+        block_options_merge(more, none);
+    }
+    options = tool_image_options(&image, name, more, &guess, &error);
+    if (options) {
+        blk = blk_open(graph, options, &error);
+    }
+    if (!blk) {
+        img_fail(error, "Could not open '%s'", name);
+        return NULL;
+    }
+    blk_set_write_through(blk, image.write_through);
+    return blk;
+}
+
+BlockOptions *img_file_tree(const char *driver, const char *filename)
+{
+    BlockOptions *options = block_options_new();
+
+    block_options_set_str(options, "driver", driver);
+    block_options_set_str(options, "file.driver", "file");
+    block_options_set_str(options, "file.filename", filename);
+    return options;
+}
+
+/* --- numbers -------------------------------------------------------------- */
+
+int64_t img_parse_size(const char *text)
+{
+    int64_t bytes;
+    int ret = block_parse_size(text, &bytes);
+
+    if (ret == 0) {
+        return bytes;
+    }
+    if (ret == -ERANGE && !strchr(text, '-')) {
+        tool_error("Image size must be less than 8 EiB!");
+    } else {
+        tool_error("Invalid image size specified. You may use k, M, G, T, P "
+                   "or E suffixes for\n"
+                   "bg-img: kilobytes, megabytes, gigabytes, terabytes, "
+                   "petabytes and exabytes.");
+    }
+    return -1;
+}
+
+char *img_size_text(int64_t bytes)
+{
+    static const char *const units[] = { "", "Ki", "Mi", "Gi", "Ti", "Pi",
+                                         "Ei" };
+    double value = bytes;
+    int unit;
+
+    /* From 1000 on the next unit is used, so three digits do. */
+    frexp(value / (1000.0 / 1024.0), &unit);
+    unit = (unit - 1) / 10;
+    unit = CLAMP(unit, 0, (int)G_N_ELEMENTS(units) - 1);
+    return g_strdup_printf("%.3g %sB", ldexp(value, -10 * unit), units[unit]);
+}
+
+void img_progress(bool on, int64_t done, int64_t total)
+{
+    if (on) {
+        printf("    (%3.2f/100%%)\r", total ? 100.0 * done / total : 100.0);
+        fflush(stdout);
+    }
+}
+
+static void print_snapshot(const BdrvSnapshotInfo *info)
+{
+    g_autofree char *vm_size = img_size_text(info->vm_state_bytes);
+    char date[32], clock[40], icount[24] = "";
+    time_t when = info->date_sec;
+    uint64_t ms = info->vm_clock_ns / 1000000;
+    struct tm tm;
+
+    localtime_r(&when, &tm);
+    strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
+    snprintf(clock, sizeof(clock), "%02" G_GUINT64_FORMAT ":%02u:%02u.%03u",
+             ms / 3600000, (unsigned)(ms / 60000 % 60),
+             (unsigned)(ms / 1000 % 60), (unsigned)(ms % 1000));
+    if (info->icount != UINT64_MAX) {
+        snprintf(icount, sizeof(icount), "%" G_GUINT64_FORMAT, info->icount);
+    }
+    printf("%-9s %-16s %8s%20s%13s%11s\n", info->id, info->name, vm_size, date,
+           clock, icount);
+}
+
+void img_print_snapshots(const GPtrArray *list)
+{
+    printf("Snapshot list:\n");
+    printf("%-9s %-16s %8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE", "DATE",
+           "VM CLOCK", "ICOUNT");
+    for (guint i = 0; i < list->len; i++) {
+        print_snapshot(g_ptr_array_index(list, i));
+    }
+}

@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * convert: copy what images show into a new one.
+ *
+ * Several coroutines each take the next piece of the source, read it and write
+ * it.  Taking is one at a time, in order; so is writing, unless -W says that
+ * the target may be filled in any order.  All run in the main thread.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/img-command.h"
+#include "tools/tool-print.h"
+
+#define PIECE_BYTES (2 << 20) /* of data; a multiple of each cluster size */
+#define SPARSE_BYTES 4096
+#define WORKERS 8
+#define WORKERS_MAX 16
+
+typedef enum PieceKind {
+    PIECE_DATA,
+    PIECE_ZERO,
+    PIECE_SKIP,         /* the backing file of the target shows it */
+} PieceKind;
+
+typedef struct Piece {
+    PieceKind kind;
+    BlockBackend *src;
+    int64_t src_offset;
+    int64_t offset;     /* in the target */
+    int64_t bytes;
+} Piece;
+
+typedef struct Convert {
+    /* The command line. */
+    ImgArgs args;
+    ImgArgs dst_args;
+    const char *format;
+    const char *backing;
+    const char *backing_format;
+    const char *snapshot;
+    int64_t sparse;
+    int workers;
+    bool compress;
+    bool no_create;
+    bool any_order;
+    bool is_zero;       /* what is not written in the target is zero */
+
+    BlockGraph *graph;
+    BlockBackend **src;
+    int nr_src;
+    BlockBackend *dst;
+    int64_t total;
+    int64_t cluster;    /* unit of pieces */
+
+    /* Changed by the workers, between yields. */
+    CoMutex take_lock;
+    int64_t taken;      /* up to here */
+    int64_t turn;       /* the piece at this offset may be written */
+    CoQueue waiting;
+    int64_t done;
+    int ret;
+} Convert;
+
+/* --- pieces --------------------------------------------------------------- */
+
+/* What the source at @p shows, for how many bytes. */
+static int coroutine_fn look(Convert *c, Piece *p)
+{
+    BlockDriverState *bs = blk_bs(p->src);
+    BdrvChild *cow = bdrv_cow_child(bdrv_skip_filters(bs));
+    BlockExtent extent;
+    int ret;
+
+    /* Above a backing file, only what the top layer has is copied. */
+    ret = bdrv_co_block_status_above(
+        bs, c->backing && cow ? bdrv_child_bs(cow) : NULL, p->src_offset,
+        p->bytes, &extent);
+    if (ret < 0) {
+        tool_error("error while reading block status at offset %"
+                   G_GINT64_FORMAT ": %s", p->src_offset, g_strerror(-ret));
+        return ret;
+    }
+    p->bytes = extent.bytes;
+    if (c->backing && !(extent.status & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO))) {
+        p->kind = PIECE_SKIP;
+    } else if ((extent.status & BDRV_BLOCK_ZERO) && c->sparse > 0) {
+        p->kind = PIECE_ZERO;
+    } else {
+        p->kind = PIECE_DATA;
+    }
+    return 0;
+}
+
+/* Cut or stretch @p, of which at most @left bytes are left in the source, to
+ * units of the target. */
+static void fit(const Convert *c, Piece *p, int64_t left)
+{
+    if (p->kind != PIECE_DATA && p->bytes < left) {
+        if (p->bytes < c->cluster) {
+            p->kind = PIECE_DATA;
+        } else {
+            p->bytes -= p->bytes % c->cluster;
+        }
+    }
+    if (p->kind == PIECE_DATA) {
+        p->bytes += (c->cluster - p->bytes % c->cluster) % c->cluster;
+        p->bytes = MIN(MIN(p->bytes, PIECE_BYTES), left);
+    }
+}
+
+/* The source that has byte @offset of the target. */
+static int64_t find_source(const Convert *c, Piece *p)
+{
+    int64_t start = 0, length = 0;
+
+    for (int i = 0; i < c->nr_src; i++) {
+        length = blk_getlength(c->src[i]);
+        if (p->offset < start + length) {
+            p->src = c->src[i];
+            p->src_offset = p->offset - start;
+            break;
+        }
+        start += length;
+    }
+    return start + length - p->offset;
+}
+
+/* 1: there is one; 0: there is no more. */
+static int coroutine_fn take(Convert *c, Piece *p)
+{
+    int64_t left;
+    int ret = 0;
+
+    co_mutex_lock(&c->take_lock);
+    if (c->ret == 0 && c->taken < c->total) {
+        p->offset = c->taken;
+        left = find_source(c, p);
+        p->bytes = left;
+        ret = look(c, p);
+        if (ret == 0) {
+            fit(c, p, left);
+            c->taken += p->bytes;
+            ret = 1;
+        }
+    }
+    co_mutex_unlock(&c->take_lock);
+    return ret;
+}
+
+/* --- writing -------------------------------------------------------------- */
+
+static int coroutine_fn write_zeroes(Convert *c, int64_t offset,
+                                     int64_t bytes)
+{
+    if (c->is_zero) {
+        return 0;
+    }
+    return blk_co_pwrite_zeroes(c->dst, offset, bytes, BDRV_REQ_MAY_UNMAP);
+}
+
+/* Write @buf, leaving out units of @unit bytes that are zero. */
+static int coroutine_fn write_sparse(Convert *c, const Piece *p,
+                                     const uint8_t *buf, int64_t unit)
+{
+    int64_t at = 0;
+    int ret = 0;
+
+    while (ret == 0 && at < p->bytes) {
+        int64_t end = at;
+        bool zero = block_buffer_is_zero(buf + at, MIN(unit, p->bytes - at));
+
+        do {
+            end = MIN(end + unit, p->bytes);
+        } while (end < p->bytes &&
+                 block_buffer_is_zero(buf + end, MIN(unit, p->bytes - end)) ==
+                     zero);
+        ret = zero ? write_zeroes(c, p->offset + at, end - at)
+                   : blk_co_pwrite(c->dst, p->offset + at, end - at, buf + at,
+                                   c->compress ? BDRV_REQ_WRITE_COMPRESSED
+                                               : 0);
+        at = end;
+    }
+    return ret;
+}
+
+static int coroutine_fn write_piece(Convert *c, const Piece *p,
+                                    const uint8_t *buf)
+{
+    switch (p->kind) {
+    case PIECE_SKIP:
+        return 0;
+    case PIECE_ZERO:
+        return write_zeroes(c, p->offset, p->bytes);
+    default:
+        if (c->compress) {
+            return write_sparse(c, p, buf, c->cluster);
+        }
+        if (c->sparse > 0) {
+            return write_sparse(c, p, buf, c->sparse);
+        }
+        return blk_co_pwrite(c->dst, p->offset, p->bytes, buf, 0);
+    }
+}
+
+static int told(const char *what, int64_t offset, int ret)
+{
+    if (ret < 0) {
+        tool_error("error while %s at byte %" G_GINT64_FORMAT ": %s", what,
+                   offset, g_strerror(-ret));
+    }
+    return ret;
+}
+
+static int coroutine_fn copy_piece(Convert *c, const Piece *p, uint8_t *buf)
+{
+    int ret = 0;
+
+    if (p->kind == PIECE_DATA) {
+        ret = told("reading", p->src_offset,
+                   blk_co_pread(p->src, p->src_offset, p->bytes, buf, 0));
+    }
+    while (ret == 0 && !c->any_order && c->ret == 0 &&
+           c->turn != p->offset) {
+        co_queue_wait(&c->waiting, NULL);
+    }
+    if (ret == 0 && c->ret == 0) {
+        ret = told("writing", p->offset, write_piece(c, p, buf));
+    }
+    return ret;
+}
+
+static int coroutine_fn worker_entry(void *opaque)
+{
+    Convert *c = opaque;
+    uint8_t *buf = block_aligned_alloc(4096, PIECE_BYTES);
+    Piece p;
+    int ret;
+
+    while ((ret = take(c, &p)) > 0) {
+        ret = copy_piece(c, &p, buf);
+        if (ret < 0) {
+            break;
+        }
+        c->turn = p.offset + p.bytes;
+        c->done += p.bytes;
+        co_queue_restart_all(&c->waiting);
+        img_progress(c->args.progress, c->done, c->total);
+    }
+    if (ret < 0 && c->ret == 0) {
+        c->ret = ret;
+    }
+    co_queue_restart_all(&c->waiting);
+    block_aligned_free(buf);
+    return ret;
+}
+
+static int coroutine_fn convert_entry(void *opaque)
+{
+    Convert *c = opaque;
+    CoTaskPool *pool = co_task_pool_new(c->workers);
+    int ret;
+
+    co_mutex_init(&c->take_lock);
+    co_queue_init(&c->waiting);
+    for (int i = 0; i < c->workers; i++) {
+        co_task_pool_start(pool, worker_entry, c);
+    }
+    ret = co_task_pool_wait_all(pool);
+    co_task_pool_free(pool);
+    if (ret == 0) {
+        ret = told("flushing", 0, blk_co_flush(c->dst));
+    }
+    return ret;
+}
+
+/* --- the images ----------------------------------------------------------- */
+
+/* "NAME", or "snapshot.id=ID" or "snapshot.name=NAME". */
+static BlockOptions *snapshot_options(const char *text)
+{
+    BlockOptions *options;
+
+    if (!text) {
+        return NULL;
+    }
+    options = block_options_new();
+    if (g_str_has_prefix(text, "snapshot.id=") ||
+        g_str_has_prefix(text, "snapshot.name=")) {
+        text = strchr(text, '=') + 1;
+    }
+    block_options_set_str(options, "snapshot", text);
+    return options;
+}
+
+static int open_sources(Convert *c, char **names)
+{
+    for (int i = 0; i < c->nr_src; i++) {
+        int64_t length;
+
+        c->src[i] = img_open(c->graph, &c->args, names[i], 0,
+                             snapshot_options(c->snapshot));
+        if (!c->src[i]) {
+            return -EINVAL;
+        }
+        length = blk_getlength(c->src[i]);
+        if (length > BDRV_MAX_LENGTH - c->total) {
+            tool_error("The sources together are too long");
+            return -EFBIG;
+        }
+        c->total += length;
+    }
+    return 0;
+}
+
+static int make_target(Convert *c, const char *name)
+{
+    BlockOptions *options = c->args.options ? c->args.options
+                                            : block_options_new();
+    bool raw = g_str_equal(c->format, "raw");
+    int64_t size = raw ? c->total
+                       : (c->total + 511) & ~INT64_C(511);
+    GError *error = NULL;
+
+    c->args.options = NULL;
+    if (c->backing) {
+        block_options_set_str(options, "backing_file", c->backing);
+        block_options_set_str(options, "backing_fmt", c->backing_format);
+    }
+    if (img_make(c->graph, c->format, name, size, options, &error) < 0) {
+        img_fail(error, "%s: error while converting %s", name, c->format);
+        return -EINVAL;
+    }
+    c->is_zero = !c->backing;
+    return 0;
+}
+
+static int open_target(Convert *c, const char *name)
+{
+    BlockDriverInfo info;
+
+    c->dst_args.image.format = c->format;
+    c->dst = img_open(c->graph, &c->dst_args, name, IMG_OPEN_WRITE, NULL);
+    if (!c->dst) {
+        return -EINVAL;
+    }
+    c->cluster = 512;
+    if (bdrv_get_info(blk_bs(c->dst), &info) == 0 && info.cluster_bytes > 0 &&
+        info.cluster_bytes <= PIECE_BYTES && c->compress) {
+        c->cluster = info.cluster_bytes;
+    }
+    if (c->compress && !(bdrv_limits(blk_bs(c->dst))->write_flags &
+                         BDRV_REQ_WRITE_COMPRESSED)) {
+        tool_error("Compression not supported for this file format");
+        return -ENOTSUP;
+    }
+    if (blk_getlength(c->dst) < c->total) {
+        tool_error("output file is smaller than input file");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int convert(Convert *c, char **names)
+{
+    const char *target = names[c->nr_src];
+    int ret;
+
+    c->graph = img_graph();
+    c->src = g_new0(BlockBackend *, c->nr_src);
+    ret = open_sources(c, names);
+    if (ret == 0 && !c->no_create) {
+        ret = make_target(c, target);
+    }
+    if (ret == 0) {
+        ret = open_target(c, target);
+    }
+    if (ret == 0) {
+        ret = aio_co_run(block_graph_aio_context(c->graph), convert_entry, c);
+    }
+    if (c->args.progress) {
+        printf("\n");
+    }
+    for (int i = 0; i < c->nr_src; i++) {
+        blk_unref(c->src[i]);
+    }
+    blk_unref(c->dst);
+    g_free(c->src);
+    block_graph_free(c->graph);
+    return ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* --- the command line ----------------------------------------------------- */
+
+static int parse_number(Convert *c, int letter)
+{
+    int64_t value = img_parse_size(optarg);
+
+    if (value < 0) {
+        return -EINVAL;
+    }
+    if (letter == 'm') {
+        if (value < 1 || value > WORKERS_MAX) {
+            tool_error("Invalid number of coroutines. Allowed number of "
+                       "coroutines is between 1 and %d", WORKERS_MAX);
+            return -EINVAL;
+        }
+        c->workers = value;
+        return 0;
+    }
+    if (value % 512 || value > PIECE_BYTES) {
+        tool_error("Invalid buffer size for sparse output specified. Valid "
+                   "sizes are multiples of 512 up to %d. Select 0 to disable "
+                   "sparse detection (fully allocates output).", PIECE_BYTES);
+        return -EINVAL;
+    }
+    c->sparse = value;
+    return 0;
+}
+
+static int parse_cache(ToolImage *image)
+{
+    if (tool_image_set_cache(image, optarg) < 0) {
+        tool_error("Invalid cache option: %s", optarg);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* 0 or -EINVAL, printed. */
+static int parse_letter(Convert *c, int letter)
+{
+    switch (letter) {
+    case 'B':
+        c->backing = optarg;
+        return 0;
+    case 'c':
+        c->compress = true;
+        return 0;
+    case 'F':
+        c->backing_format = optarg;
+        return 0;
+    case 'l':
+        c->snapshot = optarg;
+        return 0;
+    case 'm':
+    case 'S':
+        return parse_number(c, letter);
+    case 'n':
+        c->no_create = true;
+        return 0;
+    case 'O':
+        c->format = optarg;
+        return 0;
+    case 'T':
+        return parse_cache(&c->args.image);
+    case 't':
+        return parse_cache(&c->dst_args.image);
+    case 'W':
+        c->any_order = true;
+        return 0;
+    case IMG_OPTION_TARGET_IS_ZERO:
+        c->is_zero = true;
+        return 0;
+    default:
+        return -EINVAL;
+    }
+}
+
+static bool check_command(const Convert *c, int argc)
+{
+    if (c->backing && !c->backing_format && !c->no_create) {
+        tool_error("-B needs the format of the backing file (-F)");
+        return false;
+    }
+    if (c->is_zero && !c->no_create) {
+        tool_error("--target-is-zero requires use of -n flag");
+        return false;
+    }
+    if (c->compress && c->sparse == 0) {
+        tool_error("-c and -S 0 cannot be used together");
+        return false;
+    }
+    return img_operands(argc, 2, G_MAXINT);
+}
+
+int img_convert(int argc, char **argv)
+{
+    Convert c = { .format = "raw", .sparse = SPARSE_BYTES,
+                  .workers = WORKERS, .args.two_caches = true };
+    int letter, ret = EXIT_FAILURE;
+
+    while ((letter = img_getopt(&c.args, argc, argv,
+                                "f:O:B:F:cl:m:no:pqS:t:T:UW")) != -1) {
+        if (parse_letter(&c, letter) < 0) {
+            img_args_clear(&c.args);
+            return EXIT_FAILURE;
+        }
+    }
+    if (check_command(&c, argc)) {
+        c.nr_src = argc - optind - 1;
+        ret = convert(&c, argv + optind);
+    }
+    img_args_clear(&c.args);
+    return ret;
+}

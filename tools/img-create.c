@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * create and measure: images that are to come.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/img-command.h"
+#include "tools/tool-print.h"
+
+static const BlockDriver *find_format(const char *format)
+{
+    const BlockDriver *driver = bdrv_find_driver(format);
+
+    if (!driver) {
+        tool_error("Unknown file format '%s'", format);
+    } else if (!driver->create && !g_str_equal(format, "raw")) {
+        tool_error("Format driver '%s' does not support image creation",
+                   format);
+        driver = NULL;
+    }
+    return driver;
+}
+
+/* What "-o help" shows for @format. */
+static int print_options(const char *format)
+{
+    const BlockDriver *driver = find_format(format);
+    g_autofree char *help = NULL;
+
+    if (!driver) {
+        return EXIT_FAILURE;
+    }
+    if (!driver->create_options) {
+        driver = bdrv_find_driver("file");
+    }
+    help = block_options_help(driver->create_options);
+    printf("Supported options:\n%s", help);
+    return EXIT_SUCCESS;
+}
+
+/* Options of an image of @format in @filename.  Takes @options over. */
+static BlockOptions *make_tree(const char *format, const char *filename,
+                               int64_t size, BlockOptions *options)
+{
+    if (g_str_equal(format, "raw")) {
+        block_options_set_str(options, "driver", "file");
+        block_options_set_str(options, "filename", filename);
+    } else {
+        block_options_set_str(options, "driver", format);
+        block_options_set_str(options, "file.driver", "file");
+        block_options_set_str(options, "file.filename", filename);
+    }
+    block_options_set_int(options, "size", size);
+    return options;
+}
+
+static int make_file(BlockGraph *graph, const char *filename, GError **errp)
+{
+    BlockOptions *options = block_options_new();
+
+    block_options_set_str(options, "driver", "file");
+    block_options_set_str(options, "filename", filename);
+    block_options_set_int(options, "size", 0);
+    return bdrv_create(graph, options, errp);
+}
+
+int img_make(BlockGraph *graph, const char *format, const char *filename,
+             int64_t size, BlockOptions *options, GError **errp)
+{
+    if (!g_str_equal(format, "raw")) {
+        int ret = make_file(graph, filename, errp);
+
+        if (ret < 0) {
+            block_options_free(options);
+            return ret;
+        }
+    }
+    return bdrv_create(graph, make_tree(format, filename, size, options),
+                       errp);
+}
+
+/* --- create --------------------------------------------------------------- */
+
+typedef struct Create {
+    ImgArgs args;
+    const char *format;
+    const char *backing;
+    const char *backing_format;
+    bool unsafe;        /* do not look at the backing file */
+} Create;
+
+/* The path of the backing file @backing of an image at @filename. */
+static char *backing_path(const char *filename, const char *backing)
+{
+    g_autofree char *dir = g_path_get_dirname(filename);
+
+    return g_path_is_absolute(backing) || g_str_equal(dir, ".")
+               ? g_strdup(backing)
+               : g_build_filename(dir, backing, NULL);
+}
+
+/* The length of the backing file, which must open; -1, printed. */
+static int64_t backing_length(BlockGraph *graph, const Create *c,
+                              const char *filename)
+{
+    g_autofree char *path = backing_path(filename, c->backing);
+    ImgArgs args = { .image = { .format = c->backing_format } };
+    BlockBackend *blk = img_open(graph, &args, path, 0, NULL);
+    int64_t length;
+
+    if (!blk) {
+        tool_error("%s: Could not open backing image.", filename);
+        return -1;
+    }
+    length = blk_getlength(blk);
+    blk_unref(blk);
+    return length;
+}
+
+/* Take what -o says of the backing file, where -b and -F did not. */
+static void take_backing(Create *c, BlockOptions *options)
+{
+    if (!c->backing) {
+        c->backing = block_options_peek_str(options, "backing_file");
+    }
+    if (!c->backing_format) {
+        c->backing_format = block_options_peek_str(options, "backing_fmt");
+    }
+    c->backing = g_strdup(c->backing);
+    c->backing_format = g_strdup(c->backing_format);
+    if (c->backing) {
+        block_options_set_str(options, "backing_file", c->backing);
+    }
+    if (c->backing_format) {
+        block_options_set_str(options, "backing_fmt", c->backing_format);
+    }
+}
+
+/* The length that was asked for, or that of the backing file; -1, printed. */
+static int64_t choose_size(BlockGraph *graph, const Create *c,
+                           BlockOptions *options, const char *filename,
+                           const char *text)
+{
+    const char *option = block_options_peek_str(options, "size");
+    int64_t size = -1;
+
+    if (!text) {
+        text = option;
+    }
+    if (text) {
+        size = img_parse_size(text);
+        if (size < 0) {
+            return -1;
+        }
+    }
+    if (c->backing && !c->backing_format) {
+        tool_error("%s: Backing file specified without backing format",
+                   filename);
+        return -1;
+    }
+    if (c->backing && !c->unsafe) {
+        int64_t length = backing_length(graph, c, filename);
+
+        return length < 0 || size >= 0 ? (length < 0 ? -1 : size) : length;
+    }
+    if (size < 0) {
+        tool_error("%s: Image creation needs a size parameter", filename);
+    }
+    return size;
+}
+
+static void print_formatting(const Create *c, const BlockOptions *options,
+                             const char *filename, int64_t size)
+{
+    g_auto(GStrv) keys = block_options_keys(options);
+
+    printf("Formatting '%s', fmt=%s size=%" G_GINT64_FORMAT, filename,
+           c->format, size);
+    for (char **key = keys; *key; key++) {
+        const char *value = block_options_peek_str(options, *key);
+
+        if (value && !g_str_equal(*key, "size")) {
+            printf(" %s=%s", *key, value);
+        }
+    }
+    printf("\n");
+}
+
+static int create(Create *c, const char *filename, const char *size_text)
+{
+    BlockOptions *options = c->args.options ? c->args.options
+                                            : block_options_new();
+    BlockGraph *graph = img_graph();
+    GError *error = NULL;
+    int64_t size;
+    int ret = EXIT_FAILURE;
+
+    c->args.options = NULL;
+    take_backing(c, options);
+    size = choose_size(graph, c, options, filename, size_text);
+    if (size >= 0) {
+        if (!c->args.quiet) {
+            print_formatting(c, options, filename, size);
+        }
+        ret = img_make(graph, c->format, filename, size,
+                       g_steal_pointer(&options), &error) < 0
+                  ? img_fail(error, "%s", filename)
+                  : EXIT_SUCCESS;
+    }
+    block_options_free(options);
+    g_free((char *)c->backing);
+    g_free((char *)c->backing_format);
+    block_graph_free(graph);
+    return ret;
+}
+
+int img_create(int argc, char **argv)
+{
+    Create c = { 0 };
+    int letter, ret = EXIT_FAILURE;
+
+    while ((letter = img_getopt(&c.args, argc, argv, "f:b:F:o:qu")) != -1) {
+        if (letter == 'b') {
+            c.backing = optarg;
+        } else if (letter == 'F') {
+            c.backing_format = optarg;
+        } else if (letter == 'u') {
+            c.unsafe = true;
+        } else {
+            img_args_clear(&c.args);
+            return EXIT_FAILURE;
+        }
+    }
+    c.format = c.args.image.format ? c.args.image.format : "raw";
+    if (c.args.help_options) {
+        ret = print_options(c.format);
+    } else if (find_format(c.format) && img_operands(argc, 1, 2)) {
+        ret = create(&c, argv[optind], argv[optind + 1]);
+    }
+    img_args_clear(&c.args);
+    return ret;
+}
+
+/* --- measure -------------------------------------------------------------- */
+
+static void print_measure(const BdrvMeasure *m, bool json)
+{
+    if (json) {
+        printf("{\n");
+        if (m->bitmaps >= 0) {
+            printf("    \"bitmaps\": %" G_GINT64_FORMAT ",\n", m->bitmaps);
+        }
+        printf("    \"required\": %" G_GINT64_FORMAT ",\n"
+               "    \"fully-allocated\": %" G_GINT64_FORMAT "\n}\n",
+               m->required, m->fully_allocated);
+        return;
+    }
+    printf("required size: %" G_GINT64_FORMAT "\n"
+           "fully allocated size: %" G_GINT64_FORMAT "\n", m->required,
+           m->fully_allocated);
+    if (m->bitmaps >= 0) {
+        printf("bitmaps size: %" G_GINT64_FORMAT "\n", m->bitmaps);
+    }
+}
+
+static int measure(ImgArgs *args, const char *format, int64_t size,
+                   const char *source, const char *snapshot)
+{
+    BlockOptions *options = args->options ? args->options
+                                          : block_options_new();
+    BlockGraph *graph = img_graph();
+    BlockBackend *blk = NULL;
+    BlockOptions *extra = block_options_new();
+    GError *error = NULL;
+    BdrvMeasure m;
+    int ret = EXIT_FAILURE;
+
+    args->options = NULL;
+    block_options_set_str(options, "driver", format);
+    if (size >= 0) {
+        block_options_set_int(options, "size", size);
+    }
+    if (snapshot) {
+        block_options_set_str(extra, "snapshot", snapshot);
+    }
+    if (source) {
+        blk = img_open(graph, args, source, 0, g_steal_pointer(&extra));
+    }
+    if (blk || !source) {
+        if (bdrv_measure(graph, g_steal_pointer(&options),
+                         blk ? blk_bs(blk) : NULL, &m, &error) < 0) {
+            img_fail(error, "Could not measure");
+        } else {
+            print_measure(&m, args->json);
+            ret = EXIT_SUCCESS;
+        }
+    }
+    blk_unref(blk);
+    block_options_free(options);
+    block_options_free(extra);
+    block_graph_free(graph);
+    return ret;
+}
+
+int img_measure(int argc, char **argv)
+{
+    ImgArgs args = { 0 };
+    const char *format = "raw", *snapshot = NULL;
+    int64_t size = -1;
+    int letter, ret = EXIT_FAILURE;
+
+    while ((letter = img_getopt(&args, argc, argv, "f:l:o:O:U")) != -1) {
+        if (letter == 'O') {
+            format = optarg;
+        } else if (letter == 'l') {
+            snapshot = optarg;
+        } else if (letter != IMG_OPTION_SIZE ||
+                   (size = img_parse_size(optarg)) < 0) {
+            img_args_clear(&args);
+            return EXIT_FAILURE;
+        }
+    }
+    if (args.help_options) {
+        ret = print_options(format);
+    } else if (!img_operands(argc, 0, 1)) {
+        /* printed */
+    } else if ((size >= 0) == (optind < argc)) {
+        tool_error("Either --size N or one filename must be specified.");
+    } else {
+        ret = measure(&args, format, size, argv[optind], snapshot);
+    }
+    img_args_clear(&args);
+    return ret;
+}

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * info: what an image says of itself.
+ *
+ * Without --backing-chain, exactly one image is opened.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/img-command.h"
+#include "tools/tool-print.h"
+
+/* The longest chain that is followed. */
+#define CHAIN_MAX 200
+
+/* What is known of one image. */
+typedef struct Info {
+    char *filename;
+    char *format;
+    int64_t size;
+    int64_t allocated;   /* negative: not known */
+    BlockDriverInfo driver;
+    char *backing;       /* NULL: none */
+    char *backing_format;
+    char *full_backing;
+    GPtrArray *snapshots; /* NULL: none */
+    json_t *specific;    /* NULL: none */
+} Info;
+
+static void info_clear(Info *info)
+{
+    g_free(info->filename);
+    g_free(info->format);
+    g_free(info->backing);
+    g_free(info->backing_format);
+    g_free(info->full_backing);
+    if (info->snapshots) {
+        g_ptr_array_unref(info->snapshots);
+    }
+    json_decref(info->specific);
+}
+
+/* --- collecting ----------------------------------------------------------- */
+
+static int coroutine_fn allocated_entry(void *opaque)
+{
+    void **call = opaque;
+
+    *(int64_t *)call[1] = bdrv_co_get_allocated_size(call[0]);
+    return 0;
+}
+
+/* The path that the image at @image means by @name. */
+static char *full_name(const char *image, const char *name)
+{
+    g_autofree char *dir = NULL;
+
+    if (g_path_is_absolute(name)) {
+        return g_strdup(name);
+    }
+    dir = g_path_get_dirname(image);
+    return g_str_equal(dir, ".") && !g_str_has_prefix(image, "./")
+               ? g_strdup(name)
+               : g_build_filename(dir, name, NULL);
+}
+
+static int collect(BlockGraph *graph, BlockDriverState *bs, const char *name,
+                   Info *info, GError **errp)
+{
+    void *call[] = { bs, &info->allocated };
+    BlockOptions *specific = NULL;
+    GPtrArray *list = NULL;
+    int ret;
+
+    *info = (Info){
+        .filename = g_strdup(name),
+        .format = g_strdup(bdrv_driver_name(bs)),
+        .size = bdrv_length(bs),
+    };
+    aio_co_run(block_graph_aio_context(graph), allocated_entry, call);
+    bdrv_get_info(bs, &info->driver);
+    bdrv_get_backing_name(bs, &info->backing, &info->backing_format);
+    if (info->backing) {
+        info->full_backing = full_name(name, info->backing);
+    }
+    ret = bdrv_snapshot_list(bs, &list, errp);
+    if (ret == 0 && list->len > 0) {
+        info->snapshots = list;
+    } else if (ret == 0) {
+        g_ptr_array_unref(list);
+    } else if (ret != -ENOTSUP) {
+        return ret;
+    }
+    g_clear_error(errp);
+    ret = bdrv_get_specific_info(bs, &specific, errp);
+    if (ret == 0) {
+        g_autofree char *text = block_options_to_json(specific);
+
+        info->specific = json_loads(text, 0, NULL);
+        block_options_free(specific);
+    } else if (ret != -ENOTSUP) {
+        return ret;
+    }
+    g_clear_error(errp);
+    return 0;
+}
+
+/* --- as JSON -------------------------------------------------------------- */
+
+static json_t *text_json(const char *text)
+{
+    g_autofree char *valid = g_utf8_make_valid(text, -1);
+
+    return json_string(valid);
+}
+
+static json_t *snapshot_json(const BdrvSnapshotInfo *s)
+{
+    json_t *json = json_object();
+
+    json_object_set_new(json, "id", text_json(s->id));
+    json_object_set_new(json, "name", text_json(s->name));
+    json_object_set_new(json, "vm-state-size",
+                        json_integer(s->vm_state_bytes));
+    json_object_set_new(json, "date-sec", json_integer(s->date_sec));
+    json_object_set_new(json, "date-nsec", json_integer(s->date_nsec));
+    json_object_set_new(json, "vm-clock-sec",
+                        json_integer(s->vm_clock_ns / 1000000000));
+    json_object_set_new(json, "vm-clock-nsec",
+                        json_integer(s->vm_clock_ns % 1000000000));
+    if (s->icount != UINT64_MAX) {
+        json_object_set_new(json, "icount", json_integer(s->icount));
+    }
+    return json;
+}
+
+static json_t *info_json(const Info *info)
+{
+    json_t *json = json_object();
+
+    json_object_set_new(json, "virtual-size", json_integer(info->size));
+    json_object_set_new(json, "filename", text_json(info->filename));
+    json_object_set_new(json, "format", text_json(info->format));
+    if (info->driver.cluster_bytes) {
+        json_object_set_new(json, "cluster-size",
+                            json_integer(info->driver.cluster_bytes));
+    }
+    if (info->allocated >= 0) {
+        json_object_set_new(json, "actual-size",
+                            json_integer(info->allocated));
+    }
+    if (info->backing) {
+        json_object_set_new(json, "backing-filename",
+                            text_json(info->backing));
+        json_object_set_new(json, "full-backing-filename",
+                            text_json(info->full_backing));
+    }
+    if (info->backing_format) {
+        json_object_set_new(json, "backing-filename-format",
+                            text_json(info->backing_format));
+    }
+    if (info->snapshots) {
+        json_t *list = json_array();
+
+        for (guint i = 0; i < info->snapshots->len; i++) {
+            json_array_append_new(
+                list, snapshot_json(g_ptr_array_index(info->snapshots, i)));
+        }
+        json_object_set_new(json, "snapshots", list);
+    }
+    if (info->specific) {
+        json_object_set(json, "format-specific", info->specific);
+    }
+    json_object_set_new(json, "dirty-flag",
+                        json_boolean(info->driver.is_dirty));
+    return json;
+}
+
+/* --- for people ----------------------------------------------------------- */
+
+static void print_value(const json_t *value, int indent);
+
+static void print_pair(const char *key, const json_t *value, int indent)
+{
+    g_autofree char *words = g_strdelimit(g_strdup(key), "-", ' ');
+    bool nested = json_is_object(value) || json_is_array(value);
+
+    printf("%*s%s:%s", indent * 4, "", words, nested ? "\n" : " ");
+    print_value(value, indent + 1);
+}
+
+static void print_value(const json_t *value, int indent)
+{
+    const char *key;
+    json_t *element;
+    size_t i;
+
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        json_object_foreach((json_t *)value, key, element) {
+            print_pair(key, element, indent);
+        }
+        break;
+    case JSON_ARRAY:
+        json_array_foreach(value, i, element) {
+            g_autofree char *index = g_strdup_printf("[%zu]", i);
+
+            print_pair(index, element, indent);
+        }
+        break;
+    case JSON_STRING:
+        printf("%s\n", json_string_value(value));
+        break;
+    case JSON_INTEGER:
+        printf("%" JSON_INTEGER_FORMAT "\n", json_integer_value(value));
+        break;
+    default:
+        printf("%s\n", json_is_true(value) ? "true" : "false");
+    }
+}
+
+/* A name from an image must not steer the terminal. */
+static void print_name(const char *what, const char *name)
+{
+    g_autofree char *safe = g_strescape(name, "\\\"");
+
+    for (const char *p = name; *p; p++) {
+        if (g_ascii_iscntrl(*p)) {
+            printf("%s: %s\n", what, safe);
+            return;
+        }
+    }
+    printf("%s: %s\n", what, name);
+}
+
+static void print_info(const Info *info)
+{
+    g_autofree char *size = img_size_text(info->size);
+
+    print_name("image", info->filename);
+    printf("file format: %s\n", info->format);
+    printf("virtual size: %s (%" G_GINT64_FORMAT " bytes)\n", size,
+           info->size);
+    if (info->allocated >= 0) {
+        g_autofree char *allocated = img_size_text(info->allocated);
+
+        printf("disk size: %s\n", allocated);
+    } else {
+        printf("disk size: unavailable\n");
+    }
+    if (info->driver.cluster_bytes) {
+        printf("cluster_size: %" G_GINT64_FORMAT "\n",
+               info->driver.cluster_bytes);
+    }
+    if (info->driver.is_dirty) {
+        printf("cleanly shut down: no\n");
+    }
+    if (info->backing) {
+        g_autofree char *safe = g_strescape(info->backing, "\\\"");
+        g_autofree char *both = g_str_equal(info->backing, info->full_backing)
+            ? g_strdup(safe)
+            : g_strdup_printf("%s (actual path: %s)", safe,
+                              info->full_backing);
+
+        printf("backing file: %s\n", both);
+    }
+    if (info->backing_format) {
+        print_name("backing file format", info->backing_format);
+    }
+    if (info->snapshots) {
+        img_print_snapshots(info->snapshots);
+    }
+    if (info->specific) {
+        json_t *data = json_object_get(info->specific, "data");
+
+        if (json_object_size(data) > 0) {
+            printf("Format specific information:\n");
+            print_value(data, 1);
+        }
+    }
+}
+
+/* --- the command ---------------------------------------------------------- */
+
+/* Print what there is to one image.  Returns the exit status, and the image to
+ * go on with in @ret_next and @ret_format. */
+static int one_image(const ImgArgs *args, const char *name, json_t *list,
+                     char **ret_next, char **ret_format)
+{
+    BlockGraph *graph = img_graph();
+    BlockBackend *blk = img_open(graph, args, name, IMG_OPEN_NO_BACKING, NULL);
+    GError *error = NULL;
+    Info info = { 0 };
+    int ret = EXIT_FAILURE;
+
+    if (blk) {
+        if (collect(graph, blk_bs(blk), name, &info, &error) < 0) {
+            img_fail(error, "Could not look at '%s'", name);
+        } else if (args->json) {
+            json_array_append_new(list, info_json(&info));
+            ret = EXIT_SUCCESS;
+        } else {
+            print_info(&info);
+            ret = EXIT_SUCCESS;
+        }
+        *ret_next = g_strdup(info.full_backing);
+        *ret_format = g_strdup(info.backing_format);
+        info_clear(&info);
+        blk_unref(blk);
+    }
+    block_graph_free(graph);
+    return ret;
+}
+
+static int print_chain(ImgArgs *args, const char *name, bool chain)
+{
+    json_t *list = json_array();
+    g_autofree char *image = g_strdup(name);
+    g_autofree char *format = g_strdup(args->image.format);
+    int ret = EXIT_SUCCESS;
+
+    for (int i = 0; image && ret == EXIT_SUCCESS; i++) {
+        char *next = NULL, *next_format = NULL;
+
+        if (i == CHAIN_MAX) {
+            tool_error("More than %d images in the chain of '%s'", CHAIN_MAX,
+                       name);
+            ret = EXIT_FAILURE;
+            break;
+        }
+        if (i > 0 && !args->json) {
+            printf("\n");
+        }
+        args->image.format = format;
+        ret = one_image(args, image, list, &next, &next_format);
+        g_free(image);
+        g_free(format);
+        image = chain ? next : NULL;
+        format = chain ? next_format : NULL;
+        if (!chain) {
+            g_free(next);
+            g_free(next_format);
+        }
+        args->image.image_opts = false;
+    }
+    if (args->json && ret == EXIT_SUCCESS) {
+        json_dumpf(chain ? list : json_array_get(list, 0), stdout,
+                   JSON_INDENT(4));
+        printf("\n");
+    }
+    json_decref(list);
+    return ret;
+}
+
+int img_info(int argc, char **argv)
+{
+    ImgArgs args = { 0 };
+    bool chain = false;
+    int letter;
+
+    while ((letter = img_getopt(&args, argc, argv, "f:U")) != -1) {
+        if (letter == '?') {
+            return EXIT_FAILURE;
+        }
+        if (letter == IMG_OPTION_BACKING_CHAIN) {
+            chain = true;
+        }
+    }
+    if (!img_operands(argc, 1, 1)) {
+        return EXIT_FAILURE;
+    }
+    return print_chain(&args, argv[optind], chain);
+}
