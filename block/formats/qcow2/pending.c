@@ -145,9 +145,9 @@ static int coroutine_fn find_ours(Qcow2 *q, int64_t offset, int64_t end,
     return 0;
 }
 
-/* Meta lock held, released during discards.  Discards are hints: they fail
- * silently. */
-static int coroutine_fn discard(Qcow2 *q, const Qcow2Pending *p)
+/* Meta lock held; released during discards unless @alone.  Discards are hints:
+ * they fail silently. */
+static int coroutine_fn discard(Qcow2 *q, const Qcow2Pending *p, bool alone)
 {
     int64_t end = p->offset + p->bytes;
     int64_t at = p->offset;
@@ -166,27 +166,42 @@ static int coroutine_fn discard(Qcow2 *q, const Qcow2Pending *p)
         if (q->compressed_next > start && q->compressed_next < start + bytes) {
             q->compressed_next = 0;
         }
-        co_mutex_unlock(&q->meta_lock);
+        if (!alone) {
+            co_mutex_unlock(&q->meta_lock);
+        }
         SIM_POINT("qcow2.pending.discard", bdrv_node_name(q->bs));
         bdrv_co_pdiscard(qcow2_file(q), start, bytes);
-        co_mutex_lock(&q->meta_lock);
+        if (!alone) {
+            co_mutex_lock(&q->meta_lock);
+        }
         at = start + bytes;
     }
     return 0;
 }
 
-/* Meta lock held, released meanwhile.  @p is in no list. */
-static int coroutine_fn release_one(Qcow2 *q, Qcow2Pending *p)
+/* Meta lock held; released meanwhile unless @alone.  @p is in no list. */
+static int coroutine_fn release_one(Qcow2 *q, const Qcow2Pending *p,
+                                    bool alone)
 {
     int ret = SIM_FAULT("qcow2.pending.release", bdrv_node_name(q->bs));
 
     if (ret == 0 && passes_discard(q, p->type)) {
-        ret = discard(q, p);
+        ret = discard(q, p, alone);
     }
     if (ret == 0) {
         ret = qcow2_refcount_change(q, p->offset, p->bytes, -1);
     }
     return ret;
+}
+
+int coroutine_fn qcow2_drop_now(Qcow2 *q, int64_t offset, int64_t bytes,
+                                Qcow2DiscardType type)
+{
+    Qcow2Pending p = { .offset = qcow2_cluster_down(&q->geo, offset) };
+
+    p.bytes = qcow2_cluster_up(&q->geo, offset + bytes) - p.offset;
+    p.type = type;
+    return release_one(q, &p, true);
 }
 
 /* The next one that may be released. */
@@ -215,7 +230,7 @@ void coroutine_fn qcow2_pending_release(Qcow2 *q)
         int ret;
 
         list_remove(&p->link);
-        ret = release_one(q, p);
+        ret = release_one(q, p, false);
         if (ret < 0 && !atomic_load(&q->corrupt)) {
             g_warning("Node '%s': could not give back %" G_GINT64_FORMAT
                       " bytes at offset %" G_GINT64_FORMAT " of the image: %s",

@@ -624,6 +624,11 @@ void qcow2_pending_put(Qcow2 *q, ListHead *taken, bool ok);
  */
 void coroutine_fn qcow2_pending_release(Qcow2 *q);
 
+/** What nothing on the disk refers to any more: discard and lower the refcount
+ * at once.  Meta lock, kept; the node is drained. */
+int coroutine_fn qcow2_drop_now(Qcow2 *q, int64_t offset, int64_t bytes,
+                                Qcow2DiscardType type);
+
 /** Forget all of it: close.  No lock, nothing runs. */
 void qcow2_pending_drop(Qcow2 *q);
 

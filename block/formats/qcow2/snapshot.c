@@ -1,0 +1,717 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Internal snapshots: list, create, apply, delete.
+ *
+ * A snapshot is a copy of the L1 table; all that it refers to, directly or
+ * through L2 tables, is referred to once more.  What follows the end of the
+ * disk in an L1 table is saved machine state, and is treated like the rest.
+ *
+ * All of it runs in the main context with the node drained, so after a full
+ * write-back the tables in the file are the truth, and are worked on there,
+ * under both locks.  The order on the disk:
+ *
+ *   create   no entry is COPIED; refcounts up; table and header
+ *   apply    refcounts up; L1 table; header; refcounts down; COPIED
+ *   delete   table and header; refcounts down; COPIED
+ *
+ * so that at no time a cluster has fewer counts than references (I1), or is
+ * written in place although a snapshot has it (I6).  A crash in between leaks
+ * clusters and leaves entries without COPIED; images of version 3 are marked
+ * dirty meanwhile, so that who opens them next puts that right.
+ */
+#include "block/formats/qcow2/snapshot.h"
+
+#include <blockgraph/image.h>
+#include <errno.h>
+
+/* --- looking -------------------------------------------------------------- */
+
+static Qcow2Snapshot *nth(const Qcow2 *q, guint i)
+{
+    return g_ptr_array_index(q->snapshots, i);
+}
+
+static Qcow2Snapshot *find_by(const Qcow2 *q, const char *id, const char *name,
+                              guint *ret_index)
+{
+    for (guint i = 0; i < q->snapshots->len; i++) {
+        Qcow2Snapshot *s = nth(q, i);
+
+        if ((!id || g_str_equal(s->id, id)) &&
+            (!name || g_str_equal(s->name, name))) {
+            *ret_index = i;
+            return s;
+        }
+    }
+    return NULL;
+}
+
+Qcow2Snapshot *qcow2_snapshot_find(Qcow2 *q, const char *id_or_name)
+{
+    guint index;
+    Qcow2Snapshot *s = find_by(q, id_or_name, NULL, &index);
+
+    return s ? s : find_by(q, NULL, id_or_name, &index);
+}
+
+int coroutine_fn qcow2_snapshot_list(BlockDriverState *bs, GPtrArray *list,
+                                     GError **errp)
+{
+    const Qcow2 *q = qcow2_of(bs);
+
+    for (guint i = 0; i < q->snapshots->len; i++) {
+        const Qcow2Snapshot *s = nth(q, i);
+        BdrvSnapshotInfo *info = g_new(BdrvSnapshotInfo, 1);
+
+        *info = (BdrvSnapshotInfo){
+            .id = g_strdup(s->id),
+            .name = g_strdup(s->name),
+            .vm_state_bytes = s->vm_state_bytes,
+            .date_sec = s->date_sec,
+            .date_nsec = s->date_nsec,
+            .vm_clock_ns = s->vm_clock_ns,
+            .icount = s->icount,
+            .disk_bytes = s->disk_bytes,
+        };
+        g_ptr_array_add(list, info);
+    }
+    return 0;
+}
+
+/* All snapshots but number @index; they stay whose they are. */
+static GPtrArray *list_without(const Qcow2 *q, guint index)
+{
+    GPtrArray *list = g_ptr_array_new();
+
+    for (guint i = 0; i < q->snapshots->len; i++) {
+        if (i != index) {
+            g_ptr_array_add(list, nth(q, i));
+        }
+    }
+    return list;
+}
+
+/* --- before and after ----------------------------------------------------- */
+
+/* Whether we have set the bit "dirty", and must clear it. */
+typedef struct Session {
+    Qcow2 *q;
+    bool marked;
+} Session;
+
+static int coroutine_fn mark(Session *s, GError **errp)
+{
+    Qcow2 *q = s->q;
+    int ret = 0;
+
+    if (q->header.version >= 3 &&
+        !(q->header.incompatible & QCOW2_INCOMPAT_DIRTY)) {
+        ret = qcow2_set_dirty(q, true);
+        s->marked = ret == 0;
+    }
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s': could not mark image "
+                                 "'%s' as dirty", bdrv_node_name(q->bs),
+                                 bdrv_filename(q->bs));
+    }
+    return 0;
+}
+
+/* Bring everything to the file, and lock all others out. */
+static int coroutine_fn begin(Session *s, BlockDriverState *bs, GError **errp)
+{
+    Qcow2 *q = qcow2_of(bs);
+    int ret;
+
+    *s = (Session){ .q = q };
+    if (q->has_data_file) {
+        return block_error(errp, ENOTSUP, "Node '%s': image '%s' has an "
+                           "external data file, so it cannot have internal "
+                           "snapshots", bdrv_node_name(bs), bdrv_filename(bs));
+    }
+    ret = qcow2_prepare_write(q);
+    if (ret == 0) {
+        ret = qcow2_writeback_full(q);
+    }
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s': could not write back "
+                                 "the metadata of image '%s'",
+                                 bdrv_node_name(bs), bdrv_filename(bs));
+    }
+    co_mutex_lock(&q->writeback_lock);
+    co_mutex_lock(&q->meta_lock);
+    return 0;
+}
+
+/* Make what was done durable, and go on as usual.  @ret: of what was done. */
+static int coroutine_fn end(Session *s, int ret, GError **errp)
+{
+    Qcow2 *q = s->q;
+    g_autoptr(GError) error = NULL;
+    int end_ret = qcow2_secure_refcounts(q);
+
+    if (end_ret == 0 && s->marked && !atomic_load(&q->corrupt)) {
+        end_ret = qcow2_set_dirty(q, false);
+    }
+    if (end_ret == 0) {
+        end_ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
+    }
+    if (ret == 0 && end_ret < 0) {
+        ret = block_error_errno(errp, -end_ret, "Node '%s': could not write "
+                                "the refcounts of image '%s'",
+                                bdrv_node_name(q->bs), bdrv_filename(q->bs));
+    }
+    /* Tables were changed behind its back. */
+    qcow2_cache_reset(q->l2_cache);
+    if (qcow2_metamap_build(q, &error) < 0) {
+        g_warning("%s", error->message);
+    }
+    co_mutex_unlock(&q->meta_lock);
+    co_mutex_unlock(&q->writeback_lock);
+    return ret;
+}
+
+/* --- L1 tables ------------------------------------------------------------ */
+
+static Qcow2L1 *active_l1(const Qcow2 *q)
+{
+    return atomic_load(&q->l1);
+}
+
+/* The entries of the active table. */
+static int active_refs(Qcow2 *q, Qcow2Refs *ret, GError **errp)
+{
+    Qcow2L1 *l1 = active_l1(q);
+
+    *ret = (Qcow2Refs){ .what = "the active L1 table",
+                        .nr = MIN(l1->nr, q->header.l1_size) };
+    ret->l1 = g_try_new0(uint64_t, MAX(ret->nr, 1));
+    if (!ret->l1) {
+        return block_error(errp, ENOMEM, "Node '%s': no memory for an L1 "
+                           "table", bdrv_node_name(q->bs));
+    }
+    for (size_t i = 0; i < ret->nr; i++) {
+        ret->l1[i] = atomic_load(&l1->entry[i]);
+    }
+    return 0;
+}
+
+/* The entries of the table of @s, in an array of at least @room. */
+static int coroutine_fn snapshot_refs(Qcow2 *q, const Qcow2Snapshot *s,
+                                      size_t room, Qcow2Refs *ret,
+                                      GError **errp)
+{
+    Qcow2L1 *l1;
+    int code;
+
+    *ret = (Qcow2Refs){ .what = "the L1 table of the snapshot",
+                        .nr = s->l1_size };
+    if (s->l1_size > 0 && (s->l1_offset == 0 ||
+                           s->l1_offset > QCOW2_MAX_HOST_OFFSET ||
+                           qcow2_into_cluster(&q->geo, s->l1_offset))) {
+        return block_error(errp, EINVAL, "Node '%s': the L1 table of snapshot "
+                           "'%s' of image '%s' is at an impossible offset: 0x%"
+                           G_GINT64_MODIFIER "x", bdrv_node_name(q->bs),
+                           s->name, bdrv_filename(q->bs), s->l1_offset);
+    }
+    code = qcow2_l1_load(q, s->l1_offset, s->l1_size, &l1, errp);
+    if (code < 0) {
+        return code;
+    }
+    ret->l1 = g_try_new0(uint64_t, MAX(MAX(ret->nr, room), 1));
+    for (size_t i = 0; ret->l1 && i < ret->nr; i++) {
+        ret->l1[i] = atomic_load(&l1->entry[i]);
+    }
+    g_free(l1);
+    return ret->l1 ? 0
+                   : block_error(errp, ENOMEM, "Node '%s': no memory for an "
+                                 "L1 table", bdrv_node_name(q->bs));
+}
+
+/* Write @nr entries to the table at @offset. */
+static int coroutine_fn write_l1(Qcow2 *q, const uint64_t *l1, size_t nr,
+                                 int64_t offset)
+{
+    g_autofree uint64_t *buf = g_try_new(uint64_t, MAX(nr, 1));
+    int ret;
+
+    if (!buf) {
+        return -ENOMEM;
+    }
+    if (nr == 0) {
+        return 0;
+    }
+    for (size_t i = 0; i < nr; i++) {
+        buf[i] = GUINT64_TO_BE(l1[i]);
+    }
+    ret = qcow2_check_overlap(q, QCOW2_OL_ACTIVE_L1, offset, nr * 8, false);
+    return ret < 0 ? ret
+                   : bdrv_co_pwrite(qcow2_file(q), offset, nr * 8, buf, 0);
+}
+
+/* Allocate a table and write it.  */
+static int coroutine_fn new_l1(Qcow2 *q, const Qcow2Refs *refs, Qcow2Run *ret,
+                               GError **errp)
+{
+    int64_t bytes = qcow2_cluster_up(&q->geo, (int64_t)refs->nr * 8);
+    int code = 0;
+
+    *ret = (Qcow2Run){ 0 };
+    if (refs->nr > QCOW2_MAX_L1_BYTES / 8) {
+        code = -EFBIG;
+    }
+    if (code == 0 && bytes > 0) {
+        code = qcow2_alloc_clusters(q, bytes >> q->geo.cluster_bits, true,
+                                    ret);
+    }
+    if (code == 0 && bytes > 0) {
+        code = bdrv_co_pwrite_zeroes(qcow2_file(q), ret->offset, bytes, 0);
+    }
+    if (code == 0) {
+        code = write_l1(q, refs->l1, refs->nr, ret->offset);
+    }
+    if (code < 0 && ret->bytes > 0) {
+        qcow2_unalloc(q, ret->offset, ret->bytes);
+    }
+    if (code < 0) {
+        return block_error_errno(errp, -code, "Node '%s': could not write a "
+                                 "new L1 table of %zu entries",
+                                 bdrv_node_name(q->bs), refs->nr);
+    }
+    return 0;
+}
+
+/* COPIED in all that the active table refers to: in the file, in memory. */
+static int coroutine_fn set_active_copied(Qcow2 *q, Qcow2Refs *refs,
+                                          bool clear, GError **errp)
+{
+    Qcow2L1 *l1 = active_l1(q);
+    int ret = qcow2_refs_set_copied(q, refs, clear, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = write_l1(q, refs->l1, refs->nr, q->header.l1_offset);
+    if (ret == 0) {
+        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
+    }
+    for (size_t i = 0; ret == 0 && i < refs->nr; i++) {
+        atomic_store(&l1->entry[i], refs->l1[i]);
+    }
+    return ret < 0 ? block_error_errno(errp, -ret, "Node '%s': could not write "
+                                       "the L1 table", bdrv_node_name(q->bs))
+                   : 0;
+}
+
+/* --- create --------------------------------------------------------------- */
+
+/* One more than the largest number that is an ID. */
+static char *next_id(const Qcow2 *q)
+{
+    uint64_t largest = 0;
+
+    for (guint i = 0; i < q->snapshots->len; i++) {
+        uint64_t id = g_ascii_strtoull(nth(q, i)->id, NULL, 10);
+
+        if (id < UINT32_MAX) {
+            largest = MAX(largest, id);
+        }
+    }
+    return g_strdup_printf("%" G_GUINT64_FORMAT, largest + 1);
+}
+
+static int check_new(const Qcow2 *q, const BdrvSnapshotInfo *info,
+                     GError **errp)
+{
+    const char *name = info->name ? info->name : "";
+    guint index;
+
+    if (q->snapshots->len >= QCOW2_MAX_SNAPSHOTS) {
+        return block_error(errp, EFBIG, "Node '%s': image '%s' has %u "
+                           "snapshots, the most that are possible",
+                           bdrv_node_name(q->bs), bdrv_filename(q->bs),
+                           q->snapshots->len);
+    }
+    if (strlen(name) > UINT16_MAX || (info->id && strlen(info->id) >
+                                                      UINT16_MAX)) {
+        return block_error(errp, EINVAL, "Node '%s': the name of a snapshot "
+                           "is too long", bdrv_node_name(q->bs));
+    }
+    if (info->id && find_by(q, info->id, NULL, &index)) {
+        return block_error(errp, EEXIST, "Node '%s': image '%s' has a "
+                           "snapshot with the ID '%s'", bdrv_node_name(q->bs),
+                           bdrv_filename(q->bs), info->id);
+    }
+    return 0;
+}
+
+static Qcow2Snapshot *describe(Qcow2 *q, const BdrvSnapshotInfo *info)
+{
+    Qcow2Snapshot *s = g_new0(Qcow2Snapshot, 1);
+
+    s->id = info->id ? g_strdup(info->id) : next_id(q);
+    s->name = g_strdup(info->name ? info->name : "");
+    s->date_sec = info->date_sec;
+    s->date_nsec = info->date_nsec;
+    s->vm_clock_ns = info->vm_clock_ns;
+    s->vm_state_bytes = info->vm_state_bytes;
+    s->disk_bytes = atomic_load(&q->size);
+    s->icount = info->icount;
+    s->extra_bytes = QCOW2_SNAPSHOT_EXTRA;
+    return s;
+}
+
+/* With one more reference to all of @active, enter @s. */
+static int coroutine_fn enter(Qcow2 *q, Qcow2Snapshot *s, Qcow2Refs *active,
+                              GError **errp)
+{
+    GPtrArray *list;
+    Qcow2Run run;
+    int ret = new_l1(q, active, &run, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    s->l1_offset = run.offset;
+    s->l1_size = active->nr;
+    list = list_without(q, G_MAXUINT);
+    g_ptr_array_add(list, s);
+    ret = qcow2_snapshots_write(q, list, errp);
+    g_ptr_array_unref(list);
+    if (ret < 0) {
+        if (run.bytes > 0) {
+            qcow2_unalloc(q, run.offset, run.bytes);
+        }
+        return ret;
+    }
+    g_ptr_array_add(q->snapshots, s);
+    return 0;
+}
+
+static int coroutine_fn create(Session *session, Qcow2Snapshot *s,
+                               Qcow2Refs *active, GError **errp)
+{
+    Qcow2 *q = session->q;
+    int ret = qcow2_refs_change(q, active, QCOW2_REFS_CHECK, errp);
+
+    if (ret == 0) {
+        ret = mark(session, errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    ret = set_active_copied(q, active, true, errp);
+    if (ret == 0) {
+        ret = qcow2_refs_change(q, active, QCOW2_REFS_ADD, errp);
+        if (ret == 0) {
+            g_autoptr(GError) error = NULL;
+
+            ret = enter(q, s, active, errp);
+            if (ret < 0 && qcow2_refs_change(q, active, QCOW2_REFS_DROP,
+                                             &error) < 0) {
+                g_warning("%s; clusters leak", error->message);
+            }
+        }
+    }
+    if (ret < 0 && !atomic_load(&q->corrupt)) {
+        /* Writes in place are possible again. */
+        set_active_copied(q, active, false, NULL);
+    }
+    return ret;
+}
+
+int coroutine_fn qcow2_snapshot_create(BlockDriverState *bs,
+                                       const BdrvSnapshotInfo *info,
+                                       GError **errp)
+{
+    Session session;
+    Qcow2Refs active = { 0 };
+    Qcow2Snapshot *s;
+    Qcow2 *q = qcow2_of(bs);
+    int ret = check_new(q, info, errp);
+
+    if (ret == 0) {
+        ret = begin(&session, bs, errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    s = describe(q, info);
+    ret = active_refs(q, &active, errp);
+    if (ret == 0) {
+        ret = create(&session, s, &active, errp);
+    }
+    if (ret < 0) {
+        qcow2_snapshot_free(s);
+    }
+    g_free(active.l1);
+    return end(&session, ret, errp);
+}
+
+/* --- delete --------------------------------------------------------------- */
+
+/* The snapshot is not in the table any more: give up what only it had. */
+static int coroutine_fn drop(Qcow2 *q, const Qcow2Snapshot *s,
+                             const Qcow2Refs *refs, GError **errp)
+{
+    Qcow2Refs active;
+    int ret = qcow2_refs_change(q, refs, QCOW2_REFS_DROP, errp);
+
+    if (ret == 0 && s->l1_size > 0) {
+        ret = qcow2_drop_now(q, s->l1_offset, (int64_t)s->l1_size * 8,
+                             QCOW2_DISCARD_SNAPSHOT);
+        if (ret < 0) {
+            block_error_errno(errp, -ret, "Node '%s': could not free the L1 "
+                              "table of a snapshot", bdrv_node_name(q->bs));
+        }
+    }
+    if (ret == 0) {
+        ret = qcow2_secure_refcounts(q);
+        if (ret < 0) {
+            block_error_errno(errp, -ret, "Node '%s': could not write "
+                              "refcounts", bdrv_node_name(q->bs));
+        }
+    }
+    if (ret == 0) {
+        ret = active_refs(q, &active, errp);
+    }
+    if (ret == 0) {
+        ret = set_active_copied(q, &active, false, errp);
+        g_free(active.l1);
+    }
+    return ret;
+}
+
+static int coroutine_fn delete(Session *session, guint index, GError **errp)
+{
+    Qcow2 *q = session->q;
+    Qcow2Snapshot *s = nth(q, index);
+    GPtrArray *list;
+    Qcow2Refs refs;
+    int ret = snapshot_refs(q, s, 0, &refs, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = mark(session, errp);
+    if (ret == 0) {
+        list = list_without(q, index);
+        ret = qcow2_snapshots_write(q, list, errp);
+        g_ptr_array_unref(list);
+    }
+    if (ret == 0) {
+        g_ptr_array_remove_index(q->snapshots, index);
+        qcow2_metamap_remove(q, QCOW2_OL_INACTIVE_L1, s->l1_offset,
+                             (int64_t)s->l1_size * 8);
+        ret = drop(q, s, &refs, errp);
+        qcow2_snapshot_free(s);
+    }
+    g_free(refs.l1);
+    return ret;
+}
+
+int coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id,
+                                       const char *name, GError **errp)
+{
+    Qcow2 *q = qcow2_of(bs);
+    Session session;
+    guint index;
+    int ret;
+
+    if (!find_by(q, id, name, &index)) {
+        return block_error(errp, ENOENT, "Node '%s': image '%s' has no "
+                           "snapshot with %s '%s'", bdrv_node_name(bs),
+                           bdrv_filename(bs), id ? "the ID" : "the name",
+                           id ? id : name);
+    }
+    ret = begin(&session, bs, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    return end(&session, delete(&session, index, errp), errp);
+}
+
+/* --- apply ---------------------------------------------------------------- */
+
+/* Size, L1 size and L1 offset stand side by side: one write, one sector. */
+static int coroutine_fn patch_l1(Qcow2 *q, uint64_t size, uint32_t nr,
+                                 uint64_t offset)
+{
+    uint8_t fields[QCOW2_H_REFTABLE_OFFSET - QCOW2_H_SIZE];
+    int ret;
+
+    qcow2_put64(fields, size);
+    qcow2_put32(fields + QCOW2_H_CRYPT_METHOD - QCOW2_H_SIZE,
+                q->header.crypt_method);
+    qcow2_put32(fields + QCOW2_H_L1_SIZE - QCOW2_H_SIZE, nr);
+    qcow2_put64(fields + QCOW2_H_L1_OFFSET - QCOW2_H_SIZE, offset);
+    ret = qcow2_header_patch(q, QCOW2_H_SIZE, fields, sizeof(fields));
+    if (ret == 0) {
+        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
+    }
+    return ret;
+}
+
+/* The table at @run is the active one from now on, of a disk of @size. */
+static int coroutine_fn switch_l1(Qcow2 *q, uint64_t size,
+                                  const Qcow2Refs *refs, const Qcow2Run *run)
+{
+    Qcow2L1 *l1 = g_try_malloc0(sizeof(*l1) + refs->nr * sizeof(uint64_t));
+    int ret = l1 ? qcow2_secure_refcounts(q) : -ENOMEM;
+
+    if (ret == 0) {
+        ret = patch_l1(q, size, refs->nr, run->offset);
+        if (ret < 0 && patch_l1(q, q->header.size, q->header.l1_size,
+                                q->header.l1_offset) < 0) {
+            qcow2_signal_corruption(q, true, QCOW2_H_SIZE, 24, "could not "
+                                    "write where the L1 table lies");
+        }
+    }
+    if (ret < 0) {
+        g_free(l1);
+        return ret;
+    }
+    l1->nr = refs->nr;
+    for (size_t i = 0; i < refs->nr; i++) {
+        atomic_init(&l1->entry[i], refs->l1[i]);
+    }
+    l1->older = active_l1(q);
+    atomic_store(&q->l1, l1);
+    atomic_store(&q->size, size);
+    q->header.size = size;
+    q->header.l1_size = refs->nr;
+    q->header.l1_offset = run->offset;
+    return 0;
+}
+
+/* Nothing refers to the old table and, through it, to what it names. */
+static int coroutine_fn drop_l1(Qcow2 *q, int64_t offset,
+                                const Qcow2Refs *refs, GError **errp)
+{
+    int ret = qcow2_refs_change(q, refs, QCOW2_REFS_DROP, errp);
+
+    if (ret == 0 && refs->nr > 0) {
+        ret = qcow2_drop_now(q, offset, (int64_t)refs->nr * 8,
+                             QCOW2_DISCARD_SNAPSHOT);
+        if (ret < 0) {
+            block_error_errno(errp, -ret, "Node '%s': could not free the old "
+                              "L1 table", bdrv_node_name(q->bs));
+        }
+    }
+    return ret;
+}
+
+/* All that @new refers to has one more reference. */
+static int coroutine_fn replace_l1(Qcow2 *q, uint64_t size, Qcow2Refs *old,
+                                   Qcow2Refs *new, GError **errp)
+{
+    int64_t old_offset = q->header.l1_offset;
+    Qcow2Run run;
+    int ret = new_l1(q, new, &run, errp);
+
+    if (ret == 0) {
+        ret = switch_l1(q, size, new, &run);
+        if (ret < 0) {
+            if (run.bytes > 0) {
+                qcow2_unalloc(q, run.offset, run.bytes);
+            }
+            block_error_errno(errp, -ret, "Node '%s': could not write where "
+                              "the L1 table lies", bdrv_node_name(q->bs));
+        }
+    }
+    if (ret < 0) {
+        g_autoptr(GError) error = NULL;
+
+        if (qcow2_refs_change(q, new, QCOW2_REFS_DROP, &error) < 0) {
+            g_warning("%s; clusters leak", error->message);
+        }
+        return ret;
+    }
+    qcow2_metamap_remove(q, QCOW2_OL_ACTIVE_L1, old_offset,
+                         (int64_t)old->nr * 8);
+    ret = drop_l1(q, old_offset, old, errp);
+    if (ret == 0) {
+        ret = qcow2_secure_refcounts(q);
+        if (ret < 0) {
+            block_error_errno(errp, -ret, "Node '%s': could not write "
+                              "refcounts", bdrv_node_name(q->bs));
+        }
+    }
+    return ret == 0 ? set_active_copied(q, new, false, errp) : ret;
+}
+
+static int coroutine_fn apply(Session *session, const Qcow2Snapshot *s,
+                              Qcow2Refs *old, GError **errp)
+{
+    Qcow2 *q = session->q;
+    size_t need = qcow2_l1_entries(&q->geo, s->disk_bytes);
+    Qcow2Refs new;
+    int ret = snapshot_refs(q, s, need, &new, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    for (size_t i = 0; i < new.nr; i++) {
+        new.l1[i] &= ~QCOW2_OFLAG_COPIED;
+    }
+    ret = qcow2_refs_change(q, &new, QCOW2_REFS_CHECK, errp);
+    if (ret == 0) {
+        ret = mark(session, errp);
+    }
+    if (ret == 0) {
+        ret = qcow2_refs_change(q, &new, QCOW2_REFS_ADD, errp);
+    }
+    if (ret == 0) {
+        new.nr = MAX(new.nr, need);
+        ret = replace_l1(q, s->disk_bytes, old, &new, errp);
+    }
+    g_free(new.l1);
+    return ret;
+}
+
+static int check_apply(Qcow2 *q, const Qcow2Snapshot *s, GError **errp)
+{
+    if (s->disk_bytes > (uint64_t)MIN(qcow2_max_size(&q->geo),
+                                      BDRV_MAX_LENGTH)) {
+        return block_error(errp, EFBIG, "Node '%s': snapshot '%s' of image "
+                           "'%s' is of a disk of %" G_GUINT64_FORMAT " bytes, "
+                           "above the limit", bdrv_node_name(q->bs), s->name,
+                           bdrv_filename(q->bs), s->disk_bytes);
+    }
+    if (q->header.has_bitmaps && q->header.nb_bitmaps > 0) {
+        return block_error(errp, EBUSY, "Node '%s': image '%s' has stored "
+                           "bitmaps, which would not tell what a snapshot "
+                           "changes; remove them first",
+                           bdrv_node_name(q->bs), bdrv_filename(q->bs));
+    }
+    return 0;
+}
+
+int coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs,
+                                     const char *id_or_name, GError **errp)
+{
+    Qcow2 *q = qcow2_of(bs);
+    const Qcow2Snapshot *s = qcow2_snapshot_find(q, id_or_name);
+    Qcow2Refs old = { 0 };
+    Session session;
+    int ret;
+
+    if (!s) {
+        return block_error(errp, ENOENT, "Node '%s': image '%s' has no "
+                           "snapshot '%s'", bdrv_node_name(bs),
+                           bdrv_filename(bs), id_or_name);
+    }
+    ret = check_apply(q, s, errp);
+    if (ret == 0) {
+        ret = begin(&session, bs, errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    ret = active_refs(q, &old, errp);
+    if (ret == 0) {
+        ret = apply(&session, s, &old, errp);
+    }
+    g_free(old.l1);
+    return end(&session, ret, errp);
+}
