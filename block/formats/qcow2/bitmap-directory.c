@@ -521,6 +521,28 @@ int coroutine_fn qcow2_bitmaps_begin_write(Qcow2 *q)
     return ret;
 }
 
+bool qcow2_bitmaps_hold(Qcow2 *q)
+{
+    bool held = !atomic_load(&q->may_write);
+
+    if (held) {
+        q->bitmaps_in_use = true; /* so nobody marks them */
+    }
+    return held;
+}
+
+int coroutine_fn qcow2_bitmaps_unhold(Qcow2 *q, bool held, GError **errp)
+{
+    int ret = qcow2_settle(q, errp);
+
+    /* The next write looks again which bitmaps there are. */
+    if (ret == 0 || held) {
+        q->bitmaps_in_use = false;
+        atomic_store(&q->may_write, false);
+    }
+    return ret;
+}
+
 /* Nobody has kept them up to date meanwhile, so in use they stay: then they
  * can be removed only. */
 int coroutine_fn qcow2_bitmaps_end_write(Qcow2 *q, GError **errp)

@@ -471,16 +471,21 @@ entry_for(Qcow2 *q, const Qcow2BitmapContent *content, GPtrArray *bitmaps,
     return bitmap;
 }
 
-/* Nobody may write before new bitmaps were marked in use. */
-static void expect_writes(Qcow2 *q)
+static int coroutine_fn prepare(Qcow2 *q, GError **errp)
 {
-    q->bitmaps_in_use = false;
-    atomic_store(&q->may_write, false);
+    int ret = qcow2_prepare_write(q);
+
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s': could not write to "
+                                 "image '%s'", bdrv_node_name(q->bs),
+                                 bdrv_filename(q->bs));
+    }
+    return 0;
 }
 
-int coroutine_fn qcow2_bitmap_store(Qcow2 *q,
-                                    const Qcow2BitmapContent *content,
-                                    GError **errp)
+static int coroutine_fn store_held(Qcow2 *q,
+                                   const Qcow2BitmapContent *content,
+                                   GError **errp)
 {
     g_autoptr(GPtrArray) bitmaps = NULL;
     g_autoptr(GArray) old = g_array_new(FALSE, FALSE, sizeof(Extent));
@@ -491,6 +496,9 @@ int coroutine_fn qcow2_bitmap_store(Qcow2 *q,
     int64_t entries = 0;
     int ret = check_content(q, content, &entries, errp);
 
+    if (ret == 0) {
+        ret = prepare(q, errp);
+    }
     if (ret == 0) {
         ret = qcow2_bitmap_dir_read(q, &bitmaps, errp);
     }
@@ -518,8 +526,18 @@ int coroutine_fn qcow2_bitmap_store(Qcow2 *q,
         return ret;
     }
     give_up(q, old);
-    expect_writes(q);
     return 0;
+}
+
+int coroutine_fn qcow2_bitmap_store(Qcow2 *q,
+                                    const Qcow2BitmapContent *content,
+                                    GError **errp)
+{
+    bool held = qcow2_bitmaps_hold(q);
+    int ret = store_held(q, content, errp);
+    int settled = qcow2_bitmaps_unhold(q, held, ret < 0 ? NULL : errp);
+
+    return ret < 0 ? ret : settled;
 }
 
 /* --- the driver's methods ------------------------------------------------- */
@@ -575,18 +593,20 @@ int coroutine_fn qcow2_stored_bitmap_add(BlockDriverState *bs,
     return qcow2_bitmap_store(q, &content, errp);
 }
 
-int coroutine_fn qcow2_stored_bitmap_remove(BlockDriverState *bs,
-                                            const char *name, GError **errp)
+static int coroutine_fn remove_held(Qcow2 *q, const char *name,
+                                    GError **errp)
 {
-    Qcow2 *q = qcow2_of(bs);
     g_autoptr(GPtrArray) bitmaps = NULL;
     g_autoptr(GArray) extents = g_array_new(FALSE, FALSE, sizeof(Extent));
     g_autoptr(GError) error = NULL;
     bool unsure;
     guint index;
     Qcow2Bitmap *bitmap;
-    int ret = qcow2_bitmap_dir_read(q, &bitmaps, errp);
+    int ret = prepare(q, errp);
 
+    if (ret == 0) {
+        ret = qcow2_bitmap_dir_read(q, &bitmaps, errp);
+    }
     if (ret < 0) {
         return ret;
     }
@@ -605,4 +625,15 @@ int coroutine_fn qcow2_stored_bitmap_remove(BlockDriverState *bs,
         give_up(q, extents);
     }
     return ret;
+}
+
+int coroutine_fn qcow2_stored_bitmap_remove(BlockDriverState *bs,
+                                            const char *name, GError **errp)
+{
+    Qcow2 *q = qcow2_of(bs);
+    bool held = qcow2_bitmaps_hold(q);
+    int ret = remove_held(q, name, errp);
+    int settled = qcow2_bitmaps_unhold(q, held, ret < 0 ? NULL : errp);
+
+    return ret < 0 ? ret : settled;
 }

@@ -416,11 +416,7 @@ static int coroutine_fn qcow2_open(BlockDriverState *bs, BlockOptions *options,
 
 /* --- close ---------------------------------------------------------------- */
 
-/*
- * Everything on the disk, and nothing in the header that says otherwise: as if
- * the image had never been open.
- */
-static int coroutine_fn settle(Qcow2 *q, GError **errp)
+int coroutine_fn qcow2_settle(Qcow2 *q, GError **errp)
 {
     int ret;
 
@@ -452,7 +448,7 @@ static void coroutine_fn qcow2_close(BlockDriverState *bs)
     g_autoptr(GError) error = NULL;
     Qcow2 *q = qcow2_of(bs);
 
-    if (settle(q, &error) < 0) {
+    if (qcow2_settle(q, &error) < 0) {
         g_warning("%s", error->message);
     }
     free_state(q);
@@ -524,7 +520,7 @@ static int coroutine_fn prepare_reopen(Qcow2 *q,
     }
     /* If the reopen is aborted, the next write prepares the image again. */
     if (ret == 0) {
-        ret = settle(q, errp);
+        ret = qcow2_settle(q, errp);
     }
     if (ret == 0 && caches_differ(&q->options, &next->options)) {
         ret = prepare_caches(q, next, errp);

@@ -4,33 +4,49 @@
  */
 #include "block/formats/qcow2/image.h"
 
+#include <errno.h>
+
+/* One bitmap as JSON. */
+static char *bitmap_json(const BdrvStoredBitmap *bitmap)
+{
+    g_autoptr(BlockOptions) entry = NULL;
+    g_autofree char *text = g_strdup_printf(
+        "{\"flags\": [%s%s%s]}", bitmap->in_use ? "\"in-use\"" : "",
+        bitmap->in_use && bitmap->autoload ? ", " : "",
+        bitmap->autoload ? "\"auto\"" : "");
+
+    entry = block_options_parse_json(text, NULL);
+    block_options_set_str(entry, "name", bitmap->name);
+    block_options_set_int(entry, "granularity", bitmap->granularity);
+    return block_options_to_json(entry);
+}
+
 /* The bitmaps, as a list; nothing if there are none. */
 static int coroutine_fn add_bitmaps(BlockDriverState *bs, BlockOptions *data,
                                     GError **errp)
 {
     g_autoptr(GPtrArray) list = g_ptr_array_new();
+    g_autoptr(GString) text = g_string_new("{\"bitmaps\": [");
+    g_autoptr(BlockOptions) tree = NULL;
     int ret = qcow2_stored_bitmap_list(bs, list, errp);
 
+    if (ret == -EINVAL) {
+        /* That they make no sense was told at open; the rest does. */
+        g_clear_error(errp);
+        return 0;
+    }
     for (guint i = 0; i < list->len; i++) {
         BdrvStoredBitmap *bitmap = g_ptr_array_index(list, i);
-        g_autofree char *key = g_strdup_printf("bitmaps.%u", i);
-        BlockOptions *entry = block_options_new();
-        unsigned nr_flags = 0;
+        g_autofree char *json = bitmap_json(bitmap);
 
-        block_options_set_str(entry, "name", bitmap->name);
-        block_options_set_int(entry, "granularity", bitmap->granularity);
-        if (bitmap->in_use) {
-            g_autofree char *at = g_strdup_printf("flags.%u", nr_flags++);
-
-            block_options_set_str(entry, at, "in-use");
-        }
-        if (bitmap->autoload) {
-            g_autofree char *at = g_strdup_printf("flags.%u", nr_flags++);
-
-            block_options_set_str(entry, at, "auto");
-        }
-        block_options_set_tree(data, key, entry);
+        g_string_append_printf(text, "%s%s", i ? ", " : "", json);
         bdrv_stored_bitmap_free(bitmap);
+    }
+    g_string_append(text, "]}");
+    /* A tree has a limit of size; so many bitmaps are not listed here. */
+    tree = block_options_parse_json(text->str, NULL);
+    if (tree && list->len > 0) {
+        block_options_merge(data, tree);
     }
     return ret;
 }

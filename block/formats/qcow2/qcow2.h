@@ -378,6 +378,13 @@ void coroutine_fn qcow2_signal_corruption(Qcow2 *q, bool fatal,
                                           const char *format, ...)
     G_GNUC_PRINTF(5, 6);
 
+/**
+ * Everything on the disk, and nothing in the header that says otherwise: as if
+ * the image had never been open.  The next write prepares it anew.  driver.c;
+ * main context, drained.
+ */
+int coroutine_fn qcow2_settle(Qcow2 *q, GError **errp);
+
 /* --- mapping.c ------------------------------------------------------------ */
 
 /** A run of one kind, and of contiguous host bytes where it has any. */
@@ -689,9 +696,17 @@ int coroutine_fn qcow2_bitmaps_begin_write(Qcow2 *q);
  * because of a bitmap that is inconsistent. */
 int coroutine_fn qcow2_bitmaps_open(Qcow2 *q, GError **errp);
 
-/** Before close, and before the node becomes read-only: what
- * qcow2_bitmaps_begin_write() marked is saved again.  Writes it back. */
+/** Before close, and before the node becomes read-only.  What
+ * qcow2_bitmaps_begin_write() marked stays so: nobody tracked. */
 int coroutine_fn qcow2_bitmaps_end_write(Qcow2 *q, GError **errp);
+
+/**
+ * Around a change that the guest does not see (metadata only): bitmaps that
+ * track stay valid.  @errp of the end is set if the image could not be settled;
+ * the change itself stands.  Main context, drained.
+ */
+bool qcow2_bitmaps_hold(Qcow2 *q);
+int coroutine_fn qcow2_bitmaps_unhold(Qcow2 *q, bool held, GError **errp);
 
 /* The driver's methods.  Drained. */
 int coroutine_fn qcow2_stored_bitmap_list(BlockDriverState *bs,
