@@ -50,7 +50,7 @@ static void draw_image(BgSim *sim, SimQcow2 *image)
         image->refcount_order = 4;
         break;
     case 3:
-        image->lazy_refcounts = true;
+        image->lazy_refcounts = false;
         break;
     default:
         break;
@@ -69,7 +69,8 @@ static char *draw_options(BgSim *sim, const Qcow2Sim *s)
         discards[bgsim_draw(sim, "open.discard", 2)],
         bgsim_draw(sim, "open.cache", 2) ? 4096 : 65536,
         overlaps[bgsim_draw(sim, "open.overlap", 3)],
-        bgsim_chance(sim, "open.no-unref", 150) ? "on" : "off",
+        bgsim_chance(sim, "open.no-unref", 150) && s->image.version > 2
+            ? "on" : "off",
         s->backing ? ",backing.driver=raw,backing.file.driver=sim-disk,"
                      "backing.file.disk=base" : "");
 }
