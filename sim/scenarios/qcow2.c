@@ -24,8 +24,7 @@ typedef struct Qcow2Sim {
     BgSimModel *model;
     bool faults;
     bool backing;
-    unsigned states;
-    char *options;
+    char options[512];  /* cuts come until the very end */
 } Qcow2Sim;
 
 /* --- the image ------------------------------------------------------------ */
@@ -33,7 +32,7 @@ typedef struct Qcow2Sim {
 static void draw_image(BgSim *sim, SimQcow2 *image)
 {
     static const unsigned cluster_bits[] = { 9, 9, 10, 12, 16 };
-    static const unsigned orders[] = { 4, 4, 3, 6, 1, 0 };
+    static const unsigned orders[] = { 4, 6, 3, 6, 1, 0 };
 
     *image = (SimQcow2){
         .version = 3, .size = 64 * 1024,
@@ -57,13 +56,13 @@ static void draw_image(BgSim *sim, SimQcow2 *image)
     }
 }
 
-static char *draw_options(BgSim *sim, const Qcow2Sim *s)
+static void draw_options(BgSim *sim, Qcow2Sim *s)
 {
     static const char *const discards[] = { "unmap", "ignore" };
     static const char *const overlaps[] = { "cached", "none", "all" };
 
-    return g_strdup_printf(
-        "qcow2,discard=%s,l2-cache-entry-size=512,l2-cache-size=%d,"
+    g_snprintf(
+        s->options, sizeof(s->options), "qcow2,discard=%s,l2-cache-entry-size=512,l2-cache-size=%d,"
         "refcount-cache-size=4096,overlap-check=%s,discard-no-unref=%s,"
         "file.driver=sim-disk,file.disk=disk0%s",
         discards[bgsim_draw(sim, "open.discard", 2)],
@@ -212,7 +211,7 @@ static void qcow2_setup(BgSim *sim, void *state)
     if (s->backing) {
         fill_backing(sim, s);
     }
-    s->options = draw_options(sim, s);
+    draw_options(sim, s);
     s->bs = scenario_open(sim, "%s,node-name=top", s->options);
     if (!s->bs) {
         return;
@@ -228,7 +227,7 @@ static void qcow2_setup(BgSim *sim, void *state)
     if (bgsim_draw(sim, "cuts", 2)) {
         for (unsigned i = 0; i < 2; i++) {
             bgsim_crash_at(sim, bgsim_steps(sim) + 1 +
-                                    bgsim_draw(sim, "cut.step", 3000),
+                                    bgsim_draw(sim, "cut.step", 700),
                            check_state, s, &crash_config);
         }
     }
@@ -264,7 +263,6 @@ static void qcow2_verify(BgSim *sim, void *state)
         bdrv_unref(s->bs);
         check_closed(sim, s);
     }
-    g_free(s->options);
     scenario_check_empty(sim);
 }
 
