@@ -58,7 +58,8 @@ void qcow2_free_later(Qcow2 *q, int64_t offset, int64_t bytes,
     if (!join(&q->pending_new, start, length, type)) {
         p = g_new(Qcow2Pending, 1);
         *p = (Qcow2Pending){ .offset = start, .bytes = length, .type = type };
-        list_append(&q->pending_new, &p->link);
+        list_append(SIM_PLANTED(20) ? &q->pending_durable : &q->pending_new,
+                    &p->link);
     }
 }
 

@@ -292,7 +292,7 @@ static int coroutine_fn write_refcounts(Qcow2 *q, Writeback *wb)
     }
     ret = qcow2_cache_write_frozen(q->refcount_cache);
     if (ret == 0 && wb->reftable->len > 0) {
-        ret = SIM_PLANTED(20) ? 0 : flush_file(q);
+        ret = flush_file(q);
         if (ret == 0) {
             ret = write_entries(q, QCOW2_OL_REFCOUNT_TABLE,
                                 wb->reftable_offset, wb->reftable);
