@@ -12,7 +12,7 @@
 #include <errno.h>
 
 /* Requests below a sector would be padded by the layers below anyway. */
-#define REQUEST_ALIGNMENT 512
+#define REQUEST_ALIGNMENT QCOW2_SIZE_UNIT
 
 /* What a reopen has prepared. */
 typedef struct Qcow2Reopen {
@@ -119,7 +119,7 @@ static int coroutine_fn open_header(Qcow2 *q, GError **errp)
                        (h->autoclear & QCOW2_AUTOCLEAR_RAW_DATA);
     q->data_file = qcow2_file(q);
     q->read_only = bdrv_is_read_only(q->bs);
-    atomic_store(&q->size, h->size);
+    atomic_store(&q->size, h->size & ~(uint64_t)(QCOW2_SIZE_UNIT - 1));
     return 0;
 }
 
@@ -300,7 +300,8 @@ static int choose_snapshot(Qcow2 *q, const char *id_or_name,
                            (*ret)->disk_bytes);
     }
     q->snapshot_view = true;
-    atomic_store(&q->size, (*ret)->disk_bytes);
+    atomic_store(&q->size,
+                 (*ret)->disk_bytes & ~(uint64_t)(QCOW2_SIZE_UNIT - 1));
     return 0;
 }
 
@@ -629,11 +630,14 @@ const BlockDriver block_driver_qcow2 = {
     .pwrite_zeroes = qcow2_pwrite_zeroes,
     .pdiscard = qcow2_pdiscard,
     .flush = qcow2_flush,
+    .truncate = qcow2_truncate,
     .getlength = qcow2_getlength,
     .block_status = qcow2_block_status,
     .copy_range_from = qcow2_copy_range_from,
     .copy_range_to = qcow2_copy_range_to,
     .get_info = qcow2_get_info,
+    .create_options = qcow2_create_options,
+    .create = qcow2_create,
     .probe = qcow2_probe,
     .get_specific_info = qcow2_get_specific_info,
     .get_backing_name = qcow2_get_backing_name,

@@ -72,7 +72,46 @@ int qcow2_options_compute(Qcow2 *q, const Qcow2GivenOptions *given,
 
 /* --- create.c, amend.c, truncate.c, info.c, measure.c --------------------- */
 
+/** Options of creation, checked against each other. */
+typedef struct Qcow2CreateOptions {
+    int64_t size;
+    bool has_size;
+    char *backing_file;
+    char *backing_format;
+    int compat;            /* index of a name; "0.10", "v2", "1.1", "v3" */
+    int64_t cluster_bytes;
+    int prealloc;          /* PreallocMode */
+    bool lazy_refcounts;
+    int64_t refcount_bits;
+    char *data_file;
+    bool data_file_raw;
+    int compression;       /* Qcow2Compression */
+    bool extended_l2;
+} Qcow2CreateOptions;
+
 extern const BlockOption qcow2_create_options[];
+
+/** Take them, children left out, out of @options; as creation and measuring
+ * both understand them. */
+int qcow2_create_options_take(BlockOptions *options, Qcow2CreateOptions *ret,
+                              GError **errp);
+
+/** Free what it holds. */
+void qcow2_create_options_clear(Qcow2CreateOptions *o);
+
+/** The geometry of an image with these options. */
+void qcow2_create_geometry(const Qcow2CreateOptions *o, Qcow2Geometry *geo);
+
+/** Clusters of a refcount table and its blocks. */
+typedef struct Qcow2RefcountSize {
+    int64_t table_clusters;
+    int64_t blocks;
+} Qcow2RefcountSize;
+
+/** How many it takes to count @clusters and themselves. */
+Qcow2RefcountSize qcow2_refcount_size(const Qcow2Geometry *geo,
+                                      int64_t clusters);
+
 extern const BlockOption qcow2_amend_options[];
 
 int coroutine_fn qcow2_create(BlockGraph *graph, BlockOptions *options,
