@@ -96,6 +96,10 @@ struct BlockDriverState {
     BdrvChild *nested_in;  /* whose .nested we are, or NULL */
     ListHead works;        /* background work: BlockRoot.work_link */
     BdrvWork *own_work;    /* its own requests, while it opens; else NULL */
+    BlockDriverState *opener;  /* which opens it as a child, while it does */
+    BdrvChildRole opener_role; /* as what */
+    bool has_identity;     /* the next two say what it stores its bytes in */
+    uint64_t identity_device, identity_inode;
     BlockPerm perm;        /* over all parents */
     ListHead graph_link;
     uint64_t visit_mark;   /* scratch of walk.c */

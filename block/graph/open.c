@@ -9,6 +9,11 @@
  *
  * A node holds its name in all these states, but is found by it only in OPEN:
  * opening and closing yield, and nobody may meet a node that is half there.
+ *
+ * Nodes nested in options, or named by images, open while the node above them
+ * does, in the same coroutine.  What an image names is its writer's choice, so
+ * the depth is limited, and a loop is seen, on the way down: nodes that open
+ * know by whom (opener).
  */
 #include "block/graph/graph-int.h"
 
@@ -227,6 +232,79 @@ int64_t coroutine_fn bdrv_co_get_allocated_size(BlockDriverState *bs)
     return sum;
 }
 
+/* --- opening: what nests in what ------------------------------------------ */
+
+/* For whom a node is opened. */
+typedef struct Opener {
+    BlockDriverState *bs; /* opens too; NULL: nobody */
+    BdrvChildRole role;
+} Opener;
+
+/* What an error says of a node that has no name yet. */
+static const char *filename_in(const BlockOptions *options)
+{
+    const char *name = block_options_peek_str(options, "filename");
+
+    name = name ? name : block_options_peek_str(options, "file.filename");
+    return name ? name : "";
+}
+
+static int check_depth(const BlockDriverState *opener,
+                       const BlockOptions *options, const char *what,
+                       GError **errp)
+{
+    int depth = 1;
+
+    for (; opener; opener = opener->opener) {
+        depth++;
+    }
+    if (depth <= BDRV_HEIGHT_MAX) {
+        return 0;
+    }
+    return block_error(errp, ELOOP, "%s: '%s' would be below more than %d "
+                       "other nodes (does it back itself?)", what,
+                       filename_in(options), BDRV_HEIGHT_MAX - 1);
+}
+
+/* Whether @bs, or what stores its bytes, is the same object as @other. */
+static bool is_stored_in(const BlockDriverState *bs,
+                         const BlockDriverState *other)
+{
+    while (bs->primary) {
+        bs = bs->primary->bs;
+    }
+    return bs->has_identity && bs->identity_device == other->identity_device &&
+           bs->identity_inode == other->identity_inode;
+}
+
+/*
+ * Whether the file @bs is that of an image whose backing chain it is opened
+ * for.  Others may well use one file twice: windows of a raw disk.
+ */
+static int check_backs_itself(const BlockDriverState *bs, const char *what,
+                              GError **errp)
+{
+    const BlockDriverState *node = bs;
+    bool backing = false;
+
+    for (; bs->has_identity && node->opener; node = node->opener) {
+        backing |= node->opener_role & BDRV_CHILD_COW;
+        if (backing && is_stored_in(node->opener, bs)) {
+            return block_error(errp, ELOOP, "%s: image '%s' is among its own "
+                               "backing files: it backs itself", what,
+                               bs->filename ? bs->filename : "");
+        }
+    }
+    return 0;
+}
+
+void bdrv_set_identity(BlockDriverState *bs, uint64_t device, uint64_t inode)
+{
+    bs->has_identity = true;
+    bs->identity_device = device;
+    bs->identity_inode = inode;
+}
+
 /* --- opening -------------------------------------------------------------- */
 
 static int coroutine_fn open_node_driver(BlockDriverState *bs,
@@ -249,6 +327,9 @@ static int coroutine_fn open_node_driver(BlockDriverState *bs,
     ret = block_options_check_empty(options, known, what, errp);
     if (ret == 0 && bs->drv->kind == BLOCK_DRIVER_FILTER && !bs->filtered) {
         ret = block_error(errp, EINVAL, "%s: the filter has no child", what);
+    }
+    if (ret == 0) {
+        ret = check_backs_itself(bs, what, errp);
     }
     if (ret == 0) {
         ret = graph_check_height(bs, errp);
@@ -282,7 +363,8 @@ static int coroutine_fn open_node_driver(BlockDriverState *bs,
 /* Steps after the common options are known.  Takes nothing over. */
 static BlockDriverState *coroutine_fn
 open_with_common(BlockGraph *graph, const BdrvCommonOptions *common,
-                 BlockOptions *options, BlockOptions *given, GError **errp)
+                 const Opener *opener, BlockOptions *options,
+                 BlockOptions *given, GError **errp)
 {
     const BlockDriver *drv = bdrv_find_driver(common->driver);
     BlockDriverState *bs;
@@ -297,10 +379,13 @@ open_with_common(BlockGraph *graph, const BdrvCommonOptions *common,
         block_error(errp, ENOENT, "Unknown driver '%s'", common->driver);
         return NULL;
     }
-    if (bdrv_flags_from_common(common, what, &flags, errp) < 0) {
+    if (bdrv_flags_from_common(common, what, &flags, errp) < 0 ||
+        check_depth(opener->bs, options, what, errp) < 0) {
         return NULL;
     }
     bs = node_new(graph, drv, common, flags);
+    bs->opener = opener->bs;
+    bs->opener_role = opener->role;
     if (graph_add_node(bs, errp) < 0) {
         node_free(bs);
         return NULL;
@@ -317,6 +402,7 @@ open_with_common(BlockGraph *graph, const BdrvCommonOptions *common,
         return NULL;
     }
     bs->options = block_options_clone(given);
+    bs->opener = NULL;
     bs->state = BDRV_STATE_OPEN;
     if (bdrv_is_drained(bs) && drv->drain_begin) {
         drv->drain_begin(bs); /* the section began while we were opening */
@@ -328,17 +414,16 @@ open_with_common(BlockGraph *graph, const BdrvCommonOptions *common,
  * @given: the options without what was inherited; remembered for reopen.
  * Both are taken over.
  */
-static BlockDriverState *coroutine_fn open_node(BlockGraph *graph,
-                                                BlockOptions *options,
-                                                BlockOptions *given,
-                                                GError **errp)
+static BlockDriverState *coroutine_fn
+open_node(BlockGraph *graph, const Opener *opener, BlockOptions *options,
+          BlockOptions *given, GError **errp)
 {
     BdrvCommonOptions common;
     BlockDriverState *bs = NULL;
 
     if (block_options_absorb(options, bdrv_common_options, &common,
                              "Block node", errp) == 0) {
-        bs = open_with_common(graph, &common, options, given, errp);
+        bs = open_with_common(graph, &common, opener, options, given, errp);
         block_options_clear(bdrv_common_options, &common);
     }
     block_options_free(options);
@@ -350,7 +435,10 @@ BlockDriverState *coroutine_fn bdrv_co_open(BlockGraph *graph,
                                             BlockOptions *options,
                                             GError **errp)
 {
-    return open_node(graph, options, block_options_clone(options), errp);
+    const Opener nobody = { .bs = NULL };
+
+    return open_node(graph, &nobody, options, block_options_clone(options),
+                     errp);
 }
 
 /* Find or open the node for a child; returns it with a reference. */
@@ -358,13 +446,14 @@ static BlockDriverState *coroutine_fn
 child_node(BlockDriverState *bs, const char *name, const char *reference,
            BlockOptions *tree, BdrvChildRole role, GError **errp)
 {
+    const Opener opener = { .bs = bs, .role = role };
     BlockDriverState *below;
     BlockOptions *given;
 
     if (tree) {
         given = block_options_clone(tree);
         bdrv_inherit_options(tree, role, bs->drv, bs->open_flags);
-        return open_node(bs->graph, tree, given, errp);
+        return open_node(bs->graph, &opener, tree, given, errp);
     }
     below = bdrv_find_node(bs->graph, reference);
     if (!below) {

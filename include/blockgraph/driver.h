@@ -278,6 +278,13 @@ BLOCK_API const BlockLimits *bdrv_limits(const BlockDriverState *bs);
 BLOCK_API void bdrv_set_filename(BlockDriverState *bs, const char *filename);
 
 /**
+ * Say in open which object of the system @bs stores its bytes in, so that an
+ * image is found out that has itself among its backing files.  Main context.
+ */
+BLOCK_API void bdrv_set_identity(BlockDriverState *bs, uint64_t device,
+                                 uint64_t inode);
+
+/**
  * Say in open or reopen_commit that the length of @bs is that of its PRIMARY
  * child less @skip, and follows each change of that at once.  A filter without
  * getlength is as long as what it filters without saying so; the length of all

@@ -43,8 +43,12 @@ static bool is_below(const char *path, const char *directory)
 /* The kernel's own file systems hold no images. */
 static bool is_special(const char *path)
 {
-    g_autofree char *full = g_canonicalize_filename(path, NULL);
+    g_autofree char *canonical = g_canonicalize_filename(path, NULL);
+    const char *full = canonical;
 
+    while (full[0] == '/' && full[1] == '/') {
+        full++; /* POSIX gives two slashes a meaning, Linux does not */
+    }
     return is_below(full, "/proc") || is_below(full, "/dev") ||
            is_below(full, "/sys");
 }

@@ -94,6 +94,7 @@ static int coroutine_fn file_open(BlockDriverState *bs, BlockOptions *options,
         g_propagate_error(errp, error);
         return ret;
     }
+    bdrv_set_identity(bs, s->handle->dev, s->handle->ino);
     if (!s->handle->writable) {
         bdrv_set_read_only(bs, true);
     }
