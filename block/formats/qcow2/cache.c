@@ -662,10 +662,10 @@ void qcow2_cache_change(Qcow2Cache *cache, Qcow2Slice *slice, size_t pos,
 {
     const uint64_t *words = buf;
 
-    g_assert(slice->pins > 0 && slice->state == SLICE_READY);
     g_assert(pos % 8 == 0 && bytes % 8 == 0);
     g_assert(pos + bytes <= (size_t)cache->config.slice_bytes);
     WITH_LOCK(&cache->lock) {
+        g_assert(slice->pins > 0 && slice->state == SLICE_READY);
         save_frozen(cache, slice);
         begin_change(slice);
         for (size_t i = 0; i < bytes / 8; i++) {
