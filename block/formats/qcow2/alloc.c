@@ -52,13 +52,13 @@ static int coroutine_fn search_run(Qcow2 *q, Search *s, int64_t block_end)
 {
     int64_t n;
     bool free;
-    int ret = qcow2_refcount_run(q, s->at, block_end - s->at, &free, &n);
+    int ret = qcow2_refcount_run(q, s->at, block_end - s->at,
+                                 s->want - s->run, &free, &n);
 
     if (ret < 0) {
         return ret;
     }
     if (free) {
-        n = MIN(n, s->want - s->run);
         ret = check_free(q, s->at, n);
         if (ret < 0) {
             return ret;
@@ -189,7 +189,7 @@ int coroutine_fn qcow2_alloc_clusters_at(Qcow2 *q, int64_t offset, int64_t max,
         /* Without a block the cluster is where that would go. */
         return err;
     }
-    err = qcow2_refcount_run(q, first, MIN(max, block_end - first), &free, &n);
+    err = qcow2_refcount_run(q, first, block_end - first, max, &free, &n);
     if (err < 0 || !free) {
         return err;
     }

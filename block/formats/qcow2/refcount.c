@@ -101,7 +101,7 @@ static int64_t equal_counts(const uint8_t *data, unsigned order,
 }
 
 int coroutine_fn qcow2_refcount_run(Qcow2 *q, int64_t first, int64_t n,
-                                    bool *ret_free, int64_t *ret_n)
+                                    int64_t enough, bool *ret_free, int64_t *ret_n)
 {
     int64_t done = 0;
 
@@ -126,6 +126,8 @@ int coroutine_fn qcow2_refcount_run(Qcow2 *q, int64_t first, int64_t n,
         if (done == 0) {
             *ret_free = qcow2_refcount_at(data, q->geo.refcount_order,
                                           part.index) == 0;
+            n = *ret_free ? MIN(n, enough) : n;
+            part.n = MIN(part.n, n);
         }
         equal = equal_counts(data, q->geo.refcount_order, part.index, part.n,
                              *ret_free);

@@ -52,9 +52,11 @@ int coroutine_fn qcow2_refblock_make(Qcow2 *q, int64_t cluster, int64_t want);
 
 /**
  * How many clusters from @first on, at most @n, all in one refcount block that
- * exists, are free as the first is, or used as the first is.
+ * exists, are free as the first is, or used as the first is.  More than
+ * @enough free ones are not looked for.
  */
 int coroutine_fn qcow2_refcount_run(Qcow2 *q, int64_t first, int64_t n,
+                                    int64_t enough,
                                     bool *ret_free, int64_t *ret_n);
 
 /** Which kinds of metadata (bits) [@offset, +@bytes) holds, at the first of
