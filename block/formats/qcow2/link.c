@@ -286,14 +286,13 @@ static int coroutine_fn writable_table(Qcow2 *q, size_t index, bool make,
     if (!table && !make) {
         return 0;
     }
-    if (table && ((entry & QCOW2_L1_RESERVED) ||
-                  qcow2_into_cluster(&q->geo, table))) {
+    if ((entry & QCOW2_L1_RESERVED) || qcow2_into_cluster(&q->geo, table)) {
         qcow2_signal_corruption(q, true, table, q->geo.cluster_bytes,
                                 "L1 entry %zu is not valid: 0x%"
                                 G_GINT64_MODIFIER "x", index, entry);
         return -EIO;
     }
-    if (entry & QCOW2_OFLAG_COPIED) {
+    if (table && (entry & QCOW2_OFLAG_COPIED)) {
         return 0;
     }
     return make_table(q, index, table, ret_table);
