@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Use every image of a hostile corpus, each in a process of its own with
- * little memory and little time.
+ * Use every image of a hostile corpus, in processes that have little memory,
+ * each for little time.
  *
  *   hostile-open DIR [CASE]
  *
@@ -11,6 +11,9 @@
  * or gives an error without a text fails the case, and so does one whose
  * result is not what cases.txt says.  With CASE only that one is used, its
  * errors are printed and its image is left in DIR/job0/image.
+ *
+ * A process goes through a batch of cases; when it dies, the next one goes on
+ * behind the case that killed it.
  */
 #include <blockgraph/backend.h>
 #include <blockgraph/driver.h>
@@ -29,6 +32,7 @@
 
 enum {
     JOBS = 2,
+    BATCH = 64,
     SECONDS = 2,
     MEMORY_BYTES = 256 << 20,
     FILE_BYTES = 512 << 20,
@@ -56,9 +60,16 @@ typedef struct Report {
     char stage[32];
 } Report;
 
+/* Of a batch; shared memory. */
+typedef struct Batch {
+    guint nr_done;
+    Report reports[BATCH];
+} Batch;
+
 static const char *corpus;
 static bool verbose;
-static Report *report;
+static Batch *batch;
+static Report *report; /* of the case that is used now */
 
 static void problem(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 
@@ -356,13 +367,27 @@ static void limit(int resource, rlim_t value)
     setrlimit(resource, &limit);
 }
 
-G_GNUC_NORETURN static void child(const Case *c, const GByteArray *image)
+/* Use one case, in the process of a batch. */
+static void use(const Case *c)
+{
+    g_autoptr(GByteArray) image = build(c);
+
+    put_image(image);
+    alarm(SECONDS);
+    look(c);
+    report->changed = !is_unchanged(image);
+    alarm(SECONDS);
+    change();
+    stage("end");
+}
+
+/* The cases @nr from @first on. */
+G_GNUC_NORETURN static void child(Case **first, guint nr)
 {
     if (!verbose) {
         g_log_set_writer_func(silent, NULL, NULL);
     }
     signal(SIGXFSZ, SIG_IGN);
-    alarm(SECONDS);
 #ifndef __SANITIZE_ADDRESS__
     /* Threads would each reserve an arena, and a shadow is far larger. */
     mallopt(M_ARENA_MAX, 1);
@@ -370,11 +395,12 @@ G_GNUC_NORETURN static void child(const Case *c, const GByteArray *image)
 #endif
     limit(RLIMIT_FSIZE, FILE_BYTES);
     limit(RLIMIT_CORE, 0);
-    look(c);
-    report->changed = !is_unchanged(image);
+    for (guint i = 0; i < nr; i++) {
+        report = &batch->reports[i];
+        use(first[i]);
+        batch->nr_done = i + 1;
+    }
     alarm(SECONDS);
-    change();
-    stage("exit");
     exit(EXIT_SUCCESS);
 }
 
@@ -416,28 +442,11 @@ static char *judge(const Case *c, int status)
     return NULL;
 }
 
-/* Whether the case is as it should be. */
-static bool run_case(const Case *c, long *peak_kib)
+/* Whether the case, whose process ended with @status, is as it should be. */
+static bool accept(const Case *c, int status)
 {
-    g_autoptr(GByteArray) image = build(c);
-    g_autofree char *wrong = NULL;
-    struct rusage usage;
-    int status = 0;
-    pid_t pid;
+    g_autofree char *wrong = judge(c, status);
 
-    put_image(image);
-    memset(report, 0, sizeof(*report));
-    fflush(stdout);
-    pid = fork();
-    if (pid == 0) {
-        child(c, image);
-    }
-    if (pid < 0 || wait4(pid, &status, 0, &usage) != pid) {
-        perror("fork");
-        exit(EXIT_FAILURE);
-    }
-    *peak_kib = MAX(*peak_kib, usage.ru_maxrss);
-    wrong = judge(c, status);
     if (wrong) {
         printf("FAIL %s: %s\n", c->words[NAME], wrong);
     } else if (verbose) {
@@ -446,6 +455,42 @@ static bool run_case(const Case *c, long *peak_kib)
                report->error);
     }
     return !wrong;
+}
+
+/* Use up to @nr cases from @first on; returns how many were used. */
+static guint run_batch(Case **first, guint nr, guint *failed, long *peak_kib)
+{
+    struct rusage usage;
+    int status = 0;
+    guint done;
+    pid_t pid;
+
+    memset(batch, 0, sizeof(*batch));
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0) {
+        child(first, nr);
+    }
+    if (pid < 0 || wait4(pid, &status, 0, &usage) != pid) {
+        perror("fork");
+        exit(EXIT_FAILURE);
+    }
+    *peak_kib = MAX(*peak_kib, usage.ru_maxrss);
+    done = batch->nr_done;
+    for (guint i = 0; i < done; i++) {
+        report = &batch->reports[i];
+        *failed += !accept(first[i], 0);
+    }
+    if (status != 0 && done < nr) {
+        report = &batch->reports[done];
+        *failed += !accept(first[done], status);
+        done++;
+    } else if (status != 0) {
+        printf("FAIL at the end of the batch of %s: status %x\n",
+               first[0]->words[NAME], status);
+        *failed += 1;
+    }
+    return done;
 }
 
 /* A directory of its own with what the images name. */
@@ -470,26 +515,26 @@ static void enter_job(int job)
         exit(EXIT_FAILURE);
     }
     mkfifo("fifo", 0600);
-    report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE,
-                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    g_assert(report != MAP_FAILED);
+    batch = mmap(NULL, sizeof(*batch), PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    g_assert(batch != MAP_FAILED);
 }
 
 /* Run the cases of @job; returns the exit status. */
 static int run_job(GPtrArray *cases, int job)
 {
-    guint failed = 0, nr = 0;
+    guint from = verbose ? 0 : cases->len * job / JOBS;
+    guint to = verbose ? cases->len : cases->len * (job + 1) / JOBS;
+    guint failed = 0;
     long peak_kib = 0;
 
     enter_job(job);
-    for (guint i = job; i < cases->len; i += verbose ? 1 : JOBS) {
-        const Case *c = g_ptr_array_index(cases, i);
-
-        failed += !run_case(c, &peak_kib);
-        nr++;
+    for (guint i = from; i < to;) {
+        i += run_batch((Case **)cases->pdata + i, MIN(to - i, BATCH), &failed,
+                       &peak_kib);
     }
-    printf("job %d: %u cases, %u failed, at most %ld MiB\n", job, nr, failed,
-           peak_kib >> 10);
+    printf("job %d: %u cases, %u failed, at most %ld MiB\n", job, to - from,
+           failed, peak_kib >> 10);
     fflush(stdout);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
