@@ -131,4 +131,9 @@ int qcow2_get_backing_name(BlockDriverState *bs, char **ret_file,
 int coroutine_fn qcow2_measure(BlockOptions *options, BlockDriverState *source,
                                BdrvMeasure *ret, GError **errp);
 
+/** amend-refcount.c: refcounts of 1 << @order bits.  Drained; takes both locks
+ * itself.  Durable when it returns. */
+int coroutine_fn qcow2_change_refcount_order(Qcow2 *q, unsigned order,
+                                             GError **errp);
+
 #endif /* BLOCK_FORMATS_QCOW2_IMAGE_H */
