@@ -40,7 +40,8 @@ static inline bool have_qemu(void)
 static inline void make_image(const char *options, const char *size)
 {
     ck_assert_int_eq(run("cd %s && qemu-img create -q -f qcow2 -o '%s' "
-                         "t.qcow2 %s", options, size), 0);
+                         "t.qcow2 %s", *options ? options : "compat=1.1",
+                         size), 0);
 }
 
 /** Commands of qemu-io, each an argument of -c. */

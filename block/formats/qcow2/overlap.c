@@ -432,8 +432,11 @@ int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp)
     qcow2_metamap_free(q->metamap);
     q->metamap = map;
     if (twice) {
-        qcow2_signal_corruption(q, !q->read_only, h->reftable_offset, 0,
+        bool look = q->read_only || q->options.for_repair;
+
+        qcow2_signal_corruption(q, !look, h->reftable_offset, 0,
                                 "the refcount table names a block twice");
+        atomic_store(&q->corrupt, true); /* till it is repaired */
     }
     return 0;
 }

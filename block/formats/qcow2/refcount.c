@@ -243,6 +243,29 @@ static int coroutine_fn change_part(Qcow2 *q, const Part *part, int64_t delta)
     return ret;
 }
 
+int coroutine_fn qcow2_refcount_set(Qcow2 *q, int64_t cluster, uint64_t value)
+{
+    Qcow2Slice *slice;
+    Part part;
+    int ret = find_part(q, cluster, 1, &part);
+
+    g_assert(co_mutex_is_mine(&q->meta_lock));
+    g_assert(value <= q->geo.refcount_max);
+    if (ret < 0) {
+        return ret;
+    }
+    g_assert(part.slice);
+    ret = qcow2_cache_get(q->refcount_cache, part.slice, &slice);
+    if (ret == 0) {
+        uint64_t count = qcow2_refcount_at(qcow2_slice_data(slice),
+                                           q->geo.refcount_order, part.index);
+
+        add_to_counts(q, slice, &part, (int64_t)(value - count));
+        qcow2_cache_put(q->refcount_cache, slice);
+    }
+    return ret;
+}
+
 /* Add @delta to the counts of [@first, +@n); @ret_n: how many were changed. */
 static int coroutine_fn change_clusters(Qcow2 *q, int64_t first, int64_t n,
                                         int64_t delta, int64_t *ret_n)

@@ -59,6 +59,10 @@ int coroutine_fn qcow2_refcount_run(Qcow2 *q, int64_t first, int64_t n,
                                     int64_t enough,
                                     bool *ret_free, int64_t *ret_n);
 
+/** Make the count of @cluster, which has a refcount block, @value, whatever it
+ * was: for repairs. */
+int coroutine_fn qcow2_refcount_set(Qcow2 *q, int64_t cluster, uint64_t value);
+
 /** Which kinds of metadata (bits) [@offset, +@bytes) holds, at the first of
  * its clusters that holds any; @ret_at: where.  overlap.c.  Any lock. */
 unsigned qcow2_metamap_find(Qcow2 *q, unsigned kinds, int64_t offset,

@@ -79,6 +79,21 @@ static int coroutine_fn read_table(Qcow2 *q, int64_t offset, size_t nr,
     return 0;
 }
 
+static void set_table(Qcow2 *q, int64_t offset, size_t nr, uint64_t *entry,
+                      int64_t end)
+{
+    qcow2_refcount_close(q);
+    q->reftable = (Qcow2Reftable){
+        .offset = offset,
+        .nr = nr,
+        .entry = entry,
+        .full = g_new0(uint8_t, nr),
+    };
+    q->fresh_from = end;
+    q->free_hint = 0;
+    q->compressed_next = 0;
+}
+
 int coroutine_fn qcow2_refcount_open(Qcow2 *q, GError **errp)
 {
     int64_t offset = q->header.reftable_offset;
@@ -94,6 +109,11 @@ int coroutine_fn qcow2_refcount_open(Qcow2 *q, GError **errp)
     /* So no more memory than the file is long. */
     if (bytes > QCOW2_MAX_REFTABLE_BYTES || offset < 0 || bytes > end ||
         offset > end - bytes) {
+        if (q->read_only || q->options.for_repair) {
+            /* Reading and repairing need none. */
+            set_table(q, offset, 0, NULL, end);
+            return 0;
+        }
         return block_error(errp, EINVAL, "Node '%s': the refcount table (%"
                            G_GINT64_FORMAT " bytes at offset %" G_GINT64_FORMAT
                            ") is too large or lies beyond the end of the file",
@@ -103,16 +123,7 @@ int coroutine_fn qcow2_refcount_open(Qcow2 *q, GError **errp)
     if (ret < 0) {
         return ret;
     }
-    qcow2_refcount_close(q);
-    q->reftable = (Qcow2Reftable){
-        .offset = offset,
-        .nr = bytes / 8,
-        .entry = entry,
-        .full = g_new0(uint8_t, bytes / 8),
-    };
-    q->fresh_from = end;
-    q->free_hint = 0;
-    q->compressed_next = 0;
+    set_table(q, offset, bytes / 8, entry, end);
     return 0;
 }
 

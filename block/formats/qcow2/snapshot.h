@@ -47,8 +47,8 @@ typedef struct Qcow2Refs {
 
 /**
  * Change the count of each L2 table in @refs, and of each cluster that these
- * name.  Meta lock held, the node drained, no dirty L2 slice.  An ADD that fails
- * is undone; a DROP that fails leaks what was left.
+ * name.  Meta lock held, the node drained, no dirty L2 slice.  An ADD that
+ * fails is undone; a DROP that fails leaks what was left.
  */
 int coroutine_fn qcow2_refs_change(Qcow2 *q, const Qcow2Refs *refs,
                                    Qcow2RefsChange change, GError **errp);

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How often each cluster is referred to.
+ *
+ * Clusters come in chunks; a chunk that nothing refers to is not there.  Most
+ * clusters are referred to once or not at all, so a chunk begins with a bit a
+ * cluster and gets wider when it must: a byte, then 16 bits; the few larger
+ * counts are in a hash table.  What an image can make us allocate has a limit.
+ */
+#include "block/formats/qcow2/check.h"
+
+#include <errno.h>
+
+#define CHUNK_BITS 10
+#define CHUNK_CLUSTERS (INT64_C(1) << CHUNK_BITS)
+
+/* In 16 bits: the count is in the hash table. */
+#define BIG UINT16_MAX
+
+/* Of a hash table, for each of its entries. */
+#define HASH_BYTES 48
+
+typedef enum Width {
+    WIDTH_1,
+    WIDTH_8,
+    WIDTH_16,
+} Width;
+
+typedef struct Chunk {
+    int64_t number;
+    Width width;
+    uint8_t *data;
+} Chunk;
+
+struct Qcow2Refmap {
+    GHashTable *chunks;  /* number to Chunk */
+    GHashTable *big;     /* cluster to count */
+    Chunk *last;         /* the one used last, or NULL */
+    GArray *order;       /* numbers of all chunks, sorted; NULL: not known */
+    guint order_pos;     /* where the last search ended */
+    int64_t room;        /* bytes that may still be allocated */
+};
+
+static const size_t width_bytes[] = {
+    [WIDTH_1] = CHUNK_CLUSTERS / 8,
+    [WIDTH_8] = CHUNK_CLUSTERS,
+    [WIDTH_16] = CHUNK_CLUSTERS * 2,
+};
+
+static void chunk_free(gpointer data)
+{
+    Chunk *chunk = data;
+
+    g_free(chunk->data);
+    g_free(chunk);
+}
+
+Qcow2Refmap *qcow2_refmap_new(int64_t max_bytes)
+{
+    Qcow2Refmap *map = g_new0(Qcow2Refmap, 1);
+
+    map->chunks = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL,
+                                        chunk_free);
+    map->big = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
+                                     g_free);
+    map->room = max_bytes;
+    return map;
+}
+
+void qcow2_refmap_free(Qcow2Refmap *map)
+{
+    if (map) {
+        g_hash_table_unref(map->chunks);
+        g_hash_table_unref(map->big);
+        g_clear_pointer(&map->order, g_array_unref);
+        g_free(map);
+    }
+}
+
+static Chunk *find_chunk(Qcow2Refmap *map, int64_t cluster)
+{
+    int64_t number = cluster >> CHUNK_BITS;
+
+    if (!map->last || map->last->number != number) {
+        Chunk *chunk = g_hash_table_lookup(map->chunks, &number);
+
+        if (!chunk) {
+            return NULL;
+        }
+        map->last = chunk;
+    }
+    return map->last;
+}
+
+static uint16_t chunk_get(const Chunk *chunk, unsigned i)
+{
+    switch (chunk->width) {
+    case WIDTH_1:
+        return chunk->data[i / 8] >> (i % 8) & 1;
+    case WIDTH_8:
+        return chunk->data[i];
+    case WIDTH_16:
+    default:
+        return ((const uint16_t *)(const void *)chunk->data)[i];
+    }
+}
+
+static void chunk_set(Chunk *chunk, unsigned i, uint16_t value)
+{
+    switch (chunk->width) {
+    case WIDTH_1:
+        chunk->data[i / 8] &= ~(1u << (i % 8));
+        chunk->data[i / 8] |= value << (i % 8);
+        return;
+    case WIDTH_8:
+        chunk->data[i] = value;
+        return;
+    case WIDTH_16:
+    default:
+        ((uint16_t *)(void *)chunk->data)[i] = value;
+    }
+}
+
+uint64_t qcow2_refmap_get(Qcow2Refmap *map, int64_t cluster)
+{
+    Chunk *chunk = find_chunk(map, cluster);
+    uint16_t value = chunk ? chunk_get(chunk, cluster & (CHUNK_CLUSTERS - 1))
+                           : 0;
+
+    if (G_UNLIKELY(value == BIG)) {
+        return *(uint64_t *)g_hash_table_lookup(map->big, &cluster);
+    }
+    return value;
+}
+
+/* Whether @bytes more may be taken; then they are. */
+static bool take_room(Qcow2Refmap *map, int64_t bytes)
+{
+    if (bytes > map->room) {
+        return false;
+    }
+    map->room -= bytes;
+    return true;
+}
+
+static Chunk *add_chunk(Qcow2Refmap *map, int64_t cluster)
+{
+    Chunk *chunk;
+
+    if (!take_room(map, width_bytes[WIDTH_1] + sizeof(*chunk) + HASH_BYTES)) {
+        return NULL;
+    }
+    chunk = g_new(Chunk, 1);
+    *chunk = (Chunk){ .number = cluster >> CHUNK_BITS,
+                      .data = g_malloc0(width_bytes[WIDTH_1]) };
+    g_hash_table_insert(map->chunks, &chunk->number, chunk);
+    g_clear_pointer(&map->order, g_array_unref);
+    map->last = chunk;
+    return chunk;
+}
+
+static bool widen(Qcow2Refmap *map, Chunk *chunk, Width width)
+{
+    Chunk wide = { .number = chunk->number, .width = width };
+
+    if (!take_room(map, width_bytes[width])) {
+        return false;
+    }
+    wide.data = g_malloc0(width_bytes[width]);
+    for (unsigned i = 0; i < CHUNK_CLUSTERS; i++) {
+        chunk_set(&wide, i, chunk_get(chunk, i));
+    }
+    g_free(chunk->data);
+    map->room += width_bytes[chunk->width];
+    chunk->data = wide.data;
+    chunk->width = width;
+    return true;
+}
+
+int qcow2_refmap_set(Qcow2Refmap *map, int64_t cluster, uint64_t count)
+{
+    Width width = count <= 1 ? WIDTH_1 : count <= 0xff ? WIDTH_8 : WIDTH_16;
+    Chunk *chunk = find_chunk(map, cluster);
+    unsigned i = cluster & (CHUNK_CLUSTERS - 1);
+
+    if (!chunk) {
+        if (count == 0) {
+            return 0;
+        }
+        chunk = add_chunk(map, cluster);
+    }
+    if (!chunk || (chunk->width < width && !widen(map, chunk, width))) {
+        return -ENOMEM;
+    }
+    if (G_UNLIKELY(count >= BIG)) {
+        if (chunk_get(chunk, i) != BIG && !take_room(map, HASH_BYTES)) {
+            return -ENOMEM;
+        }
+        g_hash_table_insert(map->big, g_memdup2(&cluster, sizeof(cluster)),
+                            g_memdup2(&count, sizeof(count)));
+        count = BIG;
+    }
+    chunk_set(chunk, i, count);
+    return 0;
+}
+
+/* --- in order ------------------------------------------------------------- */
+
+static int compare_numbers(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a;
+    int64_t y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static void sort(Qcow2Refmap *map)
+{
+    GHashTableIter iter;
+    gpointer key;
+
+    map->order = g_array_new(false, false, sizeof(int64_t));
+    map->order_pos = 0;
+    g_hash_table_iter_init(&iter, map->chunks);
+    while (g_hash_table_iter_next(&iter, &key, NULL)) {
+        g_array_append_vals(map->order, key, 1);
+    }
+    g_array_sort(map->order, compare_numbers);
+}
+
+int64_t qcow2_refmap_next(Qcow2Refmap *map, int64_t cluster)
+{
+    int64_t number = cluster >> CHUNK_BITS;
+
+    if (!map->order) {
+        sort(map);
+    }
+    if (map->order_pos > 0 &&
+        g_array_index(map->order, int64_t, map->order_pos - 1) >= number) {
+        map->order_pos = 0; /* somebody has begun again */
+    }
+    while (map->order_pos < map->order->len) {
+        int64_t here = g_array_index(map->order, int64_t, map->order_pos);
+
+        if (here >= number) {
+            return MAX(cluster, here << CHUNK_BITS);
+        }
+        map->order_pos++;
+    }
+    return -1;
+}

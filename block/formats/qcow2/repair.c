@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Refcounts built anew, for images whose refcount table or blocks are of no
+ * use; images that were not closed properly; loading what was repaired.
+ *
+ * The new structure lies behind the end of the file, where nothing of the
+ * image can be:
+ *
+ *   ... the file ... | block .. block | table |
+ *
+ * It is on the disk before the header names it; until then the image is what
+ * it was.
+ */
+#include "block/formats/qcow2/check.h"
+
+#include <blockgraph/iov.h>
+#include <errno.h>
+
+/* The new structure; numbers of clusters. */
+typedef struct Rebuild {
+    Qcow2Check *c;
+    GArray *index;     /* int64_t: refcount table entries with a block */
+    int64_t first;     /* where it begins */
+    int64_t table;     /* clusters of the table */
+    int64_t end;
+} Rebuild;
+
+/* --- planning ------------------------------------------------------------- */
+
+static int take_ref(Qcow2Check *c, int64_t cluster)
+{
+    uint64_t refs = qcow2_refmap_get(c->refs, cluster);
+
+    g_assert(refs > 0);
+    return qcow2_refmap_set(c->refs, cluster, refs - 1);
+}
+
+/* Nothing refers to the old structure any more. */
+static int forget_old(Qcow2Check *c)
+{
+    const Qcow2Reftable *table = &c->q->reftable;
+    unsigned bits = c->q->geo.cluster_bits;
+    int64_t first = table->offset >> bits;
+    int ret = 0;
+
+    for (int64_t i = 0; ret == 0 && i < (int64_t)(table->nr * 8 >> bits); i++) {
+        ret = take_ref(c, first + i);
+    }
+    for (size_t i = 0; ret == 0 && i < table->nr; i++) {
+        if (qcow2_check_block_counted(c, table->entry[i])) {
+            ret = take_ref(c, table->entry[i] >> bits);
+        }
+    }
+    return ret;
+}
+
+/* Blocks for what is in use in the file. */
+static void find_blocks(Rebuild *r)
+{
+    Qcow2Check *c = r->c;
+    int64_t cluster = 0;
+
+    while ((cluster = qcow2_refmap_next(c->refs, cluster)) >= 0) {
+        if (qcow2_refmap_get(c->refs, cluster) > 0) {
+            int64_t index = qcow2_refblock_index(c->q, cluster);
+
+            g_array_append_val(r->index, index);
+            cluster = (index + 1) << c->q->geo.refblock_bits;
+        } else {
+            cluster++;
+        }
+    }
+}
+
+/* Blocks for the new structure itself, which is larger with each of them. */
+static int plan(Rebuild *r)
+{
+    const Qcow2 *q = r->c->q;
+
+    for (;;) {
+        int64_t end = r->first + r->index->len + r->table;
+        int64_t need = qcow2_refblock_index(q, end - 1);
+        int64_t last = g_array_index(r->index, int64_t, r->index->len - 1);
+
+        if (end > qcow2_max_clusters(q) ||
+            (need + 1) * 8 > QCOW2_MAX_REFTABLE_BYTES) {
+            return -EFBIG;
+        }
+        if (last < need) {
+            int64_t next = MAX(last + 1, qcow2_refblock_index(q, r->first));
+
+            g_array_append_val(r->index, next);
+            continue;
+        }
+        if (r->table == qcow2_cluster_up(&q->geo, (last + 1) * 8) >>
+                            q->geo.cluster_bits) {
+            r->end = end;
+            return 0;
+        }
+        r->table = qcow2_cluster_up(&q->geo, (last + 1) * 8) >>
+                   q->geo.cluster_bits;
+    }
+}
+
+/* --- writing -------------------------------------------------------------- */
+
+static int fill_block(Rebuild *r, int64_t index, uint8_t *buf)
+{
+    const Qcow2Geometry *geo = &r->c->q->geo;
+    int64_t base = index << geo->refblock_bits;
+    int64_t end = base + (INT64_C(1) << geo->refblock_bits);
+    int64_t cluster = base;
+
+    memset(buf, 0, geo->cluster_bytes);
+    while ((cluster = qcow2_refmap_next(r->c->refs, cluster)) >= 0 &&
+           cluster < end) {
+        uint64_t refs = qcow2_refmap_get(r->c->refs, cluster);
+
+        if (refs > geo->refcount_max) {
+            return -ERANGE;
+        }
+        qcow2_refcount_put(buf, geo->refcount_order, cluster - base, refs);
+        cluster++;
+    }
+    for (cluster = MAX(base, r->first); cluster < MIN(end, r->end);
+         cluster++) {
+        qcow2_refcount_put(buf, geo->refcount_order, cluster - base, 1);
+    }
+    return 0;
+}
+
+static int coroutine_fn write_blocks(Rebuild *r)
+{
+    Qcow2 *q = r->c->q;
+    int ret = 0;
+
+    for (guint i = 0; ret == 0 && i < r->index->len; i++) {
+        ret = fill_block(r, g_array_index(r->index, int64_t, i), r->c->table);
+        if (ret == 0) {
+            ret = bdrv_co_pwrite(qcow2_file(q),
+                                 (r->first + i) << q->geo.cluster_bits,
+                                 q->geo.cluster_bytes, r->c->table, 0);
+        }
+    }
+    return ret;
+}
+
+static int coroutine_fn write_table(Rebuild *r)
+{
+    Qcow2 *q = r->c->q;
+    int64_t bytes = r->table << q->geo.cluster_bits;
+    int64_t offset = (r->first + r->index->len) << q->geo.cluster_bits;
+    uint64_t *buf = block_aligned_try_alloc(4096, bytes);
+    int ret;
+
+    if (!buf) {
+        return -ENOMEM;
+    }
+    memset(buf, 0, bytes);
+    for (guint i = 0; i < r->index->len; i++) {
+        int64_t index = g_array_index(r->index, int64_t, i);
+
+        buf[index] = GUINT64_TO_BE((r->first + i) << q->geo.cluster_bits);
+    }
+    ret = bdrv_co_pwrite(qcow2_file(q), offset, bytes, buf, 0);
+    block_aligned_free(buf);
+    if (ret == 0) {
+        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
+    }
+    return ret;
+}
+
+static int coroutine_fn patch_header(Qcow2 *q, uint64_t offset, uint32_t nr)
+{
+    uint8_t fields[12];
+    int ret;
+
+    qcow2_put64(fields, offset);
+    qcow2_put32(fields + 8, nr);
+    ret = qcow2_header_patch(q, QCOW2_H_REFTABLE_OFFSET, fields,
+                             sizeof(fields));
+    if (ret == 0) {
+        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
+    }
+    return ret;
+}
+
+static int coroutine_fn switch_header(Rebuild *r)
+{
+    Qcow2Header *h = &r->c->q->header;
+    uint64_t offset = (uint64_t)(r->first + r->index->len)
+                      << h->cluster_bits;
+    int ret = patch_header(r->c->q, offset, r->table);
+
+    if (ret < 0) {
+        /* Both structures are in the file; the old one is what we know. */
+        patch_header(r->c->q, h->reftable_offset, h->reftable_clusters);
+        return ret;
+    }
+    h->reftable_offset = offset;
+    h->reftable_clusters = r->table;
+    return 0;
+}
+
+int coroutine_fn qcow2_rebuild_refcounts(Qcow2Check *c)
+{
+    Rebuild r = { .c = c, .first = c->end, .table = 1 };
+    int ret = forget_old(c);
+
+    g_assert(co_mutex_is_mine(&c->q->meta_lock));
+    r.index = g_array_new(false, false, sizeof(int64_t));
+    if (ret == 0) {
+        find_blocks(&r);
+        g_assert(r.index->len > 0); /* the header is in use */
+        ret = plan(&r);
+    }
+    if (ret == 0) {
+        ret = SIM_FAULT("qcow2.repair.rebuild", bdrv_node_name(c->q->bs));
+    }
+    if (ret == 0) {
+        ret = write_blocks(&r);
+    }
+    if (ret == 0) {
+        ret = write_table(&r);
+    }
+    if (ret == 0) {
+        ret = switch_header(&r);
+    }
+    g_array_unref(r.index);
+    return ret;
+}
+
+/* --- afterwards ----------------------------------------------------------- */
+
+static int coroutine_fn reload_l1(Qcow2 *q, GError **errp)
+{
+    Qcow2L1 *l1;
+    int ret = qcow2_l1_load(q, q->header.l1_offset, q->header.l1_size, &l1,
+                            errp);
+
+    if (ret == 0) {
+        l1->older = atomic_load(&q->l1);
+        atomic_store(&q->l1, l1);
+    }
+    return ret;
+}
+
+int coroutine_fn qcow2_reload(Qcow2 *q, GError **errp)
+{
+    int ret;
+
+    g_assert(!q->snapshot_view);
+    qcow2_cache_reset(q->l2_cache);
+    qcow2_cache_reset(q->refcount_cache);
+    g_array_set_size(q->dirty_l1, 0);
+    g_array_set_size(q->dirty_reftable, 0);
+    qcow2_pending_drop(q);
+    ret = qcow2_refcount_open(q, errp);
+    if (ret == 0) {
+        ret = qcow2_snapshots_read(q, errp);
+    }
+    if (ret == 0) {
+        ret = reload_l1(q, errp);
+    }
+    if (ret == 0) {
+        ret = qcow2_metamap_build(q, errp);
+    }
+    if (ret < 0) {
+        atomic_store(&q->corrupt, true); /* memory and file may differ */
+    }
+    return ret;
+}
+
+int coroutine_fn qcow2_repair_dirty(Qcow2 *q, GError **errp)
+{
+    BdrvCheck how = { .flags = BDRV_CHECK_FIX_LEAKS | BDRV_CHECK_FIX_ERRORS };
+    BdrvCheckResult res;
+    int ret;
+
+    co_mutex_lock(&q->writeback_lock);
+    co_mutex_lock(&q->meta_lock);
+    ret = qcow2_check_locked(q, &how, &res, errp);
+    co_mutex_unlock(&q->meta_lock);
+    co_mutex_unlock(&q->writeback_lock);
+    if (ret < 0) {
+        return ret;
+    }
+    if (res.corruptions || res.check_errors ||
+        (q->header.incompatible & QCOW2_INCOMPAT_DIRTY)) {
+        return block_error(errp, EIO, "Node '%s': image '%s' was not closed "
+                           "properly and could not be repaired (%"
+                           G_GINT64_FORMAT " errors are left, %"
+                           G_GINT64_FORMAT " parts could not be read); check "
+                           "it", bdrv_node_name(q->bs), bdrv_filename(q->bs),
+                           res.corruptions, res.check_errors);
+    }
+    return 0;
+}
