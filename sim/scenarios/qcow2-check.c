@@ -248,6 +248,68 @@ static bool check_snapshots(Check *c)
     return refer(c, start, at - start, true, "the snapshot table");
 }
 
+/* The table of one bitmap, and the clusters of its bits. */
+static bool check_bitmap(Check *c, uint64_t table, uint64_t entries)
+{
+    if (entries > FILE_BYTES_MAX / 8 ||
+        !refer(c, table, entries * 8, true, "a bitmap table")) {
+        return false;
+    }
+    for (uint64_t i = 0; i < entries; i++) {
+        uint64_t bits = get(c->file + table + i * 8, 8) & OFFSET_MASK;
+
+        if (bits && !refer(c, bits, c->cluster, true, "bits of a bitmap")) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_bitmap_directory(Check *c, const uint8_t *extension)
+{
+    uint64_t n = get(extension, 4);
+    uint64_t bytes = get(extension + 8, 8);
+    uint64_t at = get(extension + 16, 8), end = at + bytes;
+
+    if (bytes > FILE_BYTES_MAX ||
+        !refer(c, at, bytes, true, "the bitmap directory")) {
+        return false;
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        const uint8_t *entry = c->file + at;
+
+        if (at + 24 > end ||
+            !check_bitmap(c, get(entry, 8), get(entry + 8, 4))) {
+            return at + 24 > end ? bad(c, "the bitmap directory is too short")
+                                 : false;
+        }
+        at += 24 + get(entry + 18, 2) + get(entry + 20, 4);
+        at = (at + 7) & ~UINT64_C(7);
+    }
+    return true;
+}
+
+/* The header's extensions: those that name clusters. */
+static bool check_extensions(Check *c)
+{
+    uint64_t at = c->version == 3 ? get(c->file + 100, 4) : 72;
+
+    while (at + 8 <= (uint64_t)c->cluster) {
+        uint32_t magic = get(c->file + at, 4);
+        uint64_t bytes = get(c->file + at + 4, 4);
+
+        if (magic == 0 || bytes > (uint64_t)c->cluster) {
+            break;
+        }
+        if (magic == 0x23852875 &&
+            !check_bitmap_directory(c, c->file + at + 8)) {
+            return false;
+        }
+        at += 8 + ((bytes + 7) & ~UINT64_C(7));
+    }
+    return true;
+}
+
 static bool check_counts(Check *c, SimQcow2Report *report)
 {
     for (int64_t i = 0; i < c->clusters; i++) {
@@ -273,7 +335,8 @@ static bool check_image(Check *c, SimQcow2Report *report)
     return refer(c, 0, c->cluster, true, "the header") &&
            check_refcount_table(c) &&
            check_l1(c, get(h + 40, 8), get(h + 36, 4), true) &&
-           check_snapshots(c) && check_counts(c, report);
+           check_snapshots(c) && check_extensions(c) &&
+           check_counts(c, report);
 }
 
 static bool read_header(Check *c)

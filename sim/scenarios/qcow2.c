@@ -49,7 +49,7 @@ static void draw_image(BgSim *sim, SimQcow2 *image)
         image->refcount_order = 4;
         break;
     case 3:
-        image->lazy_refcounts = false;
+        image->lazy_refcounts = true;
         break;
     default:
         break;
