@@ -118,6 +118,9 @@ typedef struct BgSimDriverSuite {
     bool read_only;         /* the driver cannot write */
     bool no_durability;     /* flush promises nothing (e.g. a null driver) */
     bool no_content;        /* what was written is not read back */
+    /** Put an image on the new disk, durable (bgsim_disk_poke()); NULL: the
+     * driver needs none. */
+    void (*format)(BgSimDisk *disk);
 } BgSimDriverSuite;
 
 /**

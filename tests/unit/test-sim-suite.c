@@ -11,7 +11,38 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "sim/scenarios/qcow2-image.h"
+
+static void format_qcow2(BgSimDisk *disk)
+{
+    SimQcow2 how = { .version = 3, .cluster_bits = 9, .refcount_order = 4,
+                     .size = 96 * 1024 };
+
+    sim_qcow2_make(disk, &how);
+}
+
+static void format_extended(BgSimDisk *disk)
+{
+    SimQcow2 how = { .version = 3, .cluster_bits = 14, .refcount_order = 4,
+                     .extended_l2 = true, .size = 96 * 1024 };
+
+    sim_qcow2_make(disk, &how);
+}
+
+static void format_old(BgSimDisk *disk)
+{
+    SimQcow2 how = { .version = 2, .cluster_bits = 12, .refcount_order = 4,
+                     .size = 96 * 1024 };
+
+    sim_qcow2_make(disk, &how);
+}
+
 static const BgSimDriverSuite ours[] = {
+    { .driver = "qcow2", .format = format_qcow2,
+      .options = "qcow2,l2-cache-size=4096,l2-cache-entry-size=512,file=%s" },
+    { .driver = "qcow2", .format = format_extended },
+    { .driver = "qcow2", .format = format_old },
+    { .driver = "qcow2", .format = format_qcow2, .read_only = true },
     { .driver = "raw" },
     { .driver = "raw", .options = "raw,offset=4096,size=131072,file=%s" },
     { .driver = "blkdebug", .options = "blkdebug,image=%s" },
