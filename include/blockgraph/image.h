@@ -252,7 +252,8 @@ typedef struct BdrvStoredBitmap {
 /** Free @bitmap and what it holds; NULL is ignored.  Thread: any. */
 BLOCK_API void bdrv_stored_bitmap_free(BdrvStoredBitmap *bitmap);
 
-/** List them: BdrvStoredBitmap in @ret, to be freed with g_ptr_array_unref(). */
+/** List them: BdrvStoredBitmap in @ret, to be freed with
+ * g_ptr_array_unref(). */
 BLOCK_API int coroutine_fn bdrv_co_stored_bitmap_list(BlockDriverState *bs,
                                                       GPtrArray **ret,
                                                       GError **errp);

@@ -380,6 +380,58 @@ START_TEST(drivers_say_what_they_cannot_do)
 }
 END_TEST
 
+/* The same calls from a coroutine, one after the other. */
+static int coroutine_fn all_calls(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+    GPtrArray *list = NULL;
+    BlockOptions *info = NULL;
+    BdrvMeasure measure;
+    BdrvCheckResult result;
+    const BdrvCheck how = { .flags = 0 };
+    const BdrvSnapshotInfo snapshot = { .name = (char *)"s" };
+    unsigned done = 0;
+
+    done += bdrv_co_get_specific_info(bs, &info, NULL) == 0;
+    block_options_free(info);
+    done += bdrv_co_measure(opts("qcow2"), bs, &measure, NULL) == 0;
+    done += bdrv_co_amend(bs, opts("lazy_refcounts=on,driver=x"), NULL) < 0;
+    done += bdrv_co_change_backing_file(bs, NULL, NULL, NULL) == 0;
+    done += bdrv_co_create(bdrv_graph(bs), opts("qcow2"), NULL) < 0;
+    done += bdrv_co_snapshot_goto(bs, "no such", NULL) < 0;
+    done += bdrv_co_snapshot_delete(bs, NULL, NULL, NULL) == -EINVAL;
+    done += bdrv_co_stored_bitmap_remove(bs, "no such", NULL) < 0;
+    if (bdrv_co_check(bs, &how, &result, NULL) == 0) {
+        done += result.corruptions == 0;
+    }
+    if (bdrv_co_snapshot_create(bs, &snapshot, NULL) == 0 &&
+        bdrv_co_snapshot_list(bs, &list, NULL) == 0) {
+        done += list->len == 1;
+        g_clear_pointer(&list, g_ptr_array_unref);
+        bdrv_co_snapshot_delete(bs, NULL, "s", NULL);
+    }
+    if (bdrv_co_stored_bitmap_add(bs, "b", 65536, NULL) == 0 &&
+        bdrv_co_stored_bitmap_list(bs, &list, NULL) == 0) {
+        done += list->len == 1;
+        g_clear_pointer(&list, g_ptr_array_unref);
+    }
+    return done;
+}
+
+START_TEST(every_call_can_be_made_from_a_coroutine)
+{
+    BlockDriverState *bs;
+
+    make_image_ok("a", "size=4M");
+    bs = image_open("a", NULL);
+    ck_assert_int_ge(aio_co_run(block_graph_aio_context(graph), all_calls,
+                                bs), 8);
+    ck_assert(!bdrv_is_drained(bs));
+    bdrv_unref(bs);
+    ck_assert(qemu_img_ok("check -q", "a"));
+}
+END_TEST
+
 START_TEST(a_read_only_image_is_not_changed)
 {
     GError *error = NULL;
@@ -417,6 +469,7 @@ int main(void)
     PROMISE(tcase, specific_information_has_the_keys_of_qemu_img);
     PROMISE(tcase, a_format_is_guessed_only_from_its_head);
     PROMISE(tcase, drivers_say_what_they_cannot_do);
+    PROMISE(tcase, every_call_can_be_made_from_a_coroutine);
     PROMISE(tcase, a_read_only_image_is_not_changed);
     suite_add_tcase(suite, tcase);
     return check_main(suite);

@@ -192,6 +192,74 @@ START_TEST(null_leaves_out_what_the_image_names)
 }
 END_TEST
 
+/* A disk that is object 42, and a format over it. */
+static int coroutine_fn ident_open(BlockDriverState *bs, BlockOptions *options,
+                                   unsigned flags, GError **errp)
+{
+    bdrv_set_identity(bs, 42, 42);
+    return 0;
+}
+
+static int64_t coroutine_fn ident_getlength(BlockDriverState *bs)
+{
+    return 1 << 20;
+}
+
+static int coroutine_fn layer_open(BlockDriverState *bs, BlockOptions *options,
+                                   unsigned flags, GError **errp)
+{
+    GError *error = NULL;
+    BdrvChild *file = bdrv_co_open_child(bs, options, "file",
+                                         BDRV_CHILD_IMAGE, true, errp);
+
+    if (!file) {
+        return -EINVAL;
+    }
+    bdrv_reduce_child_role(file, BDRV_CHILD_METADATA | BDRV_CHILD_PRIMARY);
+    bdrv_co_open_child(bs, options, "backing", BDRV_CHILD_COW, false, &error);
+    if (error) {
+        g_propagate_error(errp, error);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static void register_layers(void)
+{
+    static const BlockDriver ident = {
+        .struct_size = sizeof(BlockDriver), .name = "ident",
+        .kind = BLOCK_DRIVER_PROTOCOL, .open = ident_open,
+        .getlength = ident_getlength,
+    };
+    static const BlockDriver layer = {
+        .struct_size = sizeof(BlockDriver), .name = "layer",
+        .kind = BLOCK_DRIVER_FORMAT, .open = layer_open,
+        .getlength = ident_getlength,
+    };
+
+    if (bdrv_register(&ident, NULL) < 0 || bdrv_register(&layer, NULL) < 0) {
+        abort();
+    }
+}
+
+START_TEST(any_driver_can_say_what_it_stores_its_bytes_in_R18)
+{
+    BlockDriverState *bs;
+
+    open_fails("layer,file.driver=ident,backing.driver=layer,"
+               "backing.file.driver=ident", ELOOP, "backs itself");
+    open_fails("layer,file.driver=raw,file.file.driver=ident,"
+               "backing.driver=raw,backing.file.driver=ident", ELOOP,
+               "backs itself");
+    /* Two windows of one disk are no chain. */
+    bs = open_ok("layer,file.driver=layer,file.file.driver=ident,"
+                 "backing.driver=null-co");
+    ck_assert_int_eq(bdrv_child_role(bdrv_find_child(bs, "file")),
+                     BDRV_CHILD_METADATA | BDRV_CHILD_PRIMARY);
+    bdrv_unref(bs);
+}
+END_TEST
+
 /* --- state bits ----------------------------------------------------------- */
 
 START_TEST(a_corrupt_image_opens_for_reading_only)
@@ -428,6 +496,7 @@ int main(void)
     TCase *tcase = tcase_create("qcow2-open");
 
     register_nth_driver();
+    register_layers();
     tcase_add_checked_fixture(tcase, file_setup, file_teardown);
     tcase_set_timeout(tcase, 60);
     PROMISE(tcase, an_image_that_backs_itself_is_refused_R18);
@@ -438,6 +507,7 @@ int main(void)
     PROMISE(tcase, names_in_images_are_names_of_files_only_R27);
     PROMISE(tcase, a_data_file_is_named_by_the_same_rules_R27);
     PROMISE(tcase, null_leaves_out_what_the_image_names);
+    PROMISE(tcase, any_driver_can_say_what_it_stores_its_bytes_in_R18);
     PROMISE(tcase, a_corrupt_image_opens_for_reading_only);
     PROMISE(tcase, an_image_for_repair_refuses_writes_of_the_guest);
     PROMISE(tcase, unknown_autoclear_bits_go_with_the_first_write_only_R132);

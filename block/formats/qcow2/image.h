@@ -25,12 +25,14 @@ int qcow2_name_check(const char *name, const char *what, GError **errp);
 
 /** Options to open the backing file with; NULL with @errp.  @file holds the
  * image.  The caller frees them. */
-BlockOptions *qcow2_backing_options(BlockDriverState *file, const char *node_name,
+BlockOptions *qcow2_backing_options(BlockDriverState *file,
+                                    const char *node_name,
                                     const Qcow2BackingName *name,
                                     GError **errp);
 
 /** The same for a data file; @name may be NULL: an error. */
-BlockOptions *qcow2_data_file_options(BlockDriverState *file, const char *node_name,
+BlockOptions *qcow2_data_file_options(BlockDriverState *file,
+                                      const char *node_name,
                                       const char *name, GError **errp);
 
 /* --- options.c ------------------------------------------------------------ */

@@ -129,7 +129,8 @@ static BlockOptions *file_options(const char *path)
     return options;
 }
 
-BlockOptions *qcow2_data_file_options(BlockDriverState *file, const char *node_name,
+BlockOptions *qcow2_data_file_options(BlockDriverState *file,
+                                      const char *node_name,
                                       const char *name, GError **errp)
 {
     g_autofree char *path = NULL;
@@ -171,7 +172,8 @@ static const char *choose_format(BlockDriverState *file, const char *node_name,
     return format;
 }
 
-BlockOptions *qcow2_backing_options(BlockDriverState *file, const char *node_name,
+BlockOptions *qcow2_backing_options(BlockDriverState *file,
+                                    const char *node_name,
                                     const Qcow2BackingName *name,
                                     GError **errp)
 {
