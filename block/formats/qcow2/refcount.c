@@ -101,7 +101,8 @@ static int64_t equal_counts(const uint8_t *data, unsigned order,
 }
 
 int coroutine_fn qcow2_refcount_run(Qcow2 *q, int64_t first, int64_t n,
-                                    int64_t enough, bool *ret_free, int64_t *ret_n)
+                                    int64_t enough, bool *ret_free,
+                                    int64_t *ret_n)
 {
     int64_t done = 0;
 

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Clusters that are given up: when they can be used again, and not before.
+ */
+#include "qcow2-faulty.h"
+
+#define CLUSTER 65536
+
+static int coroutine_fn hint_entry(void *opaque)
+{
+    Qcow2 *q = opaque;
+    Qcow2Run got;
+    int ret;
+
+    co_mutex_lock(&q->meta_lock);
+    ret = qcow2_alloc_clusters(q, 1, true, &got);
+    if (ret == 0) {
+        qcow2_unalloc(q, got.offset, got.bytes);
+    }
+    co_mutex_unlock(&q->meta_lock);
+    return ret < 0 ? ret : (int)(got.offset / CLUSTER);
+}
+
+/* The number of the first free cluster. */
+static int first_free(BlockBackend *blk)
+{
+    int number = in_co(hint_entry, state_of(blk));
+
+    ck_assert_int_gt(number, 0);
+    return number;
+}
+
+/* Where the guest's cluster at @offset lies, by number. */
+static int host_of(BlockBackend *blk, int64_t offset)
+{
+    BlockExtent extent = { 0 };
+
+    ck_assert_int_eq(blk_block_status(blk, offset, CLUSTER, &extent), 0);
+    ck_assert(extent.status & BDRV_BLOCK_OFFSET_VALID);
+    return extent.map / CLUSTER;
+}
+
+static BlockBackend *open_small(void)
+{
+    make_image("", "4M");
+    return open_faulty(",discard=unmap");
+}
+
+static void poll_until(const unsigned *counter)
+{
+    while (*counter == 0) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+}
+
+/* --- steps ---------------------------------------------------------------- */
+
+START_TEST(a_cluster_is_free_after_the_flush_not_before)
+{
+    BlockBackend *blk;
+    int host;
+
+    if (!have_qemu()) {
+        return;
+    }
+    blk = open_small();
+    fill(blk, 0, CLUSTER, 'a');
+    fill(blk, CLUSTER, CLUSTER, 'b');
+    ck_assert_int_eq(blk_flush(blk), 0);
+    host = host_of(blk, 0);
+    ck_assert_int_eq(blk_pdiscard(blk, 0, CLUSTER), 0);
+    ck_assert_int_ne(first_free(blk), host);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_int_eq(first_free(blk), host);
+    close_backend(blk);
+    expect_clean();
+}
+END_TEST
+
+START_TEST(a_failed_flush_keeps_clusters_for_the_next_one)
+{
+    BlockBackend *blk;
+    int host;
+
+    if (!have_qemu()) {
+        return;
+    }
+    blk = open_small();
+    fill(blk, 0, CLUSTER, 'a');
+    ck_assert_int_eq(blk_flush(blk), 0);
+    host = host_of(blk, 0);
+    ck_assert_int_eq(blk_pdiscard(blk, 0, CLUSTER), 0);
+    faulty.fail_from = faulty.changes + 1;
+    faulty.fail_to = UINT_MAX;
+    ck_assert_int_eq(blk_flush(blk), -EIO);
+    ck_assert_int_ne(first_free(blk), host);
+    faulty.fail_from = 0;
+    faulty.fail_to = 0;
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_int_eq(first_free(blk), host);
+    close_backend(blk);
+    expect_clean();
+}
+END_TEST
+
+START_TEST(a_request_that_may_use_a_cluster_keeps_it)
+{
+    BlockBackend *blk;
+    unsigned ticket;
+    int host;
+
+    if (!have_qemu()) {
+        return;
+    }
+    blk = open_small();
+    fill(blk, 0, CLUSTER, 'a');
+    ck_assert_int_eq(blk_flush(blk), 0);
+    host = host_of(blk, 0);
+    ticket = qcow2_access_begin(state_of(blk));
+    ck_assert_int_eq(blk_pdiscard(blk, 0, CLUSTER), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_int_ne(first_free(blk), host);
+    qcow2_access_end(state_of(blk), ticket);
+    fill(blk, CLUSTER, CLUSTER, 'b'); /* or there is nothing to flush */
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_int_eq(first_free(blk), host);
+    close_backend(blk);
+    expect_clean();
+}
+END_TEST
+
+/* --- discards ------------------------------------------------------------- */
+
+static void flushed(void *opaque, int ret)
+{
+    ck_assert_int_eq(ret, 0);
+    ++*(unsigned *)opaque;
+}
+
+START_TEST(r124_a_cluster_is_not_used_again_while_its_discard_runs)
+{
+    BlockBackend *blk;
+    unsigned done = 0;
+    int host;
+
+    if (!have_qemu()) {
+        return;
+    }
+    blk = open_small();
+    fill(blk, 0, CLUSTER, 'a');
+    ck_assert_int_eq(blk_flush(blk), 0);
+    host = host_of(blk, 0);
+    ck_assert_int_eq(blk_pdiscard(blk, 0, CLUSTER), 0);
+    faulty.hold_discards = true;
+    blk_aio_flush(blk, flushed, &done);
+    poll_until(&faulty.nr_held);
+    ck_assert_int_eq(faulty.last_discard, (int64_t)host * CLUSTER);
+
+    /* The discard is under way: others write, and read what they wrote. */
+    ck_assert_int_ne(first_free(blk), host);
+    for (int i = 1; i < 20; i++) {
+        fill(blk, i * CLUSTER, CLUSTER, 'A' + i);
+        ck_assert_int_ne(host_of(blk, i * CLUSTER), host);
+    }
+    faulty.hold_discards = false;
+    co_queue_restart_all(&faulty.held);
+    poll_until(&done);
+    ck_assert_int_eq(first_free(blk), host);
+    for (int i = 1; i < 20; i++) {
+        expect_guest(blk, i * CLUSTER, CLUSTER, 'A' + i);
+    }
+    close_backend(blk);
+    expect_clean();
+}
+END_TEST
+
+START_TEST(discards_pass_as_the_options_say)
+{
+    static const struct {
+        const char *options;
+        bool passes;
+    } cases[] = {
+        { ",discard=unmap", true },
+        { ",discard=unmap,pass-discard-request=off", false },
+        { ",pass-discard-request=on,discard=unmap", true },
+    };
+    BlockBackend *blk;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("", "4M");
+    blk = open_faulty(cases[_i].options);
+    fill(blk, 0, 4 * CLUSTER, 'a');
+    ck_assert_int_eq(blk_flush(blk), 0);
+    faulty.discards = 0;
+    ck_assert_int_eq(blk_pdiscard(blk, 0, 4 * CLUSTER), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    /* Neighbours go in one. */
+    ck_assert_uint_eq(faulty.discards, cases[_i].passes ? 1 : 0);
+    close_backend(blk);
+    expect_clean();
+}
+END_TEST
+
+START_TEST(what_a_snapshot_has_is_not_discarded)
+{
+    BlockBackend *blk;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("", "4M");
+    qemu_io("-c 'write -P 7 0 256k'");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -c s t.qcow2"), 0);
+    blk = open_faulty(",discard=unmap");
+    ck_assert_int_eq(blk_pdiscard(blk, 0, 2 * CLUSTER), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_uint_eq(faulty.discards, 0);
+    close_backend(blk);
+    expect_clean();
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -a s t.qcow2"), 0);
+    qemu_io("-c 'read -P 7 0 256k'");
+}
+END_TEST
+
+/* --- how much waits ------------------------------------------------------- */
+
+START_TEST(r129_much_that_waits_asks_for_write_back)
+{
+    BlockBackend *blk;
+    Qcow2 *q;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("", "64M");
+    blk = open_faulty(",discard=unmap");
+    q = state_of(blk);
+    fill(blk, 0, 32 << 20, 'a');
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(blk_pdiscard(blk, 0, 32 << 20), 0);
+        fill(blk, 0, 32 << 20, 'b');
+        ck_assert_int_le(q->pending_bytes, 64 << 20);
+    }
+    close_backend(blk);
+    ck_assert_int_le(file_length("t.qcow2"), 80 << 20);
+    expect_clean();
+}
+END_TEST
+
+static void add_tests(TCase *tcase)
+{
+    tcase_add_test(tcase, a_cluster_is_free_after_the_flush_not_before);
+    tcase_add_test(tcase, a_failed_flush_keeps_clusters_for_the_next_one);
+    tcase_add_test(tcase, a_request_that_may_use_a_cluster_keeps_it);
+    tcase_add_test(tcase,
+                   r124_a_cluster_is_not_used_again_while_its_discard_runs);
+    tcase_add_loop_test(tcase, discards_pass_as_the_options_say, 0, 3);
+    tcase_add_test(tcase, what_a_snapshot_has_is_not_discarded);
+    tcase_add_test(tcase, r129_much_that_waits_asks_for_write_back);
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("qcow2-pending");
+    TCase *tcase = tcase_create("all");
+
+    register_faulty_driver();
+    tcase_add_checked_fixture(tcase, file_setup, file_teardown);
+    tcase_set_timeout(tcase, 60);
+    add_tests(tcase);
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
+}
