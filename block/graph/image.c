@@ -311,7 +311,7 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, const BdrvCheck *how,
     ImageOp op;
     int status = 0;
 
-    if (!bs->drv->check) {
+    if (!bs->drv->check_image) {
         return unsupported(bs, "checking", errp);
     }
     if (how->flags) {
@@ -321,7 +321,7 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, const BdrvCheck *how,
         return status;
     }
     op_begin(&op, bs, true);
-    status = bs->drv->check(bs, how, &result, errp);
+    status = bs->drv->check_image(bs, how, &result, errp);
     if (how->flags) {
         status = refresh_node(bs, status, errp);
     }

@@ -194,8 +194,9 @@ struct BlockDriver {
                                             const char *file,
                                             const char *format,
                                             GError **errp);
-    int coroutine_fn (*check)(BlockDriverState *bs, const BdrvCheck *how,
-                              BdrvCheckResult *ret, GError **errp);
+    int coroutine_fn (*check_image)(BlockDriverState *bs,
+                                    const BdrvCheck *how,
+                                    BdrvCheckResult *ret, GError **errp);
     int coroutine_fn (*snapshot_list)(BlockDriverState *bs, GPtrArray *list,
                                       GError **errp);
     int coroutine_fn (*snapshot_create)(BlockDriverState *bs,

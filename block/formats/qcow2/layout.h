@@ -91,7 +91,7 @@ typedef enum Qcow2Compression {
 /** The largest host offset that an L1 or L2 entry can hold. */
 #define QCOW2_MAX_HOST_OFFSET ((INT64_C(1) << 56) - 1)
 
-/** A disk's size is a multiple of it; what a header says more does not count. */
+/** A disk's size is a multiple of it; what a header has more does not count. */
 #define QCOW2_SIZE_UNIT 512
 
 /** Sizes that follow from the header; set at open, never changed after. */

@@ -146,7 +146,8 @@ BlockOptions *qcow2_data_file_options(BlockDriverState *file,
 }
 
 /* The format to open a backing file with, or NULL with @errp. */
-static const char *choose_format(BlockDriverState *file, const char *node_name,
+static const char *choose_format(BlockDriverState *file,
+                                 const char *node_name,
                                  const Qcow2BackingName *name, GError **errp)
 {
     const char *image = bdrv_filename(file);

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "image-fixture.h"
+
+static int try_resize(BlockBackend *blk, int64_t bytes, PreallocMode mode,
+                      GError **error)
+{
+    BlockTruncate how = { .offset = bytes, .exact = true, .prealloc = mode };
+
+    return blk_truncate(blk, &how, error);
+}
+
+static void resize_ok(BlockBackend *blk, int64_t bytes, PreallocMode mode)
+{
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_msg(try_resize(blk, bytes, mode, &error) == 0, "%s",
+                  error ? error->message : "no error set");
+    ck_assert_int_eq(blk_getlength(blk), bytes);
+}
+
+static void resize_fails(BlockBackend *blk, int64_t bytes, PreallocMode mode,
+                         int err, const char *message)
+{
+    int64_t before = blk_getlength(blk);
+    GError *error = NULL;
+
+    ck_assert_int_lt(try_resize(blk, bytes, mode, &error), 0);
+    expect_error(&error, err, message);
+    ck_assert_int_eq(blk_getlength(blk), before);
+}
+
+#define MIB (INT64_C(1) << 20)
+
+START_TEST(a_disk_grows_by_zeroes)
+{
+    BlockBackend *blk;
+
+    make_image_ok("a", "size=1M");
+    blk = image_backend("a", NULL);
+    fill(blk, 0, MIB, 1);
+    resize_ok(blk, 3 * MIB + 512, PREALLOC_MODE_OFF);
+    expect_fill(blk, 0, MIB, 1);
+    expect_fill(blk, MIB, 2 * MIB + 512, 0);
+    fill(blk, 3 * MIB, 512, 2);
+    resize_ok(blk, INT64_C(1) << 42, PREALLOC_MODE_OFF); /* a larger L1 */
+    fill(blk, (INT64_C(1) << 42) - MIB, MIB, 3);
+    close_backend(blk);
+    ck_assert(qemu_img_ok("check -q", "a"));
+    blk = image_backend("a", NULL);
+    expect_fill(blk, 0, MIB, 1);
+    expect_fill(blk, 3 * MIB, 512, 2);
+    expect_fill(blk, 3 * MIB + 512, MIB, 0);
+    expect_fill(blk, (INT64_C(1) << 42) - MIB, MIB, 3);
+    close_backend(blk);
+}
+END_TEST
+
+START_TEST(what_was_cut_off_never_comes_back)
+{
+    static const char *const cases[] = {
+        "size=4M", "size=4M,cluster_size=512", "size=4M,extended_l2=on",
+        "size=4M,compat=0.10", "size=4M,data_file=d",
+        "size=4M,data_file=d,data_file_raw=on",
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        BlockBackend *blk;
+
+        make_image_ok("a", cases[i]);
+        blk = image_backend("a", NULL);
+        fill(blk, 0, 4 * MIB, 7);
+        resize_ok(blk, MIB + 512, PREALLOC_MODE_OFF);
+        resize_ok(blk, 4 * MIB, PREALLOC_MODE_OFF);
+        expect_fill(blk, 0, MIB + 512, 7);
+        expect_fill(blk, MIB + 512, 3 * MIB - 512, 0);
+        resize_ok(blk, 0, PREALLOC_MODE_OFF);
+        resize_ok(blk, 2 * MIB, PREALLOC_MODE_OFF);
+        expect_fill(blk, 0, 2 * MIB, 0);
+        close_backend(blk);
+        ck_assert(qemu_img_ok("check -q", "a"));
+    }
+}
+END_TEST
+
+START_TEST(a_shrunk_image_gives_its_clusters_back)
+{
+    BlockBackend *blk;
+    int64_t before;
+
+    make_image_ok("a", "size=8M");
+    blk = image_backend("a", NULL);
+    fill(blk, 0, 8 * MIB, 7);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    before = file_length("a");
+    resize_ok(blk, MIB, PREALLOC_MODE_OFF);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    resize_ok(blk, 8 * MIB, PREALLOC_MODE_OFF);
+    fill(blk, MIB, 7 * MIB, 8);
+    close_backend(blk);
+    ck_assert_int_le(file_length("a"), before + MIB);
+    ck_assert(qemu_img_ok("check -q", "a"));
+}
+END_TEST
+
+START_TEST(growth_over_a_longer_backing_file_reads_as_zero)
+{
+    BlockBackend *blk;
+
+    make_image_ok("base", "size=4M");
+    blk = image_backend("base", NULL);
+    fill(blk, 0, 4 * MIB, 5);
+    close_backend(blk);
+    make_image_ok("a", "size=512k,backing_file=base,backing_fmt=qcow2");
+    blk = image_backend("a", NULL);
+    resize_ok(blk, 2 * MIB + 512, PREALLOC_MODE_OFF);
+    expect_fill(blk, 0, MIB / 2, 5);
+    expect_fill(blk, MIB / 2, 3 * MIB / 2 + 512, 0);
+    resize_ok(blk, MIB / 4 + 512, PREALLOC_MODE_OFF);
+    resize_ok(blk, 4 * MIB, PREALLOC_MODE_OFF);
+    expect_fill(blk, 0, MIB / 4 + 512, 5);
+    expect_fill(blk, MIB / 4 + 512, 3 * MIB, 0);
+    close_backend(blk);
+    ck_assert(qemu_img_ok("check -q", "a"));
+}
+END_TEST
+
+START_TEST(growth_can_be_preallocated)
+{
+    static const PreallocMode modes[] = {
+        PREALLOC_MODE_METADATA, PREALLOC_MODE_FALLOC, PREALLOC_MODE_FULL,
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(modes); i++) {
+        BlockBackend *blk;
+        int64_t length;
+
+        make_image_ok("a", "size=1M");
+        blk = image_backend("a", NULL);
+        resize_ok(blk, 3 * MIB, modes[i]);
+        length = file_length("a");
+        ck_assert_int_ge(length, 2 * MIB);
+        expect_fill(blk, 0, 3 * MIB, 0);
+        fill(blk, MIB, 2 * MIB, 4);
+        ck_assert_int_eq(blk_flush(blk), 0);
+        ck_assert_int_eq(file_length("a"), length);
+        close_backend(blk);
+        ck_assert(qemu_img_ok("check -q", "a"));
+    }
+}
+END_TEST
+
+START_TEST(sizes_that_cannot_be_are_refused)
+{
+    BlockBackend *blk;
+
+    make_image_ok("a", "size=1M,cluster_size=512");
+    blk = image_backend("a", NULL);
+    resize_fails(blk, MIB + 1, PREALLOC_MODE_OFF, EINVAL, "multiple of 512");
+    resize_fails(blk, (INT64_C(1) << 37) + 512, PREALLOC_MODE_OFF, EFBIG,
+                 "limit");
+    resize_fails(blk, MIB / 2, PREALLOC_MODE_FULL, EINVAL,
+                 "for what is added");
+    resize_ok(blk, INT64_C(1) << 37, PREALLOC_MODE_OFF);
+    close_backend(blk);
+    ck_assert(qemu_img_ok("check -q", "a"));
+}
+END_TEST
+
+/* Sizes of snapshots are their own from version 3 on. */
+START_TEST(snapshots_keep_their_size_over_a_resize_R69)
+{
+    const BdrvSnapshotInfo info = { .name = (char *)"s" };
+    g_autoptr(GError) error = NULL;
+    BlockBackend *blk;
+
+    make_image_ok("a", "size=1M");
+    blk = image_backend("a", NULL);
+    fill(blk, 0, MIB, 1);
+    if (bdrv_snapshot_create(blk_bs(blk), &info, &error) < 0) {
+        close_backend(blk);
+        return; /* this build has no snapshots */
+    }
+    resize_ok(blk, 3 * MIB, PREALLOC_MODE_OFF);
+    fill(blk, 0, 3 * MIB, 2);
+    resize_ok(blk, MIB / 2, PREALLOC_MODE_OFF);
+    resize_ok(blk, 2 * MIB, PREALLOC_MODE_OFF);
+    expect_fill(blk, 0, MIB / 2, 2);
+    expect_fill(blk, MIB / 2, 3 * MIB / 2, 0);
+    ck_assert_int_eq(bdrv_snapshot_goto(blk_bs(blk), "s", &error), 0);
+    ck_assert_int_eq(blk_getlength(blk), MIB);
+    expect_fill(blk, 0, MIB, 1);
+    resize_ok(blk, 4 * MIB, PREALLOC_MODE_OFF);
+    expect_fill(blk, MIB, 3 * MIB, 0);
+    ck_assert_int_eq(bdrv_snapshot_delete(blk_bs(blk), NULL, "s", &error), 0);
+    expect_fill(blk, 0, MIB, 1);
+    close_backend(blk);
+    ck_assert(qemu_img_ok("check -q", "a"));
+}
+END_TEST
+
+START_TEST(a_version_2_image_with_snapshots_is_not_resized_R69)
+{
+    const BdrvSnapshotInfo info = { .name = (char *)"s" };
+    g_autoptr(GError) error = NULL;
+    BlockBackend *blk;
+
+    make_image_ok("a", "size=1M,compat=0.10");
+    blk = image_backend("a", NULL);
+    if (bdrv_snapshot_create(blk_bs(blk), &info, &error) == 0) {
+        resize_fails(blk, 2 * MIB, PREALLOC_MODE_OFF, ENOTSUP,
+                     "does not record a size");
+    }
+    close_backend(blk);
+}
+END_TEST
+
+/* Whatever write fails: the old size or the new one, and a sound image. */
+START_TEST(a_resize_that_fails_leaves_a_sound_image)
+{
+    static const int64_t sizes[] = { 64 * MIB, MIB };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        for (int n = 1;; n++) {
+            g_autoptr(GError) error = NULL;
+            BlockDriverState *bs;
+            BlockBackend *blk;
+            int ret;
+
+            make_image_ok("a", "size=2M,cluster_size=4k");
+            blk = image_backend("a", NULL);
+            fill(blk, 0, 2 * MIB, 6);
+            close_backend(blk);
+            bs = bdrv_open(graph, nth_options("a", NULL), &error);
+            ck_assert_ptr_nonnull(bs);
+            blk = backend_of(bs);
+            fail_writes = true;
+            fail_at = n;
+            ret = try_resize(blk, sizes[i], PREALLOC_MODE_OFF, &error);
+            ck_assert((ret < 0) == (error != NULL));
+            if (fail_at > 0) {
+                ck_assert_int_eq(ret, 0);
+                fail_at = 0;
+                close_backend(blk);
+                break;
+            }
+            fail_writes = false;
+            ck_assert_int_eq(blk_getlength(blk), ret < 0 ? 2 * MIB : sizes[i]);
+            expect_fill(blk, 0, MIB, 6);
+            close_backend(blk);
+            blk = image_backend("a", NULL);
+            expect_fill(blk, 0, MIB, 6);
+            close_backend(blk);
+        }
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("qcow2-truncate");
+    TCase *tcase = tcase_create("qcow2-truncate");
+
+    register_nth_driver();
+    tcase_add_checked_fixture(tcase, file_setup, file_teardown);
+    tcase_set_timeout(tcase, 60);
+    PROMISE(tcase, a_disk_grows_by_zeroes);
+    PROMISE(tcase, what_was_cut_off_never_comes_back);
+    PROMISE(tcase, a_shrunk_image_gives_its_clusters_back);
+    PROMISE(tcase, growth_over_a_longer_backing_file_reads_as_zero);
+    PROMISE(tcase, growth_can_be_preallocated);
+    PROMISE(tcase, sizes_that_cannot_be_are_refused);
+    PROMISE(tcase, snapshots_keep_their_size_over_a_resize_R69);
+    PROMISE(tcase, a_version_2_image_with_snapshots_is_not_resized_R69);
+    PROMISE(tcase, a_resize_that_fails_leaves_a_sound_image);
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
+}
