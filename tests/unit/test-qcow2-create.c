@@ -242,6 +242,33 @@ START_TEST(a_raw_data_file_is_the_disk_byte_for_byte)
 }
 END_TEST
 
+START_TEST(images_are_made_on_files_of_any_alignment_R26)
+{
+    static const int aligns[] = { 512, 4096, 65536 };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(aligns); i++) {
+        g_autofree char *path = path_of("a");
+        g_autofree char *text = g_strdup_printf(
+            "qcow2,file.driver=blkdebug,file.align=%d,"
+            "file.image.driver=file,file.image.filename=%s", aligns[i], path);
+        g_autofree char *create = g_strdup_printf(
+            "%s,size=3M,cluster_size=512", text);
+        g_autoptr(GError) error = NULL;
+        BlockBackend *blk;
+
+        make_file("a", 0);
+        ck_assert_msg(bdrv_create(graph, opts(create), &error) == 0, "%s",
+                      error ? error->message : "");
+        blk = backend_of(open_ok(text));
+        fill(blk, 512, 1536, 3);
+        expect_fill(blk, 512, 1536, 3);
+        expect_fill(blk, 2048, 4096, 0);
+        close_backend(blk);
+        ck_assert(qemu_img_ok("check -q", "a"));
+    }
+}
+END_TEST
+
 /* Whichever request fails, nothing is left that opens. */
 START_TEST(a_failed_creation_leaves_no_image)
 {
@@ -293,6 +320,7 @@ int main(void)
     PROMISE(tcase, preallocated_images_have_their_space);
     PROMISE(tcase, a_data_file_is_made_and_holds_the_data);
     PROMISE(tcase, a_raw_data_file_is_the_disk_byte_for_byte);
+    PROMISE(tcase, images_are_made_on_files_of_any_alignment_R26);
     PROMISE(tcase, a_failed_creation_leaves_no_image);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
