@@ -328,9 +328,9 @@ static int coroutine_fn writeback_locked(Qcow2 *q, bool full)
         if (ret == 0 && (wb.l2_slices || wb.l1->len > 0)) {
             ret = write_mappings(q, &wb);
         }
-        if (ret == 0) {
-            ret = flush_file(q);
-        }
+    }
+    if (ret == 0) {
+        ret = flush_all(q); /* costs nothing where nothing was written */
     }
     co_mutex_lock(&q->meta_lock);
     finish(q, &wb, ret);
