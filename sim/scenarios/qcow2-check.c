@@ -136,13 +136,17 @@ static bool check_refcount_table(Check *c)
     return true;
 }
 
-/* COPIED is told where the refcount is 1, and only there. */
+/*
+ * COPIED is told where the refcount is 1, and only there; in version 2, which
+ * cannot say that the image needs a repair, it may be missing.
+ */
 static bool check_copied(Check *c, uint64_t offset, bool copied,
                          const char *what)
 {
     uint64_t count = refcount(c, offset >> c->cluster_bits);
 
-    if (c->dirty || copied == (count == 1)) {
+    if (c->dirty || copied == (count == 1) ||
+        (c->version == 2 && !copied)) {
         return true;
     }
     return bad(c, "%s at 0x%" G_GINT64_MODIFIER "x has refcount %"

@@ -105,6 +105,10 @@ static int coroutine_fn op_goto(Ops *s)
     s->restoring = true;
     ret = bdrv_co_snapshot_goto(s->bs, "1", &error);
     s->restored = ret == 0;
+    if (ret == -EBUSY) {
+        s->restoring = false; /* a stored bitmap is of another length */
+        ret = 0;
+    }
     return ret;
 }
 

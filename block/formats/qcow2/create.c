@@ -307,7 +307,7 @@ static int coroutine_fn write_refcounts(NewImage *n)
 static int coroutine_fn write_header(NewImage *n)
 {
     g_autofree uint8_t *buf = g_try_malloc(n->geo.cluster_bytes);
-    int64_t bytes = buf ? qcow2_header_encode(&n->header, buf) : -ENOMEM;
+    int64_t bytes = buf ? qcow2_header_encode(&n->header, 0, buf) : -ENOMEM;
     int ret;
 
     if (bytes == -ENOSPC) {

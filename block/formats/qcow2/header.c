@@ -610,11 +610,16 @@ int coroutine_fn qcow2_header_read(BdrvChild *file, const char *node_name,
 
 /* --- writing -------------------------------------------------------------- */
 
+/* Clusters from this size on have a fixed place for the name, and two. */
+#define NAME_SLOTS_MIN_CLUSTER 4096
+#define NAME_SLOT_BYTES 1024
+
 /* The first cluster while it is put together. */
 typedef struct Writer {
     uint8_t *buf;
     size_t bytes; /* of the cluster */
     size_t pos;   /* may pass bytes: then it does not fit */
+    size_t name_slot; /* where the backing file's name goes if it can */
 } Writer;
 
 static void put_bytes(Writer *w, const void *data, size_t bytes)
@@ -707,9 +712,6 @@ static void encode(Writer *w, const Qcow2Header *h, bool with_features)
         put_extension(w, QCOW2_EXT_DATA_FILE, h->data_file,
                       strlen(h->data_file));
     }
-    if (with_features) {
-        put_features(w);
-    }
     if (h->has_bitmaps) {
         put_bitmaps(w, h);
     }
@@ -719,7 +721,15 @@ static void encode(Writer *w, const Qcow2Header *h, bool with_features)
 
         put_extension(w, e->magic, e->data, e->bytes);
     }
+    /* What all others can do without comes last: see header-write.c. */
+    if (with_features) {
+        put_features(w);
+    }
     put_extension(w, QCOW2_EXT_END, NULL, 0);
+    if (backing_bytes > 0 && w->bytes >= NAME_SLOTS_MIN_CLUSTER &&
+        w->pos <= w->name_slot) {
+        w->pos = w->name_slot; /* does not move when something else grows */
+    }
     if (backing_bytes > 0 && w->pos + backing_bytes <= w->bytes) {
         qcow2_put64(w->buf + QCOW2_H_BACKING_OFFSET, w->pos);
         qcow2_put32(w->buf + QCOW2_H_BACKING_SIZE, backing_bytes);
@@ -727,9 +737,11 @@ static void encode(Writer *w, const Qcow2Header *h, bool with_features)
     put_bytes(w, h->backing_file, backing_bytes);
 }
 
-int64_t qcow2_header_encode(const Qcow2Header *header, uint8_t *buf)
+int64_t qcow2_header_encode(const Qcow2Header *header, unsigned name_slot,
+                            uint8_t *buf)
 {
-    Writer w = { .buf = buf, .bytes = (size_t)1 << header->cluster_bits };
+    Writer w = { .buf = buf, .bytes = (size_t)1 << header->cluster_bits,
+                 .name_slot = (name_slot + 1) * NAME_SLOT_BYTES };
 
     g_assert(header->version == 2 || header->version == 3);
     encode(&w, header, header->version == 3);
@@ -737,39 +749,6 @@ int64_t qcow2_header_encode(const Qcow2Header *header, uint8_t *buf)
         encode(&w, header, false); /* names of features are a courtesy */
     }
     return w.pos <= w.bytes ? (int64_t)w.pos : -ENOSPC;
-}
-
-int coroutine_fn qcow2_header_write(Qcow2 *q, GError **errp)
-{
-    BlockDriverState *bs = q->bs;
-    g_autofree uint8_t *buf = g_try_malloc(q->geo.cluster_bytes);
-    int64_t bytes = buf ? qcow2_header_encode(&q->header, buf) : -ENOMEM;
-    int ret;
-
-    if (bytes == -ENOSPC) {
-        return block_error(errp, ENOSPC, "Node '%s': the header of image '%s' "
-                           "does not fit in its first cluster of %"
-                           G_GINT64_FORMAT " bytes (name of the backing file "
-                           "too long?)", bdrv_node_name(bs), bdrv_filename(bs),
-                           q->geo.cluster_bytes);
-    }
-    /* What stands behind the end of the extensions has no meaning; whole
-     * sectors, so that a power cut tears as little as can be. */
-    bytes = bytes < 0 ? bytes : MIN((bytes + 511) & ~INT64_C(511),
-                                    q->geo.cluster_bytes);
-    ret = bytes < 0 ? (int)bytes
-                    : qcow2_check_overlap(q, QCOW2_OL_MAIN_HEADER, 0, bytes,
-                                          false);
-    if (ret == 0) {
-        SIM_POINT("qcow2.header", bdrv_node_name(bs));
-        ret = bdrv_co_pwrite(qcow2_file(q), 0, bytes, buf, 0);
-    }
-    if (ret < 0) {
-        return block_error_errno(errp, -ret, "Node '%s': could not write the "
-                                 "header of image '%s'", bdrv_node_name(bs),
-                                 bdrv_filename(bs));
-    }
-    return 0;
 }
 
 int coroutine_fn qcow2_header_patch(Qcow2 *q, unsigned field, const void *buf,

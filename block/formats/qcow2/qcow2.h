@@ -4,7 +4,8 @@
  *
  *   layout.c       numbers of the format, pure arithmetic
  *   cache.c        slices of L2 tables and refcount blocks
- *   header.c       the header and its extensions, to and from the disk
+ *   header.c       the header and its extensions, to and from bytes
+ *   header-write.c a new header in place of the old one
  *   mark.c         its state bits: dirty, corrupt, autoclear
  *   names.c        backing and data files that an image names
  *   driver.c       the driver's table: open, close, reopen, limits
@@ -335,7 +336,8 @@ int coroutine_fn qcow2_header_write(Qcow2 *q, GError **errp);
  * @header as its cluster will hold it; @buf has a whole cluster.  Returns the
  * bytes that mean something, or -ENOSPC.
  */
-int64_t qcow2_header_encode(const Qcow2Header *header, uint8_t *buf);
+int64_t qcow2_header_encode(const Qcow2Header *header, unsigned name_slot,
+                            uint8_t *buf);
 
 /** Write @bytes at @field of the header (QCOW2_H_...), without a flush, from
  * @buf.  Meta lock. */

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A new header in place of the old one, so that a power cut leaves one of them.
+ *
+ * Only a sector is written as a whole.  If more than the first one changes, the
+ * old header is cut first: its list of extensions ends where it would leave
+ * sector 0, so that nothing behind is looked at, but for the name of the
+ * backing file, which stays or gets another place.
+ *
+ *   1  sector 0 of the old header, cut         -- flush --
+ *   2  the sectors behind it of the new one    -- flush --
+ *   3  sector 0 of the new one
+ *
+ * What is cut off are the table of names, which nobody needs, and bitmaps,
+ * which are disowned.  If other extensions lie there (an image of another
+ * program with very long names), the header is written in one piece, and may
+ * be torn.
+ */
+#include "block/formats/qcow2/qcow2.h"
+
+#include <errno.h>
+
+#define SECTOR 512
+
+/* The old header in memory, and the new one; whole sectors of both. */
+typedef struct Replace {
+    Qcow2 *q;
+    uint8_t *old;
+    uint8_t *new;
+    int64_t bytes;
+} Replace;
+
+/* --- cutting the old header ----------------------------------------------- */
+
+static bool may_miss(uint32_t magic)
+{
+    return magic == QCOW2_EXT_FEATURE_TABLE || magic == QCOW2_EXT_BITMAPS;
+}
+
+/*
+ * Where the list must end so that it stays in sector 0; 0 if it does, -1 if it
+ * cannot be cut.
+ */
+static int64_t find_cut(const Replace *r)
+{
+    int64_t at = qcow2_get32(r->old + QCOW2_H_VERSION) >= 3
+                     ? qcow2_get32(r->old + QCOW2_H_HEADER_LENGTH)
+                     : QCOW2_H_V2_BYTES;
+    int64_t cut = 0;
+
+    while (at + 8 <= r->bytes) {
+        uint32_t magic = qcow2_get32(r->old + at);
+        int64_t end = at + 8 + (((int64_t)qcow2_get32(r->old + at + 4) + 7) &
+                                ~INT64_C(7));
+
+        if (magic == QCOW2_EXT_END) {
+            return cut;
+        }
+        if (cut == 0 && end + 8 > SECTOR) {
+            cut = at;
+        }
+        if (cut > 0 && (!may_miss(magic) || cut + 8 > SECTOR)) {
+            return -1;
+        }
+        at = end;
+    }
+    return cut;
+}
+
+/* Whether the name of the backing file is where the new header leaves it. */
+static bool keeps_name(const Replace *r)
+{
+    uint64_t offset = qcow2_get64(r->old + QCOW2_H_BACKING_OFFSET);
+    uint64_t bytes = qcow2_get32(r->old + QCOW2_H_BACKING_SIZE);
+    uint64_t from = MAX(offset, SECTOR);
+    uint64_t to = MIN(offset + bytes, (uint64_t)r->bytes);
+
+    return offset == 0 || from >= to ||
+           memcmp(r->old + from, r->new + from, to - from) == 0;
+}
+
+/* --- writing -------------------------------------------------------------- */
+
+static int coroutine_fn write_part(const Replace *r, const uint8_t *from,
+                                   int64_t offset, int64_t bytes)
+{
+    int ret = qcow2_check_overlap(r->q, QCOW2_OL_MAIN_HEADER, offset, bytes,
+                                  false);
+
+    if (ret == 0) {
+        SIM_POINT("qcow2.header", bdrv_node_name(r->q->bs));
+        ret = bdrv_co_pwrite(qcow2_file(r->q), offset, bytes, from + offset,
+                             0);
+    }
+    return ret;
+}
+
+static int coroutine_fn flush(const Replace *r)
+{
+    return bdrv_co_flush(bdrv_child_bs(qcow2_file(r->q)));
+}
+
+/* Sector 0 of the old header with a list that ends at @cut. */
+static int coroutine_fn write_cut(const Replace *r, int64_t cut)
+{
+    if (cut > 0) {
+        memset(r->old + cut, 0, 8);
+    }
+    if (cut > 0 && qcow2_get32(r->old + QCOW2_H_VERSION) >= 3) {
+        uint64_t autoclear = qcow2_get64(r->old + QCOW2_H_AUTOCLEAR);
+
+        qcow2_put64(r->old + QCOW2_H_AUTOCLEAR,
+                    autoclear & ~QCOW2_AUTOCLEAR_BITMAPS);
+    }
+    return write_part(r, r->old, 0, SECTOR);
+}
+
+static int coroutine_fn replace(const Replace *r)
+{
+    int64_t cut;
+    int ret;
+
+    if (r->bytes <= SECTOR ||
+        memcmp(r->old + SECTOR, r->new + SECTOR, r->bytes - SECTOR) == 0) {
+        return write_part(r, r->new, 0, MIN(r->bytes, SECTOR));
+    }
+    cut = find_cut(r);
+    if (cut < 0 || !keeps_name(r)) {
+        return write_part(r, r->new, 0, r->bytes);
+    }
+    ret = write_cut(r, cut);
+    ret = ret < 0 ? ret : flush(r);
+    ret = ret < 0 ? ret : write_part(r, r->new, SECTOR, r->bytes - SECTOR);
+    ret = ret < 0 ? ret : flush(r);
+    return ret < 0 ? ret : write_part(r, r->new, 0, SECTOR);
+}
+
+/* Put the new header together, its name where the old one does not have it. */
+static int64_t encode(Replace *r)
+{
+    int64_t bytes = qcow2_header_encode(&r->q->header, 0, r->new);
+
+    if (bytes > 0 && !keeps_name(r)) {
+        bytes = qcow2_header_encode(&r->q->header, 1, r->new);
+    }
+    return bytes;
+}
+
+static int coroutine_fn read_and_replace(Replace *r)
+{
+    int64_t cluster = r->q->geo.cluster_bytes;
+    int64_t bytes;
+    int ret;
+
+    r->old = g_try_malloc(cluster);
+    r->new = g_try_malloc(cluster);
+    if (!r->old || !r->new) {
+        return -ENOMEM;
+    }
+    ret = bdrv_co_pread(qcow2_file(r->q), 0, cluster, r->old, 0);
+    if (ret < 0) {
+        return ret;
+    }
+    r->bytes = cluster; /* the old one may be longer */
+    bytes = encode(r);
+    if (bytes < 0) {
+        return bytes;
+    }
+    /* What stands behind the end of the extensions has no meaning. */
+    bytes += -bytes & (SECTOR - 1);
+    r->bytes = MIN(bytes, cluster);
+    return replace(r);
+}
+
+int coroutine_fn qcow2_header_write(Qcow2 *q, GError **errp)
+{
+    BlockDriverState *bs = q->bs;
+    Replace r = { .q = q };
+    int ret = read_and_replace(&r);
+
+    g_free(r.old);
+    g_free(r.new);
+    if (ret == -ENOSPC) {
+        return block_error(errp, ENOSPC, "Node '%s': the header of image '%s' "
+                           "does not fit in its first cluster of %"
+                           G_GINT64_FORMAT " bytes (name of the backing file "
+                           "too long?), or there is no space left",
+                           bdrv_node_name(bs), bdrv_filename(bs),
+                           q->geo.cluster_bytes);
+    }
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s': could not write the "
+                                 "header of image '%s'", bdrv_node_name(bs),
+                                 bdrv_filename(bs));
+    }
+    return 0;
+}
