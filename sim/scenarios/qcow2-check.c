@@ -25,6 +25,7 @@ typedef struct Check {
     unsigned version;
     bool extended;
     bool dirty;
+    bool careful;           /* as in the report */
     int64_t clusters;
     uint64_t *refs;         /* found, by cluster */
     bool *metadata;         /* a table, not guest data */
@@ -145,8 +146,11 @@ static bool check_copied(Check *c, uint64_t offset, bool copied,
 {
     uint64_t count = refcount(c, offset >> c->cluster_bits);
 
-    if (c->dirty || copied == (count == 1) ||
-        (c->version == 2 && !copied)) {
+    if (c->dirty || copied == (count == 1)) {
+        return true;
+    }
+    if (c->version == 2 && !copied) {
+        c->careful = true;
         return true;
     }
     return bad(c, "%s at 0x%" G_GINT64_MODIFIER "x has refcount %"
@@ -388,6 +392,7 @@ bool sim_qcow2_check(BgSimDisk *disk, SimQcow2Report *report, GError **errp)
         c.metadata = g_new0(bool, c.clusters);
         ok = check_image(&c, report);
         report->dirty = c.dirty;
+        report->careful = c.careful;
     }
     g_free(c.file);
     g_free(c.refs);

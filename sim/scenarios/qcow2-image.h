@@ -24,6 +24,7 @@ typedef struct SimQcow2Report {
     uint64_t leaks;          /* clusters with more refcount than references */
     uint64_t clusters;       /* of the file that are used */
     bool dirty;              /* the bit: refcounts are not to be believed */
+    bool careful;            /* COPIED is missing somewhere (version 2) */
 } SimQcow2Report;
 
 /** Make an empty image on @disk, which is empty, durable at once. */
@@ -38,5 +39,14 @@ void sim_qcow2_make(BgSimDisk *disk, const SimQcow2 *how);
  * Returns false with @errp saying what is corrupt.
  */
 bool sim_qcow2_check(BgSimDisk *disk, SimQcow2Report *report, GError **errp);
+
+/**
+ * sim_qcow2_check(), and now and then the same by QEMU: if the environment has
+ * BGSIM_QEMU_CHECK_EVERY=N, "qemu-img check" looks at each N-th image and must
+ * find nothing but leaks.
+ *
+ * @when  for the text
+ */
+bool sim_qcow2_check_both(BgSimDisk *disk, const char *when, GError **errp);
 
 #endif /* SIM_QCOW2_IMAGE_H */

@@ -188,18 +188,6 @@ static void choose_ops(Ops *s, uint64_t n)
 
 /* --- power cuts ----------------------------------------------------------- */
 
-static bool check_metadata(Ops *s, const char *when, GError **errp)
-{
-    g_autoptr(GError) error = NULL;
-    SimQcow2Report report;
-
-    if (sim_qcow2_check(s->disk, &report, &error)) {
-        return true;
-    }
-    block_error(errp, EUCLEAN, "%s: %s", when, error->message);
-    return false;
-}
-
 /* What the guest may see: what it wrote, or what the snapshot has. */
 static bool check_content(Ops *s, BlockBackend *blk, GError **errp)
 {
@@ -223,7 +211,7 @@ static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
     BlockDriverState *bs;
     BlockBackend *blk;
     uint8_t data[1024] = { 1 };
-    bool ok = check_metadata(s, "after the cut", errp);
+    bool ok = sim_qcow2_check_both(s->disk, "after the cut", errp);
 
     if (!ok) {
         return false;
@@ -242,7 +230,7 @@ static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
     }
     blk_unref(blk);
     bdrv_unref(bs);
-    return ok && check_metadata(s, "after recovery", errp);
+    return ok && sim_qcow2_check_both(s->disk, "after recovery", errp);
 }
 
 /* --- the run -------------------------------------------------------------- */

@@ -125,18 +125,6 @@ static void fill_backing(BgSim *sim, Qcow2Sim *s)
 
 /* --- power cuts ----------------------------------------------------------- */
 
-static bool check_metadata(Qcow2Sim *s, const char *when, GError **errp)
-{
-    g_autoptr(GError) error = NULL;
-    SimQcow2Report report;
-
-    if (sim_qcow2_check(s->disk, &report, &error)) {
-        return true;
-    }
-    block_error(errp, EUCLEAN, "%s: %s", when, error->message);
-    return false;
-}
-
 /* A write where there may be nothing yet, so that tables change. */
 static bool use_image(BlockBackend *blk, int64_t size, GError **errp)
 {
@@ -163,7 +151,7 @@ static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
     Qcow2Sim *s = opaque;
     BlockDriverState *bs;
     BlockBackend *blk;
-    bool ok = check_metadata(s, "after the cut", errp);
+    bool ok = sim_qcow2_check_both(s->disk, "after the cut", errp);
 
     if (!ok) {
         return false;
@@ -177,7 +165,7 @@ static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
          use_image(blk, s->image.size, errp);
     blk_unref(blk);
     bdrv_unref(bs);
-    return ok && check_metadata(s, "after recovery", errp);
+    return ok && sim_qcow2_check_both(s->disk, "after recovery", errp);
 }
 
 /* --- the run -------------------------------------------------------------- */
