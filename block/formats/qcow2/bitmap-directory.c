@@ -521,26 +521,23 @@ int coroutine_fn qcow2_bitmaps_begin_write(Qcow2 *q)
     return ret;
 }
 
-bool qcow2_bitmaps_hold(Qcow2 *q)
+void qcow2_bitmaps_hold(Qcow2 *q)
 {
-    bool held = !atomic_load(&q->may_write);
-
-    if (held) {
+    if (!atomic_load(&q->may_write)) {
         q->bitmaps_in_use = true; /* so nobody marks them */
     }
-    return held;
 }
 
-int coroutine_fn qcow2_bitmaps_unhold(Qcow2 *q, bool held, GError **errp)
+void coroutine_fn qcow2_bitmaps_unhold(Qcow2 *q)
 {
-    int ret = qcow2_settle(q, errp);
+    g_autoptr(GError) error = NULL;
 
-    /* The next write looks again which bitmaps there are. */
-    if (ret == 0 || held) {
-        q->bitmaps_in_use = false;
-        atomic_store(&q->may_write, false);
+    if (qcow2_settle(q, &error) < 0) {
+        g_warning("%s", error->message); /* clusters leak at worst */
     }
-    return ret;
+    /* The next write looks again which bitmaps there are. */
+    q->bitmaps_in_use = false;
+    atomic_store(&q->may_write, false);
 }
 
 /* Nobody has kept them up to date meanwhile, so in use they stay: then they

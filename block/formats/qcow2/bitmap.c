@@ -533,11 +533,12 @@ int coroutine_fn qcow2_bitmap_store(Qcow2 *q,
                                     const Qcow2BitmapContent *content,
                                     GError **errp)
 {
-    bool held = qcow2_bitmaps_hold(q);
-    int ret = store_held(q, content, errp);
-    int settled = qcow2_bitmaps_unhold(q, held, ret < 0 ? NULL : errp);
+    int ret;
 
-    return ret < 0 ? ret : settled;
+    qcow2_bitmaps_hold(q);
+    ret = store_held(q, content, errp);
+    qcow2_bitmaps_unhold(q);
+    return ret;
 }
 
 /* --- the driver's methods ------------------------------------------------- */
@@ -631,9 +632,10 @@ int coroutine_fn qcow2_stored_bitmap_remove(BlockDriverState *bs,
                                             const char *name, GError **errp)
 {
     Qcow2 *q = qcow2_of(bs);
-    bool held = qcow2_bitmaps_hold(q);
-    int ret = remove_held(q, name, errp);
-    int settled = qcow2_bitmaps_unhold(q, held, ret < 0 ? NULL : errp);
+    int ret;
 
-    return ret < 0 ? ret : settled;
+    qcow2_bitmaps_hold(q);
+    ret = remove_held(q, name, errp);
+    qcow2_bitmaps_unhold(q);
+    return ret;
 }

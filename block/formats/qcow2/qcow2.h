@@ -704,11 +704,10 @@ int coroutine_fn qcow2_bitmaps_end_write(Qcow2 *q, GError **errp);
 
 /**
  * Around a change that the guest does not see (metadata only): bitmaps that
- * track stay valid.  @errp of the end is set if the image could not be settled;
- * the change itself stands.  Main context, drained.
+ * track stay valid.  The end settles the image.  Main context, drained.
  */
-bool qcow2_bitmaps_hold(Qcow2 *q);
-int coroutine_fn qcow2_bitmaps_unhold(Qcow2 *q, bool held, GError **errp);
+void qcow2_bitmaps_hold(Qcow2 *q);
+void coroutine_fn qcow2_bitmaps_unhold(Qcow2 *q);
 
 /* The driver's methods.  Drained. */
 int coroutine_fn qcow2_stored_bitmap_list(BlockDriverState *bs,
