@@ -430,10 +430,13 @@ int coroutine_fn qcow2_snapshot_create(BlockDriverState *bs,
     Qcow2 *q = qcow2_of(bs);
     int ret = check_new(q, info, errp);
 
-    if (ret == 0) {
-        ret = begin(&session, bs, errp);
-    }
     if (ret < 0) {
+        return ret;
+    }
+    qcow2_bitmaps_hold(q);
+    ret = begin(&session, bs, errp);
+    if (ret < 0) {
+        qcow2_bitmaps_unhold(q);
         return ret;
     }
     s = describe(q, info);
@@ -445,7 +448,9 @@ int coroutine_fn qcow2_snapshot_create(BlockDriverState *bs,
         qcow2_snapshot_free(s);
     }
     g_free(active.l1);
-    return end(&session, ret, errp);
+    ret = end(&session, ret, errp);
+    qcow2_bitmaps_unhold(q);
+    return ret;
 }
 
 /* --- delete --------------------------------------------------------------- */
@@ -524,11 +529,13 @@ int coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id,
                            bdrv_filename(bs), id ? "the ID" : "the name",
                            id ? id : name);
     }
+    qcow2_bitmaps_hold(q);
     ret = begin(&session, bs, errp);
-    if (ret < 0) {
-        return ret;
+    if (ret == 0) {
+        ret = end(&session, delete(&session, index, errp), errp);
     }
-    return end(&session, delete(&session, index, errp), errp);
+    qcow2_bitmaps_unhold(q);
+    return ret;
 }
 
 /* --- apply ---------------------------------------------------------------- */
