@@ -9,7 +9,8 @@
  */
 #include "sim/scenarios/qcow2-image.h"
 
-#include <stdlib.h>
+#include <blockgraph/image.h>
+#include <errno.h>
 #include <string.h>
 
 static const BgSimCrashConfig crash_config = {
@@ -17,6 +18,7 @@ static const BgSimCrashConfig crash_config = {
 };
 
 typedef struct Qcow2Sim {
+    BgSim *sim;
     SimQcow2 image;
     BgSimDisk *disk;
     BlockDriverState *bs;
@@ -168,6 +170,90 @@ static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
     return ok && sim_qcow2_check_both(s->disk, "after recovery", errp);
 }
 
+/* --- what is done to the image meanwhile ---------------------------------- */
+
+static int coroutine_fn act_snapshot(Qcow2Sim *s)
+{
+    BdrvSnapshotInfo info = { .name = (char *)"some" };
+    g_autoptr(GError) error = NULL;
+
+    return bdrv_co_snapshot_create(s->bs, &info, &error);
+}
+
+static int coroutine_fn act_delete(Qcow2Sim *s)
+{
+    g_autoptr(GError) error = NULL;
+
+    return bdrv_co_snapshot_delete(s->bs, NULL, "some", &error);
+}
+
+static int coroutine_fn act_resize(Qcow2Sim *s)
+{
+    BlockTruncate how = { .exact = true };
+    g_autoptr(GError) error = NULL;
+
+    /* Never below what the model covers. */
+    how.offset = s->image.size +
+                 4096 * (int64_t)bgsim_draw(s->sim, "actor.size", 32);
+    return blk_co_truncate(s->blk, &how, &error);
+}
+
+static int coroutine_fn act_reopen(Qcow2Sim *s)
+{
+    BdrvReopenQueue *queue = bdrv_reopen_queue_new(bgsim_graph(s->sim));
+    g_autoptr(GError) error = NULL;
+
+    bdrv_reopen_queue_add(queue, s->bs, scenario_options(
+        "qcow2,l2-cache-size=%d", bgsim_draw(s->sim, "actor.cache", 2)
+                                      ? 4096 : 32768), true);
+    return bdrv_co_reopen_multiple(queue, &error);
+}
+
+static int coroutine_fn act_check(Qcow2Sim *s)
+{
+    BdrvCheck how = { .flags = 0 };
+    g_autoptr(GError) error = NULL;
+    BdrvCheckResult result;
+    int ret = bdrv_co_check(s->bs, &how, &result, &error);
+
+    if (ret == 0 && result.corruptions > 0) {
+        bgsim_violation(s->sim, "check", "the image in use has %"
+                        G_GINT64_FORMAT " corruptions", result.corruptions);
+    }
+    return ret;
+}
+
+static int coroutine_fn act_drain(Qcow2Sim *s)
+{
+    bdrv_co_drained_begin(s->bs);
+    bdrv_drained_end(s->bs);
+    return 0;
+}
+
+static void coroutine_fn actor_entry(BgSim *sim, void *opaque)
+{
+    static int coroutine_fn (*const acts[])(Qcow2Sim *) = {
+        act_drain, act_snapshot, act_resize, act_delete, act_reopen,
+        act_check,
+    };
+    Qcow2Sim *s = opaque;
+
+    for (int i = 0; i < 8; i++) {
+        unsigned act = bgsim_draw(sim, "actor.act", G_N_ELEMENTS(acts));
+        int ret;
+
+        co_sleep_ns(1 + bgsim_range(sim, "actor.at", 0, 2000 * 1000));
+        ret = acts[act](s);
+        /* Narrow refcounts, no such snapshot, lengths that snapshots forbid. */
+        if (ret < 0 && !s->faults && ret != -ERANGE && ret != -ENOENT &&
+            ret != -ENOTSUP && ret != -EOVERFLOW) {
+            bgsim_violation(sim, "actor", "act %u: %s", act,
+                            g_strerror(-ret));
+        }
+        bgsim_progress(sim);
+    }
+}
+
 /* --- the run -------------------------------------------------------------- */
 
 static void start_guests(BgSim *sim, Qcow2Sim *s)
@@ -193,6 +279,7 @@ static void qcow2_setup(BgSim *sim, void *state)
 {
     Qcow2Sim *s = state;
 
+    s->sim = sim;
     make_disk(sim, s);
     s->backing = bgsim_chance(sim, "image.backing", 400) &&
                  !bgsim_is_threads(sim);
@@ -212,6 +299,9 @@ static void qcow2_setup(BgSim *sim, void *state)
     }
     s->faults = scenario_faults(sim);
     start_guests(sim, s);
+    if (bgsim_draw(sim, "actor", 2)) {
+        bgsim_spawn(sim, "actor", NULL, actor_entry, s);
+    }
     if (bgsim_draw(sim, "cuts", 2)) {
         for (unsigned i = 0; i < 2; i++) {
             bgsim_crash_at(sim, bgsim_steps(sim) + 1 +
