@@ -17,6 +17,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 enum {
     IMAGE_BYTES_MAX = 1 << 20,
+    ROOM_BYTES = 4 << 20, /* to write in */
     STEPS = 64,
     READ_BYTES = 128 << 10,
 };
@@ -35,12 +36,13 @@ static BlockDriverState *open_text(BlockGraph *graph, const char *text)
     return bs;
 }
 
-/* A disk in memory that holds @data. */
+/* A disk in memory that begins with @data; it does not grow, as an image may
+ * name any place in it. */
 static BlockDriverState *open_disk(BlockGraph *graph, const uint8_t *data,
-                                   size_t size)
+                                   size_t size, size_t room)
 {
-    g_autofree char *text =
-        g_strdup_printf("mem,node-name=disk,size=%zu", MAX(size, 512));
+    g_autofree char *text = g_strdup_printf(
+        "mem,node-name=disk,grow=off,size=%zu", MAX(size, 512) + room);
     BlockDriverState *disk = open_text(graph, text);
 
     memcpy(mem_disk(disk)->data, data, size);
@@ -148,9 +150,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     graph = block_graph_new(NULL, NULL);
-    disk = open_disk(graph, data, size);
+    disk = open_disk(graph, data, size, 0);
     use(graph, false);
     g_assert(memcmp(mem_disk(disk)->data, data, size) == 0);
+    bdrv_unref(disk);
+    disk = open_disk(graph, data, size, ROOM_BYTES);
     use(graph, true);
     bdrv_unref(disk);
     block_graph_free(graph);

@@ -389,9 +389,12 @@ int coroutine_fn qcow2_link_compressed(Qcow2 *q, int64_t offset, uint64_t word)
     ret = qcow2_l2_get(q, offset, true, &ref);
     if (ret == 0) {
         old = qcow2_l2_read(q, &ref, ref.index);
-        qcow2_l2_write(q, &ref, ref.index, (Qcow2L2Entry){ .word = word });
-        qcow2_l2_put(q, &ref);
+        /* First what may fail: after that the caller must not undo. */
         ret = qcow2_free_entry(q, old, QCOW2_DISCARD_OTHER);
+        if (ret == 0) {
+            qcow2_l2_write(q, &ref, ref.index, (Qcow2L2Entry){ .word = word });
+        }
+        qcow2_l2_put(q, &ref);
     }
     qcow2_meta_unlock(q);
     return ret;
