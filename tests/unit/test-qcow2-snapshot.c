@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "qcow2-fixture.h"
+/*
+ * Internal snapshots.  A letter is what a cluster is filled with.
+ */
+#include "qcow2-faulty.h"
 
 #define CLUSTER 65536
 
@@ -123,9 +126,381 @@ START_TEST(a_snapshot_keeps_what_was_there)
 }
 END_TEST
 
+/* --- together with qemu-img ----------------------------------------------- */
+
+START_TEST(snapshots_of_qemu_img_can_be_applied_and_deleted)
+{
+    BlockBackend *blk;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image(_i ? "compat=0.10" : "cluster_size=4k", "4M");
+    qemu_io("-c 'write -P 65 0 1M'");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -c a t.qcow2"), 0);
+    qemu_io("-c 'write -P 66 0 512k' -c 'write -c -P 67 2M 64k'");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -c b t.qcow2"), 0);
+    qemu_io("-c 'write -P 68 0 64k' -c 'write -P 69 2M 64k'");
+    blk = open_image();
+    expect_names(blk, "1:a 2:b");
+    go_to(blk, "a");
+    expect_guest(blk, 0, 1 << 20, 'A');
+    expect_guest(blk, 2 << 20, CLUSTER, 0);
+    go_to(blk, "b");
+    expect_guest(blk, 0, 512 << 10, 'B');
+    expect_guest(blk, 2 << 20, CLUSTER, 'C');
+    delete(blk, "a");
+    close_backend(blk);
+    expect_clean();
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -d b t.qcow2"), 0);
+    expect_clean();
+}
+END_TEST
+
+START_TEST(qemu_img_sees_our_snapshots)
+{
+    BlockBackend *blk;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("", "4M");
+    blk = open_image();
+    fill(blk, 0, CLUSTER, 'A');
+    snapshot(blk, "first");
+    fill(blk, 0, CLUSTER, 'B');
+    snapshot(blk, "second one");
+    fill(blk, 0, CLUSTER, 'C');
+    close_backend(blk);
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -l t.qcow2 | "
+                         "grep -q '^2 *second one '"), 0);
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -a first t.qcow2"), 0);
+    qemu_io("-c 'read -P 65 0 64k'");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -d first t.qcow2 && "
+                         "qemu-img snapshot -a 2 t.qcow2"), 0);
+    qemu_io("-c 'read -P 66 0 64k'");
+    expect_clean();
+}
+END_TEST
+
+START_TEST(a_snapshot_can_be_read_while_it_is_there)
+{
+    BlockBackend *blk;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("", "4M");
+    blk = open_image();
+    fill(blk, 0, CLUSTER, 'A');
+    snapshot(blk, "s");
+    fill(blk, 0, CLUSTER, 'B');
+    close_backend(blk);
+    blk = file_backend("qcow2,snapshot=s,read-only=on,file.driver=file,"
+                       "file.filename=%s/t.qcow2");
+    expect_guest(blk, 0, CLUSTER, 'A');
+    close_backend(blk);
+}
+END_TEST
+
+/* --- sizes ---------------------------------------------------------------- */
+
+static void resize(BlockBackend *blk, int64_t bytes)
+{
+    BlockTruncate how = { .offset = bytes, .exact = true };
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_msg(blk_truncate(blk, &how, &error) == 0, "%s",
+                  error ? error->message : "no error set");
+}
+
+/*
+ * Snapshots of a small, a large and a small disk again, applied and deleted in
+ * every order.  With clusters of 512 bytes the L1 tables differ, too: larger,
+ * equal, smaller than the active one.
+ */
+START_TEST(r3_r69_every_snapshot_has_the_size_of_its_disk)
+{
+    static const char *const orders[] = { "123", "132", "213", "231", "312",
+                                          "321" };
+    static const int64_t sizes[] = { 1 << 20, 8 << 20, 2 << 20 };
+    BlockBackend *blk;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image(_i % 2 ? "cluster_size=512" : "", "1M");
+    blk = open_image();
+    fill(blk, 0, CLUSTER, '1');
+    snapshot(blk, "1");
+    resize(blk, 8 << 20);
+    fill(blk, (8 << 20) - CLUSTER, CLUSTER, '2');
+    snapshot(blk, "2");
+    go_to(blk, "1");
+    ck_assert_int_eq(bdrv_length(blk_bs(blk)), 1 << 20);
+    resize(blk, 2 << 20);
+    fill(blk, (2 << 20) - CLUSTER, CLUSTER, '3');
+    snapshot(blk, "3");
+    for (const char *p = orders[_i / 2]; *p; p++) {
+        char name[2] = { *p, 0 };
+        int64_t size = sizes[*p - '1'];
+
+        go_to(blk, name);
+        ck_assert_int_eq(bdrv_length(blk_bs(blk)), size);
+        expect_guest(blk, *p == '1' ? 0 : size - CLUSTER, CLUSTER, *p);
+        delete(blk, name);
+    }
+    close_backend(blk);
+    expect_clean();
+}
+END_TEST
+
+/* An L1 table of a snapshot at an impossible place, or of impossible size. */
+START_TEST(r3_a_snapshot_with_a_bad_l1_table_is_refused)
+{
+    static const struct {
+        int64_t field;
+        uint64_t value;
+    } bad[] = {
+        { 0, 1 }, { 0, 512 }, { 0, UINT64_C(1) << 60 }, { 0, UINT64_MAX },
+        { 0, 0 },
+    };
+    BlockBackend *blk;
+    GError *error = NULL;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("", "4M");
+    qemu_io("-c 'write 0 64k'");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -c s t.qcow2"), 0);
+    poke64(peek64(QCOW2_H_SNAPSHOTS_OFFSET) + bad[_i].field, bad[_i].value);
+    blk = open_image();
+    ck_assert_int_lt(bdrv_snapshot_goto(blk_bs(blk), "s", &error), 0);
+    expect_error(&error, 0, "L1 table");
+    ck_assert_int_lt(bdrv_snapshot_delete(blk_bs(blk), "1", NULL, &error), 0);
+    expect_error(&error, 0, "L1 table");
+    fill(blk, 0, CLUSTER, 'x');
+    close_backend(blk);
+}
+END_TEST
+
+START_TEST(r2_a_table_of_impossible_size_is_refused)
+{
+    static const struct {
+        const char *field;
+        uint32_t value;
+        const char *message;
+    } bad[] = {
+        { "count", 65537, "" }, { "count", UINT32_MAX, "" },
+        { "count", 60000, "" }, { "extra", 1025, "extra data" },
+        { "extra", UINT32_MAX, "extra data" },
+    };
+    uint8_t bytes[4];
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("", "4M");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -c s t.qcow2"), 0);
+    qcow2_put32(bytes, bad[_i].value);
+    poke(*bad[_i].field == 'c' ? QCOW2_H_NB_SNAPSHOTS
+                               : (int64_t)peek64(QCOW2_H_SNAPSHOTS_OFFSET) +
+                                     36,
+         bytes, 4);
+    file_fails("qcow2,file.driver=file,file.filename=%s/t.qcow2", 0,
+               bad[_i].message);
+}
+END_TEST
+
+/* --- what must be kept ---------------------------------------------------- */
+
+START_TEST(unknown_extra_data_are_kept)
+{
+    static const uint8_t unknown[8] = "unknown";
+    BlockBackend *blk;
+    uint64_t table;
+    uint8_t entry[128], now[128];
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("", "4M");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -c name t.qcow2"), 0);
+    /* Eight bytes more of extra data: the strings move. */
+    table = peek64(QCOW2_H_SNAPSHOTS_OFFSET);
+    peek(table, entry, sizeof(entry));
+    memmove(entry + 72, entry + 64, 16);
+    memcpy(entry + 64, unknown, 8);
+    qcow2_put32(entry + 36, 32);
+    poke(table, entry, sizeof(entry));
+
+    blk = open_image();
+    expect_names(blk, "1:name");
+    snapshot(blk, "other");
+    ck_assert_uint_ne(peek64(QCOW2_H_SNAPSHOTS_OFFSET), table);
+    delete(blk, "other");
+    close_backend(blk);
+    peek(peek64(QCOW2_H_SNAPSHOTS_OFFSET), now, sizeof(now));
+    ck_assert_mem_eq(now, entry, 72 + 5);
+    expect_clean();
+}
+END_TEST
+
+START_TEST(saved_machine_state_is_left_alone)
+{
+    BlockBackend *blk;
+    Qcow2Snapshot *s;
+
+    if (!have_qemu()) {
+        return;
+    }
+    /* qemu-io writes behind the disk, as savevm does. */
+    make_image("", "4M");
+    qemu_io("-c 'write -P 1 0 64k' -c 'write -b -P 9 0 200k'");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -c s t.qcow2"), 0);
+    blk = open_image();
+    s = g_ptr_array_index(state_of(blk)->snapshots, 0);
+    ck_assert_uint_gt(s->l1_size, 0);
+    fill(blk, 0, CLUSTER, 'x');
+    snapshot(blk, "t");
+    go_to(blk, "s");
+    delete(blk, "t");
+    close_backend(blk);
+    expect_clean();
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -a s t.qcow2"), 0);
+    qemu_io("-c 'read -b -P 9 0 200k'");
+}
+END_TEST
+
+/* --- limits --------------------------------------------------------------- */
+
+START_TEST(r130_snapshots_until_a_count_is_full)
+{
+    static const unsigned widths[] = { 1, 2, 4, 8 };
+    unsigned max = (1u << widths[_i]) - 1;
+    g_autofree char *options = g_strdup_printf("refcount_bits=%u",
+                                               widths[_i]);
+    BlockBackend *blk;
+    GError *error = NULL;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image(options, "1M");
+    blk = open_image();
+    fill(blk, 0, CLUSTER, 'A');
+    for (unsigned i = 1; i < max; i++) {
+        g_autofree char *name = g_strdup_printf("s%u", i);
+
+        snapshot(blk, name);
+    }
+    ck_assert_int_eq(try_create_snapshot(blk, "one more", &error), -ERANGE);
+    expect_error(&error, ERANGE, "the most that its width holds");
+    fill(blk, 0, CLUSTER, 'B');
+    close_backend(blk);
+    expect_clean();
+}
+END_TEST
+
+START_TEST(a_snapshot_that_is_not_there_is_an_error)
+{
+    BlockBackend *blk;
+    GError *error = NULL;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("", "1M");
+    blk = open_image();
+    snapshot(blk, "s");
+    ck_assert_int_eq(bdrv_snapshot_goto(blk_bs(blk), "t", &error), -ENOENT);
+    expect_error(&error, ENOENT, "no snapshot 't'");
+    ck_assert_int_eq(bdrv_snapshot_delete(blk_bs(blk), "2", NULL, &error),
+                     -ENOENT);
+    expect_error(&error, ENOENT, "'2'");
+    ck_assert_int_eq(bdrv_snapshot_delete(blk_bs(blk), "1", "t", &error),
+                     -ENOENT);
+    expect_error(&error, ENOENT, "'1'");
+    close_backend(blk);
+}
+END_TEST
+
+/* --- failures ------------------------------------------------------------- */
+
+/* The snapshot, if it is there, has 'A'; the disk has what it had. */
+static void expect_state(void)
+{
+    BlockBackend *blk = open_image();
+    g_autofree char *text = names(blk);
+
+    expect_guest(blk, CLUSTER, CLUSTER, 'B');
+    if (strstr(text, "s")) {
+        go_to(blk, "s");
+        expect_guest(blk, 0, CLUSTER, 'A');
+    }
+    close_backend(blk);
+    expect_consistent();
+}
+
+static void do_it(BlockBackend *blk, int what)
+{
+    GError *error = NULL;
+    int ret = what == 0   ? try_create_snapshot(blk, "new", &error)
+              : what == 1 ? bdrv_snapshot_goto(blk_bs(blk), "s", &error)
+                          : bdrv_snapshot_delete(blk_bs(blk), NULL, "s",
+                                                 &error);
+
+    ck_assert((ret < 0) == (error != NULL));
+    g_clear_error(&error);
+}
+
+/* Whichever single change of the file fails: nothing that was is lost. */
+START_TEST(a_failure_loses_nothing)
+{
+    bool failed = true;
+
+    for (unsigned fail_at = 1; have_qemu() && failed; fail_at++) {
+        BlockBackend *blk;
+
+        make_image(_i / 3 ? "compat=0.10" : "", "1M");
+        blk = open_image();
+        fill(blk, 0, CLUSTER, 'A');
+        fill(blk, CLUSTER, CLUSTER, 'B');
+        snapshot(blk, "s");
+        fill(blk, 0, CLUSTER, 'C');
+        close_backend(blk);
+        blk = open_faulty("");
+        faulty.fail_from = fail_at;
+        faulty.fail_to = fail_at;
+        do_it(blk, _i % 3);
+        failed = faulty.changes >= fail_at;
+        close_backend(blk);
+        expect_state();
+        ck_assert_uint_lt(fail_at, 200);
+    }
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
     tcase_add_loop_test(tcase, a_snapshot_keeps_what_was_there, 0, 7);
+    tcase_add_loop_test(tcase,
+                        snapshots_of_qemu_img_can_be_applied_and_deleted, 0,
+                        2);
+    tcase_add_test(tcase, qemu_img_sees_our_snapshots);
+    tcase_add_test(tcase, a_snapshot_can_be_read_while_it_is_there);
+    tcase_add_loop_test(tcase, r3_r69_every_snapshot_has_the_size_of_its_disk,
+                        0, 12);
+    tcase_add_loop_test(tcase, r3_a_snapshot_with_a_bad_l1_table_is_refused,
+                        0, 5);
+    tcase_add_loop_test(tcase, r2_a_table_of_impossible_size_is_refused, 0,
+                        5);
+    tcase_add_test(tcase, unknown_extra_data_are_kept);
+    tcase_add_test(tcase, saved_machine_state_is_left_alone);
+    tcase_add_loop_test(tcase, r130_snapshots_until_a_count_is_full, 0, 4);
+    tcase_add_test(tcase, a_snapshot_that_is_not_there_is_an_error);
+    tcase_add_loop_test(tcase, a_failure_loses_nothing, 0, 6);
 }
 
 int main(void)
@@ -133,6 +508,7 @@ int main(void)
     Suite *suite = suite_create("qcow2-snapshot");
     TCase *tcase = tcase_create("all");
 
+    register_faulty_driver();
     tcase_add_checked_fixture(tcase, file_setup, file_teardown);
     tcase_set_timeout(tcase, 60);
     add_tests(tcase);

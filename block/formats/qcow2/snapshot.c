@@ -93,10 +93,10 @@ static GPtrArray *list_without(const Qcow2 *q, guint index)
 
 /* --- before and after ----------------------------------------------------- */
 
-/* Whether we have set the bit "dirty", and must clear it. */
 typedef struct Session {
     Qcow2 *q;
-    bool marked;
+    bool marked;    /* we have set the bit "dirty", and must clear it */
+    bool stale;     /* COPIED may say that clusters are shared that are not */
 } Session;
 
 static int coroutine_fn mark(Session *s, GError **errp)
@@ -141,34 +141,6 @@ static int coroutine_fn begin(Session *s, BlockDriverState *bs, GError **errp)
     co_mutex_lock(&q->writeback_lock);
     co_mutex_lock(&q->meta_lock);
     return 0;
-}
-
-/* Make what was done durable, and go on as usual.  @ret: of what was done. */
-static int coroutine_fn end(Session *s, int ret, GError **errp)
-{
-    Qcow2 *q = s->q;
-    g_autoptr(GError) error = NULL;
-    int end_ret = qcow2_secure_refcounts(q);
-
-    if (end_ret == 0 && s->marked && !atomic_load(&q->corrupt)) {
-        end_ret = qcow2_set_dirty(q, false);
-    }
-    if (end_ret == 0) {
-        end_ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
-    }
-    if (ret == 0 && end_ret < 0) {
-        ret = block_error_errno(errp, -end_ret, "Node '%s': could not write "
-                                "the refcounts of image '%s'",
-                                bdrv_node_name(q->bs), bdrv_filename(q->bs));
-    }
-    /* Tables were changed behind its back. */
-    qcow2_cache_reset(q->l2_cache);
-    if (qcow2_metamap_build(q, &error) < 0) {
-        g_warning("%s", error->message);
-    }
-    co_mutex_unlock(&q->meta_lock);
-    co_mutex_unlock(&q->writeback_lock);
-    return ret;
 }
 
 /* --- L1 tables ------------------------------------------------------------ */
@@ -303,6 +275,63 @@ static int coroutine_fn set_active_copied(Qcow2 *q, Qcow2Refs *refs,
                    : 0;
 }
 
+/* --- the end -------------------------------------------------------------- */
+
+/* What failed has left entries without COPIED: set it where it belongs.  If
+ * that fails, too, the image stays dirty, and is left alone till it is opened
+ * again, which puts that right. */
+static void coroutine_fn restore_copied(Session *s)
+{
+    Qcow2 *q = s->q;
+    g_autoptr(GError) error = NULL;
+    Qcow2Refs active = { 0 };
+    int ret = active_refs(q, &active, &error);
+
+    if (ret == 0) {
+        ret = set_active_copied(q, &active, false, &error);
+    }
+    g_free(active.l1);
+    s->stale = ret < 0;
+    if (ret < 0 && s->marked) {
+        g_warning("%s; it takes no more writes until it is opened again",
+                  error->message);
+        atomic_store(&q->corrupt, true);
+    }
+}
+
+/* Make what was done durable, and go on as usual.  @ret: of what was done. */
+static int coroutine_fn end(Session *s, int ret, GError **errp)
+{
+    Qcow2 *q = s->q;
+    g_autoptr(GError) error = NULL;
+    int end_ret;
+
+    if (s->stale && !atomic_load(&q->corrupt)) {
+        /* One failure is not two. */
+        restore_copied(s);
+    }
+    end_ret = qcow2_secure_refcounts(q);
+    if (end_ret == 0 && s->marked && !s->stale && !atomic_load(&q->corrupt)) {
+        end_ret = qcow2_set_dirty(q, false);
+    }
+    if (end_ret == 0) {
+        end_ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
+    }
+    if (ret == 0 && end_ret < 0) {
+        ret = block_error_errno(errp, -end_ret, "Node '%s': could not write "
+                                "the refcounts of image '%s'",
+                                bdrv_node_name(q->bs), bdrv_filename(q->bs));
+    }
+    /* Tables were changed behind its back. */
+    qcow2_cache_reset(q->l2_cache);
+    if (qcow2_metamap_build(q, &error) < 0) {
+        g_warning("%s", error->message);
+    }
+    co_mutex_unlock(&q->meta_lock);
+    co_mutex_unlock(&q->writeback_lock);
+    return ret;
+}
+
 /* --- create --------------------------------------------------------------- */
 
 /* One more than the largest number that is an ID. */
@@ -400,6 +429,7 @@ static int coroutine_fn create(Session *session, Qcow2Snapshot *s,
     if (ret < 0) {
         return ret;
     }
+    session->stale = true;
     ret = set_active_copied(q, active, true, errp);
     if (ret == 0) {
         ret = qcow2_refs_change(q, active, QCOW2_REFS_ADD, errp);
@@ -413,10 +443,7 @@ static int coroutine_fn create(Session *session, Qcow2Snapshot *s,
             }
         }
     }
-    if (ret < 0 && !atomic_load(&q->corrupt)) {
-        /* Writes in place are possible again. */
-        set_active_copied(q, active, false, NULL);
-    }
+    session->stale = ret < 0; /* shared from now on */
     return ret;
 }
 
@@ -509,6 +536,7 @@ static int coroutine_fn delete(Session *session, guint index, GError **errp)
         qcow2_metamap_remove(q, QCOW2_OL_INACTIVE_L1, s->l1_offset,
                              (int64_t)s->l1_size * 8);
         ret = drop(q, s, &refs, errp);
+        session->stale = ret < 0;
         qcow2_snapshot_free(s);
     }
     g_free(refs.l1);
@@ -671,6 +699,7 @@ static int coroutine_fn apply(Session *session, const Qcow2Snapshot *s,
     if (ret == 0) {
         new.nr = MAX(new.nr, need);
         ret = replace_l1(q, s->disk_bytes, old, &new, errp);
+        session->stale = ret < 0;
     }
     g_free(new.l1);
     return ret;
