@@ -3,7 +3,9 @@
  * Check and repair.  Most images are made by qemu-img, then damaged at places
  * that their headers tell.
  */
-#include "qcow2-fixture.h"
+#include "qcow2-faulty.h"
+
+#include <stdio.h>
 
 #include "block/formats/qcow2/check.h"
 
@@ -352,6 +354,277 @@ START_TEST(a_check_without_repair_writes_nothing)
 }
 END_TEST
 
+/* --- snapshots, bitmaps, data files --------------------------------------- */
+
+START_TEST(all_that_an_image_can_have_is_counted)
+{
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("cluster_size=4k", "4M");
+    qemu_io("-c 'write 0 1M' -c 'write -c 2M 64k'");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -c a t.qcow2 && "
+                         "qemu-img bitmap --add t.qcow2 b1 && "
+                         "qemu-img bitmap --add -g 64k t.qcow2 b2"), 0);
+    qemu_io("-c 'write 512k 1M' -c 'write -z 3M 64k' -c 'write -b 0 100k'");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -c b t.qcow2"), 0);
+    qemu_io("-c 'discard 0 256k'");
+    expect_good();
+}
+END_TEST
+
+START_TEST(clusters_of_a_data_file_are_not_counted)
+{
+    g_autofree char *options = NULL;
+    BdrvCheckResult res;
+
+    if (!have_qemu()) {
+        return;
+    }
+    options = options_text("data_file=%s/data.raw,data_file_raw=on");
+    make_image(options, "4M");
+    qemu_io("-c 'write 0 1M'");
+    res = check(0);
+    expect_result(res, 0, 0);
+    ck_assert_int_eq(res.allocated_clusters, 64);
+}
+END_TEST
+
+START_TEST(a_snapshot_that_cannot_be_followed_loses_nothing)
+{
+    BdrvCheckResult res;
+    int64_t table;
+    uint64_t l1;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("", "4M");
+    qemu_io("-c 'write -P 1 0 256k'");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -c a t.qcow2"), 0);
+    qemu_io("-c 'write -P 2 0 256k'");
+    table = peek64(QCOW2_H_SNAPSHOTS_OFFSET);
+    l1 = peek64(table);
+    poke64(table, l1 + 8);
+    res = check(FIX_ALL);
+    ck_assert_int_gt(res.corruptions, 0);
+    ck_assert_int_eq(res.leaks_fixed, 0);
+    poke64(table, l1);
+    expect_good();
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -a a t.qcow2"), 0);
+    qemu_io("-c 'read -P 1 0 256k'");
+}
+END_TEST
+
+/* --- bounds --------------------------------------------------------------- */
+
+/* A line of /proc/self/status, in KiB. */
+static long status_kib(const char *name)
+{
+    g_autofree char *text = NULL;
+    const char *line;
+
+    if (!g_file_get_contents("/proc/self/status", &text, NULL, NULL)) {
+        return 0;
+    }
+    line = strstr(text, name);
+    return line ? strtol(line + strlen(name), NULL, 10) : 0;
+}
+
+START_TEST(r8_memory_follows_the_file_not_its_entries)
+{
+    g_autofree uint8_t *table = g_malloc0(CLUSTER);
+    BdrvCheckResult res;
+    long before;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_used_image("");
+    for (int i = 0; i < CLUSTER / 8; i++) {
+        qcow2_put64(table + i * 8, QCOW2_OFLAG_COPIED |
+                                       ((INT64_C(1) << 55) +
+                                        (int64_t)i * (INT64_C(1) << 40)));
+    }
+    poke(l2_at(), table, CLUSTER);
+    before = status_kib("VmHWM:");
+    res = check(0);
+    ck_assert_int_eq(res.corruptions, CLUSTER / 8);
+    ck_assert_int_lt(status_kib("VmHWM:") - before, 32 * 1024);
+}
+END_TEST
+
+START_TEST(r8_a_sparse_file_of_64_gib_takes_little_memory)
+{
+    BdrvCheckResult res;
+    long before;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image("preallocation=metadata", "64G");
+    before = status_kib("VmHWM:");
+    res = check(0);
+    expect_result(res, 0, 0);
+    ck_assert_int_eq(res.allocated_clusters, INT64_C(64) << 14);
+    ck_assert_int_lt(status_kib("VmHWM:") - before, 64 * 1024);
+}
+END_TEST
+
+/* --- dirty images --------------------------------------------------------- */
+
+START_TEST(a_dirty_image_is_repaired_when_it_is_opened_for_writing)
+{
+    BlockBackend *blk;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_used_image("lazy_refcounts=on");
+    set_refcount16(l2_at() / CLUSTER, 0);
+    set_refcount16(2, 9);
+    poke64(QCOW2_H_INCOMPATIBLE, QCOW2_INCOMPAT_DIRTY);
+    blk = open_image();
+    ck_assert_uint_eq(peek64(QCOW2_H_INCOMPATIBLE), 0);
+    close_backend(blk);
+    expect_good();
+    expect_data();
+}
+END_TEST
+
+START_TEST(a_dirty_image_that_cannot_be_repaired_is_not_written)
+{
+    if (!have_qemu()) {
+        return;
+    }
+    make_used_image("");
+    poke64(l1_at(), peek64(l1_at()) | 512);
+    poke64(QCOW2_H_INCOMPATIBLE, QCOW2_INCOMPAT_DIRTY);
+    file_fails("qcow2,file.driver=file,file.filename=%s/t.qcow2", 0,
+               "could not be repaired");
+    ck_assert_uint_eq(peek64(QCOW2_H_INCOMPATIBLE), QCOW2_INCOMPAT_DIRTY);
+}
+END_TEST
+
+START_TEST(a_corrupt_image_is_good_again_after_its_repair)
+{
+    BdrvCheckResult res;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_used_image("");
+    low_refcount();
+    poke64(QCOW2_H_INCOMPATIBLE, QCOW2_INCOMPAT_CORRUPT);
+    res = check(FIX_ALL);
+    expect_result(res, 0, 0);
+    ck_assert_uint_eq(peek64(QCOW2_H_INCOMPATIBLE), 0);
+    expect_good();
+}
+END_TEST
+
+/* --- failures of a repair ------------------------------------------------- */
+
+/* Whichever change of the file fails, a second repair finishes the work. */
+START_TEST(a_repair_that_stops_can_be_repeated)
+{
+    const Damage *damage = &damages[_i];
+    bool failed = true;
+
+    for (unsigned fail_at = 1; have_qemu() && failed; fail_at++) {
+        BdrvCheck how = { .flags = FIX_ALL };
+        BdrvCheckResult res;
+        BlockBackend *blk;
+        int64_t left;
+
+        make_used_image("");
+        damage->make();
+        blk = open_faulty(",for-repair=on");
+        faulty.fail_from = fail_at;
+        faulty.fail_to = UINT_MAX;
+        if (bdrv_check(blk_bs(blk), &how, &res, NULL) == 0) {
+            left = res.corruptions + res.leaks + res.check_errors;
+            failed = faulty.changes >= fail_at;
+            ck_assert(failed || left == 0);
+        }
+        close_backend(blk);
+        check(FIX_ALL);
+        expect_good();
+        if (damage->lossless) {
+            expect_data();
+        }
+        ck_assert_uint_lt(fail_at, 100);
+    }
+}
+END_TEST
+
+/* --- anything ------------------------------------------------------------- */
+
+/*
+ * Random damage to random metadata: no crash; what we call clean after a
+ * repair is clean for qemu-img; a check finds what qemu-img finds.
+ */
+START_TEST(r23_random_damage_is_survived)
+{
+    GRand *rand = g_rand_new_with_seed(_i + 1);
+    uint64_t places[8];
+    BdrvCheckResult res;
+    GError *error = NULL;
+    int64_t value;
+    int qemu;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_image(_i % 2 ? "cluster_size=4k" : "cluster_size=16k,extended_l2=on",
+               "1M");
+    qemu_io("-c 'write 0 256k' -c 'write -c 512k 64k' -c 'write -z 304k 16k'");
+    ck_assert_int_eq(run("cd %s && qemu-img snapshot -c a t.qcow2"), 0);
+    qemu_io("-c 'write 0 32k'");
+    places[0] = l1_at();
+    places[1] = l2_at() + 8 * g_rand_int_range(rand, 0, 200);
+    places[2] = l2_at() + 8 * g_rand_int_range(rand, 0, 200);
+    places[3] = peek64(QCOW2_H_REFTABLE_OFFSET) +
+                8 * g_rand_int_range(rand, 0, 3);
+    places[4] = refblock_at() + 8 * g_rand_int_range(rand, 0, 60);
+    places[5] = refblock_at() + 8 * g_rand_int_range(rand, 0, 60);
+    places[6] = l2_at() + 16 * g_rand_int_range(rand, 0, 100);
+    places[7] = peek64(QCOW2_H_SNAPSHOTS_OFFSET);
+    for (int n = g_rand_int_range(rand, 1, 4); n > 0; n--) {
+        uint64_t at = places[g_rand_int_range(rand, 0, 8)];
+
+        value = peek64(at);
+        value ^= UINT64_C(1) << g_rand_int_range(rand, 0, 64);
+        poke64(at, value);
+    }
+    g_rand_free(rand);
+    if (try_check("read-only=on", 0, &res, &error) < 0) {
+        ck_assert_ptr_nonnull(error);
+        g_clear_error(&error);
+        return;
+    }
+    qemu = run("cd %s && qemu-img check -q -f qcow2 t.qcow2 "
+               ">check.log 2>&1");
+    if (qemu == 0 || qemu == 2 || qemu == 3) {
+        bool ours = res.corruptions || res.check_errors;
+
+        if (ours != (qemu == 2) || (!ours && (res.leaks > 0) != (qemu == 3))) {
+            run("cat %s/check.log");
+            fprintf(stderr, "seed %d, qemu-img exits with %d, ours:\n%s", _i,
+                    qemu, lines->str);
+        }
+        ck_assert(ours || qemu != 2);
+    }
+    if (try_check("for-repair=on", FIX_ALL, &res, &error) < 0) {
+        g_clear_error(&error);
+        return;
+    }
+    if (!res.corruptions && !res.leaks && !res.check_errors) {
+        expect_good();
+    }
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
     tcase_add_loop_test(tcase,
@@ -364,6 +637,19 @@ static void add_tests(TCase *tcase)
                         G_N_ELEMENTS(damages));
     tcase_add_loop_test(tcase, a_check_without_repair_writes_nothing, 0,
                         G_N_ELEMENTS(damages));
+    tcase_add_test(tcase, all_that_an_image_can_have_is_counted);
+    tcase_add_test(tcase, clusters_of_a_data_file_are_not_counted);
+    tcase_add_test(tcase, a_snapshot_that_cannot_be_followed_loses_nothing);
+    tcase_add_test(tcase, r8_memory_follows_the_file_not_its_entries);
+    tcase_add_test(tcase, r8_a_sparse_file_of_64_gib_takes_little_memory);
+    tcase_add_test(tcase,
+                   a_dirty_image_is_repaired_when_it_is_opened_for_writing);
+    tcase_add_test(tcase,
+                   a_dirty_image_that_cannot_be_repaired_is_not_written);
+    tcase_add_test(tcase, a_corrupt_image_is_good_again_after_its_repair);
+    tcase_add_loop_test(tcase, a_repair_that_stops_can_be_repeated, 0,
+                        G_N_ELEMENTS(damages));
+    tcase_add_loop_test(tcase, r23_random_damage_is_survived, 0, 40);
 }
 
 int main(void)
@@ -371,6 +657,7 @@ int main(void)
     Suite *suite = suite_create("qcow2-check");
     TCase *tcase = tcase_create("all");
 
+    register_faulty_driver();
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 60);
     add_tests(tcase);
