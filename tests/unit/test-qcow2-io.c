@@ -450,6 +450,38 @@ START_TEST(R129_writing_again_and_again_does_not_make_the_file_grow)
 }
 END_TEST
 
+START_TEST(R130_rewriting_compressed_clusters_leaks_nothing)
+{
+    g_autofree uint8_t *buf = g_malloc(32 * CLUSTER);
+    BlockBackend *blk;
+
+    make_image_ok("a", "size=128k,cluster_size=4k");
+    blk = image_backend("a", "qcow2,discard=unmap");
+    for (unsigned round = 0; round < 30; round++) {
+        int64_t from = round % 5 * CLUSTER;
+
+        /* Each cluster takes 2 to 3 KiB: every other one straddles. */
+        for (int64_t i = 0; i < 32 * CLUSTER; i++) {
+            buf[i] = i % CLUSTER < 2000 + round * 30 ? g_random_int() : 1;
+        }
+        ck_assert_int_eq(blk_pwrite(blk, from, 32 * CLUSTER - from, buf + from,
+                                    BDRV_REQ_WRITE_COMPRESSED), 0);
+        expect_model(blk, from, 32 * CLUSTER - from, buf);
+        if (round % 3 == 0) {
+            fill(blk, 8 * CLUSTER + 100, 5 * CLUSTER, round);
+            expect_fill(blk, 8 * CLUSTER + 100, 5 * CLUSTER, round);
+            expect_model(blk, 8 * CLUSTER, 100, buf);
+        }
+        if (round % 2) {
+            check_sound(blk);
+        }
+    }
+    ck_assert_int_le(file_length("a"), 3 * 32 * CLUSTER + 16 * CLUSTER);
+    close_backend(blk);
+    ck_assert(qemu_img_ok("check -q", "a"));
+}
+END_TEST
+
 START_TEST(R131_an_entry_that_names_the_header_is_never_written_through)
 {
     g_autofree char *header = NULL, *now = NULL;
@@ -797,6 +829,7 @@ static void add_requests(TCase *tcase)
 static void add_space_and_faults(TCase *tcase)
 {
     PROMISE(tcase, R129_writing_again_and_again_does_not_make_the_file_grow);
+    PROMISE(tcase, R130_rewriting_compressed_clusters_leaks_nothing);
     PROMISE(tcase,
             R131_an_entry_that_names_the_header_is_never_written_through);
     PROMISE(tcase,

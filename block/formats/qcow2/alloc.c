@@ -247,6 +247,9 @@ static int coroutine_fn continue_bytes(Qcow2 *q, int64_t bytes)
         return 1;
     }
     if (bytes > end - offset) {
+        if (q->free_hint < end >> q->geo.cluster_bits) {
+            return 1; /* there is room lower down: do not let the file grow */
+        }
         ret = qcow2_alloc_clusters_at(q, end, 1, &next);
         if (ret < 0 || next.bytes == 0) {
             return ret < 0 ? ret : 1;
