@@ -9,6 +9,6 @@ make_images=$2
 shift 2
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-python3 "$make_images" --expand "$dir/seeds"
+python3 "$make_images" --expand 40 "$dir/seeds"
 mkdir "$dir/found"
 "$fuzzer" "$@" "$dir/found" "$dir/seeds"

@@ -571,7 +571,7 @@ static GPtrArray *read_cases(const char *only)
 
 int main(int argc, char **argv)
 {
-    GPtrArray *cases;
+    static GPtrArray *cases; /* until the end, in every process */
     int failed = 0, status;
 
     if (argc < 2 || argc > 3) {

@@ -3,7 +3,8 @@
 """Make the corpus of hostile qcow2 images.
 
     make-images.py OUT_DIR             base images, and the list of cases
-    make-images.py --expand OUT_DIR    every case as a file (a seed corpus)
+    make-images.py --expand N OUT_DIR  every N-th case as a file (to begin a
+                                       fuzzer with)
 
 A case is a base image, what is overwritten in it, and where it is cut off; so
 thousands of them take little room.  A line of OUT_DIR/cases.txt:
@@ -404,7 +405,7 @@ def make_bases():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--expand', action='store_true')
+    parser.add_argument('--expand', type=int, metavar='N')
     parser.add_argument('out', type=Path)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -415,7 +416,7 @@ def main():
     for kind in KINDS:
         cases += kind(bases)
     if args.expand:
-        for case in cases:
+        for case in cases[::args.expand]:
             data = case.expand(bases)
             if len(data) <= 1 << 20:
                 (args.out / case.name).write_bytes(data)
