@@ -267,6 +267,14 @@ static void print_measure(const BdrvMeasure *m, bool json)
     }
 }
 
+/* A raw image is as long as its content. */
+static void measure_raw(int64_t size, BdrvMeasure *m)
+{
+    size = (size + 511) & ~INT64_C(511);
+    *m = (BdrvMeasure){ .required = size, .fully_allocated = size,
+                        .bitmaps = -1 };
+}
+
 static int measure(ImgArgs *args, const char *format, int64_t size,
                    const char *source, const char *snapshot)
 {
@@ -290,11 +298,18 @@ static int measure(ImgArgs *args, const char *format, int64_t size,
     if (source) {
         blk = img_open(graph, args, source, 0, g_steal_pointer(&extra));
     }
-    if (blk || !source) {
+    if ((blk || !source) && g_str_equal(format, "raw")) {
+        measure_raw(blk ? blk_getlength(blk) : size, &m);
+        print_measure(&m, args->json);
+        ret = EXIT_SUCCESS;
+    } else if (blk || !source) {
         if (bdrv_measure(graph, g_steal_pointer(&options),
                          blk ? blk_bs(blk) : NULL, &m, &error) < 0) {
             img_fail(error, "Could not measure");
         } else {
+            if (!blk) {
+                m.bitmaps = -1; /* there is none to copy */
+            }
             print_measure(&m, args->json);
             ret = EXIT_SUCCESS;
         }

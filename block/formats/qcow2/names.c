@@ -89,6 +89,9 @@ static char *resolve(BlockDriverState *file, const char *name)
     if (!base) {
         return NULL;
     }
+    if (!strchr(base, '/')) {
+        return g_strdup(name); /* without a "./" that nobody wrote */
+    }
     directory = g_path_get_dirname(base);
     return g_build_filename(directory, name, NULL);
 }

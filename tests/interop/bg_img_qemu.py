@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""bg-img and qemu-img do the same things and say the same words.
+
+    bg_img_qemu.py BG_IMG
+
+Each case is a list of commands.  It runs with either program in a folder of
+its own, after the same preparation by qemu-img; compared are exit statuses
+and what is printed, as strictly as the case says.  Then qemu-img looks at what
+bg-img has left.  Exit status 77: no qemu-img.
+"""
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TIMEOUT_S = 60
+
+failures = []
+
+PREPARE = '''
+qemu-img create -q -f qcow2 base 4M
+qemu-io -f qcow2 -c 'write -P 1 0 1M' base >/dev/null
+qemu-img create -q -f qcow2 -b base -F qcow2 top
+qemu-io -f qcow2 -c 'write -P 2 512k 1M' -c 'write -z 3M 64k' top >/dev/null
+qemu-img snapshot -c first top
+qemu-io -f qcow2 -c 'write -P 3 2M 64k' top >/dev/null
+qemu-img create -q -f raw raw 1M
+qemu-io -f raw -c 'write -P 4 64k 64k' raw >/dev/null
+qemu-img create -q -f qcow2 leaky 1M
+printf '\\0\\1' | dd of=leaky bs=1 seek=131082 conv=notrunc 2>/dev/null
+qemu-img create -q -f qcow2 corrupt 1M
+qemu-io -f qcow2 -c 'write 0 64k' corrupt >/dev/null
+printf '\\0\\0' | dd of=corrupt bs=1 seek=131082 conv=notrunc 2>/dev/null
+'''
+
+# Strictness: 'text' the same words, 'json' the same values, 'status' only the
+# same exit status.
+CASES = [
+    ('check a good image', 'text', ['check -f qcow2 base']),
+    ('check as JSON', 'json', ['check -f qcow2 --output=json base']),
+    ('check finds a leak', 'text', ['check -f qcow2 leaky']),
+    ('check finds an error', 'status', ['check -f qcow2 corrupt']),
+    ('check repairs a leak', 'text', ['check -f qcow2 -r leaks leaky',
+                                      'check -f qcow2 leaky']),
+    ('check repairs an error', 'status', ['check -f qcow2 -r all corrupt',
+                                          'check -f qcow2 corrupt']),
+    ('check knows no raw', 'status', ['check -f raw raw']),
+    ('check of nothing', 'status', ['check -f qcow2 nothing']),
+    ('check -r what', 'status', ['check -f qcow2 -r some base']),
+    ('info as JSON', 'json', ['info -f qcow2 --output=json base',
+                              'info -f raw --output=json raw',
+                              'info -f qcow2 --output=json top']),
+    ('info of a chain', 'json',
+     ['info -f qcow2 --output=json --backing-chain top']),
+    ('snapshots', 'text', ['snapshot -l top']),
+    ('apply a snapshot', 'status', ['snapshot -a first top',
+                                    'snapshot -a nope top',
+                                    'snapshot -d first top',
+                                    'snapshot -d first top']),
+    ('map', 'text', ['map -f qcow2 top', 'map -f raw raw']),
+    ('map as JSON', 'map', ['map -f qcow2 --output=json top']),
+    ('map a part', 'map', ['map -f qcow2 --output=json --start-offset=1M '
+                           '--max-length=1M top']),
+    ('compare', 'text', ['compare -f qcow2 -F qcow2 top base',
+                         'compare -f qcow2 -F qcow2 base base',
+                         'compare -f qcow2 -F raw base raw']),
+    ('compare strictly', 'text', ['compare -s -f qcow2 -F raw base raw']),
+    ('compare with nothing', 'status', ['compare base nothing']),
+    ('grow', 'text', ['resize -f qcow2 base +1M', 'resize -f qcow2 base 8M']),
+    ('shrink', 'status', ['resize -f qcow2 base 1M',
+                          'resize -f qcow2 --shrink base 1M',
+                          'resize -f qcow2 --shrink base -- -512k']),
+    ('create from a base', 'status',
+     ['create -q -f qcow2 -b base -F qcow2 new',
+      'create -q -f qcow2 -b nothing -F qcow2 new2',
+      'create -q -f qcow2 -b base new3']),
+    ('create with wrong options', 'status',
+     ['create -q -f qcow2 -o cluster_size=3k new 1M',
+      'create -q -f qcow2 -o nonsense=1 new 1M',
+      'create -q -f qcow2 -o refcount_bits=17 new 1M',
+      'create -q -f qcow2 new 12x', 'create -q -f qcow2 new',
+      'create -q -f nonsense new 1M']),
+    ('measure', 'text', ['measure -O qcow2 --size 1G',
+                         'measure -O raw --size 1M',
+                         'measure -f qcow2 -O qcow2 base']),
+    ('measure as JSON', 'json',
+     ['measure --output=json -O qcow2 -o cluster_size=4k --size 1T']),
+    ('amend', 'status', ['amend -f qcow2 -o compat=0.10 base',
+                         'amend -f qcow2 -o compat=1.1,lazy_refcounts=on '
+                         'base', 'amend -f qcow2 -o nonsense=on base']),
+    ('rebase', 'status', ['rebase -f qcow2 -u -b "" top',
+                          'rebase -f qcow2 -u -b base -F qcow2 top']),
+    ('bitmaps', 'status', ['bitmap --add base one', 'bitmap --add base one',
+                           'bitmap --add -g 4096 base two',
+                           'bitmap --remove base nope',
+                           'bitmap --remove base one', 'bitmap base two']),
+    ('convert', 'text', ['convert -f qcow2 -O raw top out.raw',
+                         'convert -f raw -O qcow2 raw out.qcow2',
+                         'convert -f raw -O qcow2 -c raw packed.qcow2',
+                         'compare -f raw -F qcow2 raw packed.qcow2',
+                         'convert -f qcow2 -O raw -l first top old.raw',
+                         'convert -f qcow2 -O qcow2 -B base -F qcow2 top '
+                         'over.qcow2',
+                         'compare -f qcow2 -F qcow2 top over.qcow2']),
+    ('convert to what is there', 'status',
+     ['create -q -f qcow2 out 4M', 'convert -n -f qcow2 -O qcow2 top out',
+      'compare -f qcow2 -F qcow2 top out', 'create -q -f qcow2 small 1M',
+      'convert -n -f qcow2 -O qcow2 top small']),
+    ('no such command', 'status', ['nonsense', '']),
+]
+
+
+def run(command, folder):
+    done = subprocess.run(['sh', '-c', command], cwd=folder, text=True,
+                          capture_output=True, timeout=TIMEOUT_S, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def same_json(ours, theirs):
+    """Files of holes take what room they take; newer versions say more."""
+    def strip(value):
+        if isinstance(value, list):
+            return [strip(v) for v in value]
+        if isinstance(value, dict):
+            return {k: strip(v) for k, v in value.items()
+                    if k not in ('actual-size', 'children')}
+        return value
+    return strip(json.loads(ours)) == strip(json.loads(theirs))
+
+
+def same_map(ours, theirs):
+    def strip(text):
+        return [{k: e.get(k) for k in ('start', 'length', 'depth', 'present',
+                                       'zero', 'data', 'offset')}
+                for e in json.loads(text)]
+    return strip(ours) == strip(theirs)
+
+
+def differs(how, ours, theirs):
+    """What is different, or None."""
+    if ours[0] != theirs[0]:
+        return f'status {ours[0]}, qemu-img {theirs[0]}\n{ours[1]}{ours[2]}'
+    if ours[0] not in (0, 2, 3) and not ours[1] + ours[2]:
+        return 'failed without a word'
+    same = {'status': lambda a, b: True,
+            'text': lambda a, b: re.sub('qemu-img', 'bg-img', b) == a,
+            'json': same_json, 'map': same_map}[how]
+    if theirs[0] == 0 and not same(ours[1], theirs[1]):
+        return f'--- bg-img\n{ours[1]}--- qemu-img\n{theirs[1]}'
+    return None
+
+
+def run_case(name, how, commands, prepared, bg_img, folder):
+    for side in ('ours', 'theirs'):
+        shutil.copytree(prepared, folder / side)
+    for command in commands:
+        ours = run(f'{bg_img} {command}', folder / 'ours')
+        theirs = run(f'qemu-img {command}', folder / 'theirs')
+        different = differs(how, ours, theirs)
+        if different:
+            failures.append(name)
+            print(f'FAIL {name}: {command}: {different}')
+            return
+    for path in sorted((folder / 'ours').iterdir()):
+        other = folder / 'theirs' / path.name
+        if not other.exists() or path.name == 'small':
+            continue
+        if path.read_bytes()[:4] == b'QFI\xfb':
+            result = run(f'qemu-img compare {path} {other}', folder)
+        else:
+            result = run(f'cmp {path} {other}', folder)
+        if result[0] != 0:
+            failures.append(name)
+            print(f'FAIL {name}: {path.name} is left different: {result}')
+
+
+def main():
+    if not shutil.which('qemu-img') or not shutil.which('qemu-io'):
+        print('no qemu-img or qemu-io')
+        return 77
+    bg_img = Path(sys.argv[1]).resolve()
+    with tempfile.TemporaryDirectory(prefix='blockgraph-') as name:
+        prepared = Path(name) / 'prepared'
+        prepared.mkdir()
+        if run(PREPARE, prepared)[0] != 0:
+            print('qemu-img could not prepare images')
+            return 1
+        for number, (case, how, commands) in enumerate(CASES):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            run_case(case, how, commands, prepared, bg_img, folder)
+            shutil.rmtree(folder)
+    print(f'{len(CASES)} cases, {len(failures)} failed')
+    return 1 if failures else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
