@@ -209,16 +209,23 @@ static int coroutine_fn act_reopen(Qcow2Sim *s)
     return bdrv_co_reopen_multiple(queue, &error);
 }
 
+static void keep_line(const char *line, void *opaque)
+{
+    g_string_append_printf(opaque, "%s; ", line);
+}
+
 static int coroutine_fn act_check(Qcow2Sim *s)
 {
-    BdrvCheck how = { .flags = 0 };
+    g_autoptr(GString) lines = g_string_new(NULL);
+    BdrvCheck how = { .message = keep_line, .opaque = lines };
     g_autoptr(GError) error = NULL;
     BdrvCheckResult result;
     int ret = bdrv_co_check(s->bs, &how, &result, &error);
 
     if (ret == 0 && result.corruptions > 0) {
         bgsim_violation(s->sim, "check", "the image in use has %"
-                        G_GINT64_FORMAT " corruptions", result.corruptions);
+                        G_GINT64_FORMAT " corruptions: %s",
+                        result.corruptions, lines->str);
     }
     return ret;
 }

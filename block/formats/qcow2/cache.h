@@ -41,7 +41,7 @@ typedef struct Qcow2CacheConfig {
 /** An empty cache; NULL if there is no memory.  Tables are not touched yet. */
 Qcow2Cache *qcow2_cache_new(const Qcow2CacheConfig *config);
 
-/** Free a cache, whatever is dirty in it; nothing is pinned.  NULL is ignored. */
+/** Free a cache, dirty or not; nothing is pinned.  NULL is ignored. */
 void qcow2_cache_free(Qcow2Cache *cache);
 
 /** The bytes of a slice, and how many slices there are. */
