@@ -222,7 +222,8 @@ static int coroutine_fn act_check(Qcow2Sim *s)
     BdrvCheckResult result;
     int ret = bdrv_co_check(s->bs, &how, &result, &error);
 
-    if (ret == 0 && result.corruptions > 0) {
+    /* After faults the image may need the repair of its next opening. */
+    if (ret == 0 && result.corruptions > 0 && !s->faults) {
         bgsim_violation(s->sim, "check", "the image in use has %"
                         G_GINT64_FORMAT " corruptions: %s",
                         result.corruptions, lines->str);
@@ -325,7 +326,9 @@ static void check_closed(BgSim *sim, Qcow2Sim *s)
     SimQcow2Report report;
 
     if (!sim_qcow2_check(s->disk, &report, &error)) {
-        bgsim_violation(sim, "metadata", "after close: %s", error->message);
+        bgsim_violation(sim, "metadata", "after close%s: %s",
+                        s->faults ? " of a run with faults" : "",
+                        error->message);
     } else if (!s->faults && (report.leaks > 0 || report.dirty)) {
         bgsim_violation(sim, "leak", "after close %" G_GUINT64_FORMAT
                         " clusters are leaked, dirty is %d", report.leaks,

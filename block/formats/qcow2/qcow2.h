@@ -399,7 +399,8 @@ typedef struct Qcow2Mapping {
 
 /**
  * What the range begins with.  The run ends at a slice of the L2 table at the
- * latest.  Inside qcow2_access_begin/end if host offsets will be used.
+ * latest.  Inside qcow2_access_begin/end, or with the meta lock held: L2 tables
+ * are clusters, too.
  *
  * @for_write  only clusters that may be overwritten in place are joined into
  *             a NORMAL run; a NORMAL cluster that is shared (not COPIED) comes

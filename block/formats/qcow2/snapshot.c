@@ -292,7 +292,7 @@ static void coroutine_fn restore_copied(Session *s)
     }
     g_free(active.l1);
     s->stale = ret < 0;
-    if (ret < 0 && s->marked) {
+    if (ret < 0 && (q->header.incompatible & QCOW2_INCOMPAT_DIRTY)) {
         g_warning("%s; it takes no more writes until it is opened again",
                   error->message);
         atomic_store(&q->corrupt, true);

@@ -28,9 +28,13 @@ int coroutine_fn qcow2_block_status(BlockDriverState *bs, const BlockIO *io,
                                     BlockExtent *ret)
 {
     Qcow2 *q = qcow2_of(bs);
+    /* Nothing is done with host clusters here, but to look into a table that
+     * has become something else would fill the cache with nonsense. */
+    unsigned ticket = qcow2_access_begin(q);
     Qcow2Mapping map;
     int code = qcow2_map(q, io->offset, io->bytes, false, &map);
 
+    qcow2_access_end(q, ticket);
     if (code < 0) {
         return code;
     }
