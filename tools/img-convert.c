@@ -59,6 +59,8 @@ typedef struct Convert {
     /* Changed by the workers, between yields. */
     CoMutex take_lock;
     int64_t taken;      /* up to here */
+    PieceKind run_kind; /* of what follows, as far as it is known: asking the */
+    int64_t run_end;    /* system may cost as much as reading it */
     int64_t turn;       /* the piece at this offset may be written */
     CoQueue waiting;
     int64_t done;
@@ -139,8 +141,15 @@ static int coroutine_fn take(Convert *c, Piece *p)
     if (c->ret == 0 && c->taken < c->total) {
         p->offset = c->taken;
         left = find_source(c, p);
-        p->bytes = left;
-        ret = look(c, p);
+        if (c->taken < c->run_end) {
+            p->kind = c->run_kind;
+            p->bytes = c->run_end - c->taken;
+        } else {
+            p->bytes = left;
+            ret = look(c, p);
+            c->run_kind = p->kind;
+            c->run_end = p->offset + p->bytes;
+        }
         if (ret == 0) {
             fit(c, p, left);
             c->taken += p->bytes;
