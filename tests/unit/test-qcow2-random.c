@@ -11,6 +11,7 @@ enum {
     COMPRESSES = 1 << 1,
     SNAPSHOTS = 1 << 2,
     DISCARDS_NOT = 1 << 3, /* it would show the backing file */
+    FAULTS = 1 << 4,       /* some changes of the file fail */
 };
 
 /* What images are made and opened with. */
@@ -63,13 +64,18 @@ static void model_open(Model *m)
     g_autofree char *backing = path_of("base");
     GString *options = g_string_new("qcow2,discard=unmap");
 
+    BlockDriverState *bs;
+    g_autoptr(GError) error = NULL;
+
     g_string_append_printf(options, "%s%s", *m->shape->open ? "," : "",
                            m->shape->open);
     if (m->shape->features & BACKED) {
         g_string_append_printf(options, ",backing.driver=file,"
                                "backing.filename=%s", backing);
     }
-    m->blk = image_backend("a", options->str);
+    bs = bdrv_open(graph, nth_options("a", options->str), &error);
+    ck_assert_msg(bs != NULL, "%s", error ? error->message : "");
+    m->blk = backend_of(bs);
     g_string_free(options, true);
 }
 
@@ -121,7 +127,7 @@ static void check_image(Model *m)
     SAY(m, bdrv_check(blk_bs(m->blk), &how, &result, &error) == 0);
     SAY(m, result.corruptions == 0);
     SAY(m, result.check_errors == 0);
-    SAY(m, result.leaks == 0);
+    SAY(m, result.leaks == 0 || m->shape->features & FAULTS);
 }
 
 static void compare(Model *m, int64_t offset, int64_t bytes)
@@ -170,26 +176,52 @@ static void choose_range(Model *m, int64_t *offset, int64_t *bytes)
     *bytes = CLAMP(*bytes, MIN(unit, m->size - *offset), m->size - *offset);
 }
 
+/* A change has ended: @new is there if it worked, else some of it. */
+static void changed(Model *m, int ret, int64_t offset, int64_t bytes,
+                    const uint8_t *new)
+{
+    g_autofree uint8_t *now = NULL;
+
+    SAY(m, ret == 0 || m->shape->features & FAULTS);
+    fail_at = 0;
+    if (ret == 0) {
+        memcpy(m->bytes + offset, new, bytes);
+        return;
+    }
+    now = g_malloc(bytes);
+    SAY(m, blk_pread(m->blk, offset, bytes, now, 0) == 0);
+    for (int64_t i = 0; i < bytes; i++) {
+        SAY(m, now[i] == new[i] || now[i] == m->bytes[offset + i]);
+    }
+    memcpy(m->bytes + offset, now, bytes);
+}
+
 static void step_write(Model *m)
 {
+    g_autofree uint8_t *new = NULL;
     int64_t offset, bytes;
+    int ret;
 
     choose_range(m, &offset, &bytes);
-    for (int64_t i = offset; i < offset + bytes; i++) {
-        m->bytes[i] = 1 + below(m, 127);
+    new = g_malloc(bytes);
+    for (int64_t i = 0; i < bytes; i++) {
+        new[i] = 1 + below(m, 127);
     }
-    SAY(m, blk_pwrite(m->blk, offset, bytes, m->bytes + offset,
-                      below(m, 8) ? 0 : BDRV_REQ_FUA) == 0);
+    ret = blk_pwrite(m->blk, offset, bytes, new,
+                     below(m, 8) ? 0 : BDRV_REQ_FUA);
+    changed(m, ret, offset, bytes, new);
 }
 
 static void step_zero(Model *m)
 {
+    g_autofree uint8_t *zeroes = NULL;
     int64_t offset, bytes;
 
     choose_range(m, &offset, &bytes);
-    memset(m->bytes + offset, 0, bytes);
-    SAY(m, blk_pwrite_zeroes(m->blk, offset, bytes,
-                             below(m, 2) ? BDRV_REQ_MAY_UNMAP : 0) == 0);
+    zeroes = g_malloc0(bytes);
+    changed(m, blk_pwrite_zeroes(m->blk, offset, bytes,
+                                 below(m, 2) ? BDRV_REQ_MAY_UNMAP : 0),
+            offset, bytes, zeroes);
 }
 
 /* Whole clusters read as zero then; parts of some may stay. */
@@ -198,18 +230,21 @@ static void step_discard(Model *m)
     int64_t cluster = m->shape->cluster;
     int64_t offset, bytes, first, last;
     g_autofree uint8_t *buf = NULL;
+    bool worked;
 
     choose_range(m, &offset, &bytes);
     first = (offset + cluster - 1) / cluster * cluster;
     last = (offset + bytes) / cluster * cluster;
     buf = g_malloc(bytes);
-    SAY(m, blk_pdiscard(m->blk, offset, bytes) == 0);
+    worked = blk_pdiscard(m->blk, offset, bytes) == 0;
+    SAY(m, worked || m->shape->features & FAULTS);
+    fail_at = 0;
     SAY(m, blk_pread(m->blk, offset, bytes, buf, 0) == 0);
     for (int64_t i = offset; i < offset + bytes; i++) {
         uint8_t now = buf[i - offset];
 
         SAY(m, now == 0 || now == m->bytes[i]);
-        SAY(m, now == 0 || i < first || i >= last ||
+        SAY(m, now == 0 || i < first || i >= last || !worked ||
                    m->shape->features & DISCARDS_NOT);
         m->bytes[i] = now;
     }
@@ -221,13 +256,15 @@ static void step_compress(Model *m)
     int64_t offset = below(m, m->size) / cluster * cluster;
     int64_t bytes = (1 + below(m, 3)) * cluster;
     unsigned noise = below(m, 101);
+    g_autofree uint8_t *new = NULL;
 
     bytes = MIN(bytes, m->size - offset);
-    for (int64_t i = offset; i < offset + bytes; i++) {
-        m->bytes[i] = below(m, 100) < noise ? 1 + below(m, 127) : 99;
+    new = g_malloc(bytes);
+    for (int64_t i = 0; i < bytes; i++) {
+        new[i] = below(m, 100) < noise ? 1 + below(m, 127) : 99;
     }
-    SAY(m, blk_pwrite(m->blk, offset, bytes, m->bytes + offset,
-                      BDRV_REQ_WRITE_COMPRESSED) == 0);
+    changed(m, blk_pwrite(m->blk, offset, bytes, new,
+                          BDRV_REQ_WRITE_COMPRESSED), offset, bytes, new);
 }
 
 static void step_snapshot(Model *m)
@@ -268,6 +305,7 @@ static void step_delete_snapshot(Model *m)
 
 static void step_reopen(Model *m)
 {
+    fail_at = 0; /* what cannot be written at close is lost */
     close_backend(m->blk);
     model_open(m);
 }
@@ -282,7 +320,9 @@ static void step_read(Model *m)
 
 static void step_flush(Model *m)
 {
-    SAY(m, blk_flush(m->blk) == 0);
+    int ret = blk_flush(m->blk);
+
+    SAY(m, ret == 0 || m->shape->features & FAULTS);
 }
 
 static const struct {
@@ -305,11 +345,14 @@ static void step(Model *m)
     while (dice >= steps[i].percent) {
         dice -= steps[i++].percent;
     }
+    fail_writes = m->shape->features & FAULTS;
+    fail_at = fail_writes && below(m, 4) == 0 ? 1 + below(m, 8) : 0;
     if ((steps[i].needs & m->shape->features) == steps[i].needs) {
         steps[i].take(m);
     } else {
         step_write(m);
     }
+    fail_at = 0;
 }
 
 static void work(const Shape *shape, guint32 seed, unsigned rounds)
@@ -332,7 +375,8 @@ static void work(const Shape *shape, guint32 seed, unsigned rounds)
     compare(&m, 0, m.size);
     check_image(&m);
     close_backend(m.blk);
-    if (!strstr(shape->create, "data_file")) {
+    if (!strstr(shape->create, "data_file") &&
+        !(shape->features & FAULTS)) {
         SAY(&m, qemu_img_ok("check -q -f qcow2", "a"));
     }
     model_free(&m);
@@ -451,11 +495,29 @@ START_TEST(zeroes_that_are_detected_change_nothing_else)
 }
 END_TEST
 
+START_TEST(R125_work_that_fails_now_and_then_leaves_images_sound)
+{
+    static const Shape shapes[] = {
+        { "cluster_size=512", "", 512, BACKED | COMPRESSES | FAULTS },
+        { "cluster_size=4k", "pass-discard-other=on", 4096,
+          COMPRESSES | FAULTS },
+        { "cluster_size=4k", "l2-cache-size=1,l2-cache-entry-size=512,"
+          "refcount-cache-size=1", 4096, BACKED | COMPRESSES | FAULTS },
+        { "cluster_size=16k,extended_l2=on", "", 16384, BACKED | FAULTS },
+        { "cluster_size=4k,data_file=d", "", 4096, BACKED | FAULTS },
+    };
+
+    WORK_ON(shapes);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2-random");
     TCase *tcase = tcase_create("qcow2-random");
 
+    register_pass_driver();
+    register_nth_driver();
     tcase_add_checked_fixture(tcase, file_setup, file_teardown);
     tcase_set_timeout(tcase, 100);
     PROMISE(tcase, R56_with_512_byte_clusters_no_cluster_has_two_owners);
@@ -465,6 +527,7 @@ int main(void)
     PROMISE(tcase, images_with_a_data_file_hold_what_was_written);
     PROMISE(tcase, R68_clusters_that_keep_their_place_hold_what_was_written);
     PROMISE(tcase, zeroes_that_are_detected_change_nothing_else);
+    PROMISE(tcase, R125_work_that_fails_now_and_then_leaves_images_sound);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
