@@ -119,7 +119,7 @@ static void settle(void)
 
 #define CHOICES_MAX 200
 #define ORDERS_MAX 150  /* so many one by one, then as many at random */
-#define ORDERS_STATE 25 /* of each state to begin with */
+#define ORDERS_STATE 12 /* of each state to begin with */
 
 /* What was chosen so far, and what comes next. */
 static struct {
