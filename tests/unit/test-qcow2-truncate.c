@@ -252,6 +252,46 @@ START_TEST(a_resize_that_fails_leaves_a_sound_image)
 }
 END_TEST
 
+/* Memory and disk agree on the size and on the table: what comes later is
+ * there after a close. */
+START_TEST(writes_after_a_resize_that_failed_are_not_lost)
+{
+    static const int64_t sizes[] = { 4096 * MIB, MIB };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        for (int n = 1;; n++) {
+            g_autoptr(GError) error = NULL;
+            BlockBackend *blk;
+            int ret;
+
+            make_image_ok("a", "size=64M,cluster_size=4k");
+            blk = backend_of(bdrv_open(graph, nth_options("a", NULL), &error));
+            fill(blk, 0, MIB, 6);
+            fail_writes = true;
+            fail_at = n;
+            ret = try_resize(blk, sizes[i], PREALLOC_MODE_OFF, &error);
+            fail_writes = false;
+            if (fail_at > 0) {
+                fail_at = 0;
+                close_backend(blk);
+                break;
+            }
+            if (ret == 0) { /* only space was not given back */
+                close_backend(blk);
+                continue;
+            }
+            fill(blk, 32 * MIB, MIB, 7);
+            close_backend(blk);
+            blk = image_backend("a", NULL);
+            ck_assert_int_eq(blk_getlength(blk), 64 * MIB);
+            expect_fill(blk, 0, MIB, 6);
+            expect_fill(blk, 32 * MIB, MIB, 7);
+            close_backend(blk);
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2-truncate");
@@ -269,6 +309,7 @@ int main(void)
     PROMISE(tcase, snapshots_keep_their_size_over_a_resize_R69);
     PROMISE(tcase, a_version_2_image_with_snapshots_is_not_resized_R69);
     PROMISE(tcase, a_resize_that_fails_leaves_a_sound_image);
+    PROMISE(tcase, writes_after_a_resize_that_failed_are_not_lost);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }

@@ -758,3 +758,23 @@ int coroutine_fn qcow2_header_patch(Qcow2 *q, unsigned field, const void *buf,
     SIM_POINT("qcow2.header", bdrv_node_name(q->bs));
     return bdrv_co_pwrite(qcow2_file(q), field, bytes, buf, 0);
 }
+
+static int coroutine_fn patch_durable(Qcow2 *q, unsigned field,
+                                      const void *buf, size_t bytes)
+{
+    int ret = qcow2_header_patch(q, field, buf, bytes);
+
+    return ret < 0 ? ret : bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
+}
+
+int coroutine_fn qcow2_header_switch(Qcow2 *q, unsigned field, const void *buf,
+                                     const void *old, size_t bytes)
+{
+    int ret = patch_durable(q, field, buf, bytes);
+
+    if (ret < 0 && patch_durable(q, field, old, bytes) < 0) {
+        qcow2_signal_corruption(q, true, field, bytes, "could not change the "
+                                "header, nor leave it as it was");
+    }
+    return ret;
+}

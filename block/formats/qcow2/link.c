@@ -97,8 +97,7 @@ static int coroutine_fn l1_move(Qcow2 *q, const uint64_t *image,
                                 size_t entries)
 {
     int64_t bytes = qcow2_cluster_up(&q->geo, (int64_t)entries * 8);
-    BlockDriverState *file = bdrv_child_bs(qcow2_file(q));
-    uint8_t fields[12];
+    uint8_t fields[12], before[12];
     Qcow2Run run;
     int ret = qcow2_alloc_clusters(q, bytes >> q->geo.cluster_bits, true,
                                    &run);
@@ -123,12 +122,14 @@ static int coroutine_fn l1_move(Qcow2 *q, const uint64_t *image,
     }
     qcow2_put32(fields, entries);
     qcow2_put64(fields + 4, run.offset);
-    ret = qcow2_header_patch(q, QCOW2_H_L1_SIZE, fields, sizeof(fields));
-    if (ret == 0) {
-        ret = bdrv_co_flush(file);
-    }
+    qcow2_put32(before, q->header.l1_size);
+    qcow2_put64(before + 4, q->header.l1_offset);
+    ret = qcow2_header_switch(q, QCOW2_H_L1_SIZE, fields, before,
+                              sizeof(fields));
     if (ret < 0) {
-        /* Which of the two the disk names is not known: both stay. */
+        if (!atomic_load(&q->corrupt)) {
+            qcow2_unalloc(q, run.offset, bytes);
+        }
         return ret;
     }
     qcow2_metamap_add(q, QCOW2_OL_ACTIVE_L1, run.offset, bytes);

@@ -344,6 +344,14 @@ int64_t qcow2_header_encode(const Qcow2Header *header, unsigned name_slot,
 int coroutine_fn qcow2_header_patch(Qcow2 *q, unsigned field, const void *buf,
                                     size_t bytes);
 
+/**
+ * The same, durable.  After a failure nobody knows what the disk has, and a
+ * later flush may bring either: the field is made @old again, durable, or the
+ * image takes no more writes (signalled).  Meta lock.
+ */
+int coroutine_fn qcow2_header_switch(Qcow2 *q, unsigned field, const void *buf,
+                                     const void *old, size_t bytes);
+
 /* --- mark.c --------------------------------------------------------------- */
 
 /** Slow half of qcow2_prepare_write(). */

@@ -107,19 +107,15 @@ static int check_resize(const Resize *r)
 
 static int coroutine_fn write_size(Qcow2 *q, int64_t size)
 {
-    uint64_t old = q->header.size;
-    uint8_t buf[8];
+    uint8_t buf[8], before[8];
     int ret;
 
     co_mutex_lock(&q->meta_lock);
     qcow2_put64(buf, size);
-    q->header.size = size;
-    ret = qcow2_header_patch(q, QCOW2_H_SIZE, buf, sizeof(buf));
+    qcow2_put64(before, q->header.size);
+    ret = qcow2_header_switch(q, QCOW2_H_SIZE, buf, before, sizeof(buf));
     if (ret == 0) {
-        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
-    }
-    if (ret < 0) {
-        q->header.size = old;
+        q->header.size = size;
     }
     co_mutex_unlock(&q->meta_lock);
     return ret;
