@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "image-fixture.h"
 
+#include <sys/stat.h>
+
 static int try_resize(BlockBackend *blk, int64_t bytes, PreallocMode mode,
                       GError **error)
 {
@@ -292,6 +294,25 @@ START_TEST(writes_after_a_resize_that_failed_are_not_lost)
 }
 END_TEST
 
+START_TEST(growth_of_a_raw_data_file_writes_no_zeroes)
+{
+    g_autofree char *path = path_of("a.raw");
+    g_autofree char *options = g_strdup_printf(
+        "size=1M,data_file=%s,data_file_raw=on", path);
+    BlockBackend *blk;
+    struct stat st;
+
+    make_image_ok("a", options);
+    blk = image_backend("a", NULL);
+    resize_ok(blk, 64 * MIB, PREALLOC_MODE_OFF);
+    ck_assert_int_eq(stat(path, &st), 0);
+    ck_assert_int_eq(st.st_size, 64 * MIB);
+    ck_assert_int_lt(st.st_blocks * 512, 32 * MIB);
+    expect_fill(blk, 0, 64 * MIB, 0);
+    close_backend(blk);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2-truncate");
@@ -310,6 +331,7 @@ int main(void)
     PROMISE(tcase, a_version_2_image_with_snapshots_is_not_resized_R69);
     PROMISE(tcase, a_resize_that_fails_leaves_a_sound_image);
     PROMISE(tcase, writes_after_a_resize_that_failed_are_not_lost);
+    PROMISE(tcase, growth_of_a_raw_data_file_writes_no_zeroes);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }

@@ -192,7 +192,7 @@ static int coroutine_fn reserve(const Resize *r, int64_t host, int64_t bytes)
     if (r->prealloc == PREALLOC_MODE_FALLOC) {
         return bdrv_co_pwrite_zeroes(file, host, bytes, 0);
     }
-    if (r->prealloc == PREALLOC_MODE_METADATA) {
+    if (r->prealloc != PREALLOC_MODE_FULL) {
         return 0;
     }
     zeroes = g_try_malloc0(FULL_CHUNK_BYTES);
