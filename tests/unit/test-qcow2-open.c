@@ -417,6 +417,31 @@ START_TEST(options_follow_each_other_as_documented)
 }
 END_TEST
 
+/* Tables can be chosen so that they all meet in one place of the cache. */
+START_TEST(an_image_whose_tables_collide_in_the_cache_can_be_read)
+{
+    const int64_t table_shows = INT64_C(512) << 20;
+    int64_t l1, at = INT64_C(1) << 20;
+    BlockBackend *blk;
+    int n = 0;
+
+    make_image_ok("a", "size=20G");
+    l1 = peek64("a", QCOW2_H_L1_OFFSET);
+    for (; n < 40; at += 65536) {
+        /* As the cache spreads slices of 4 KiB over 128 buckets. */
+        if ((uint64_t)(at >> 12) * UINT64_C(0x9e3779b97f4a7c15) >> 57 == 0) {
+            patch64("a", l1 + 8 * n++, at | QCOW2_OFLAG_COPIED);
+        }
+    }
+    patch64("a", at + 65536, 0);
+    blk = image_backend("a", "read-only=on,l2-cache-size=256k");
+    for (int i = 0; i < 80; i++) {
+        expect_fill(blk, i % 40 * table_shows, 512, 0);
+    }
+    close_backend(blk);
+}
+END_TEST
+
 START_TEST(options_that_make_no_sense_are_refused)
 {
     make_image_ok("a", "size=1M");
@@ -516,6 +541,7 @@ int main(void)
     PROMISE(tcase, each_read_of_open_may_fail_R4);
     PROMISE(tcase, a_file_cut_anywhere_is_refused_or_reads_R2);
     PROMISE(tcase, options_follow_each_other_as_documented);
+    PROMISE(tcase, an_image_whose_tables_collide_in_the_cache_can_be_read);
     PROMISE(tcase, options_that_make_no_sense_are_refused);
     PROMISE(tcase, reopen_changes_access_and_caches);
     PROMISE(tcase, becoming_read_only_settles_the_image);

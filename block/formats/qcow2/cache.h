@@ -78,6 +78,13 @@ int coroutine_fn qcow2_cache_get_zeroed(Qcow2Cache *cache, int64_t offset,
 /** Unpin.  NULL is ignored.  Thread: any. */
 void qcow2_cache_put(Qcow2Cache *cache, Qcow2Slice *slice);
 
+/**
+ * Copy @bytes at @pos (multiples of 8) of a pinned slice to @buf, as they are
+ * at one moment.  Does not yield.  Thread: any.
+ */
+void qcow2_cache_read(Qcow2Cache *cache, const Qcow2Slice *slice, size_t pos,
+                      size_t bytes, void *buf);
+
 /** The bytes of a pinned slice; stable while the meta lock is held. */
 const void *qcow2_slice_data(const Qcow2Slice *slice);
 

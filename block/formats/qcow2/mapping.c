@@ -67,9 +67,9 @@ static int coroutine_fn fetch(Look *look, int64_t slice_offset, size_t pos,
     if (ret < 0) {
         return ret;
     }
-    /* Pinned, it can only be in the middle of a change by another thread. */
-    while (!qcow2_cache_peek(cache, slice_offset, pos, bytes, look->raw)) {
-    }
+    /* To look again would not do: an image can have tables that make chains
+     * of the cache longer than a look goes. */
+    qcow2_cache_read(cache, slice, pos, bytes, look->raw);
     qcow2_cache_put(cache, slice);
     return 0;
 }
