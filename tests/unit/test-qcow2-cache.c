@@ -368,6 +368,31 @@ START_TEST(a_reader_that_finds_no_place_has_some_made)
 }
 END_TEST
 
+START_TEST(a_reader_waits_for_readers_when_nothing_can_be_written)
+{
+    Step readers[5] = { { .slice = 20 }, { .slice = 21 }, { .slice = 22 },
+                        { .slice = 23 }, { .slice = 24 } };
+
+    for (unsigned i = 1; i <= 5; i++) {
+        change(i, 100 + i);
+    }
+    disk.fail_write = ENOSPC;
+    disk.hold_reads = true;
+    for (unsigned i = 0; i < 5; i++) {
+        co_start(get_entry, &readers[i]);
+    }
+    co_settle();
+    disk.hold_reads = false;
+    co_queue_restart_all(&disk.held);
+    co_settle();
+    for (unsigned i = 0; i < 5; i++) {
+        ck_assert(readers[i].done);
+        ck_assert_int_eq(readers[i].result, 0);
+        ck_assert_uint_eq(readers[i].value, readers[i].slice);
+    }
+}
+END_TEST
+
 static void coroutine_fn zeroed_entry(void *opaque)
 {
     Step *step = opaque;
@@ -522,6 +547,7 @@ int main(void)
     PROMISE(tc, what_is_forgotten_is_not_written);
     PROMISE(tc, room_is_what_can_become_dirty);
     PROMISE(tc, a_reader_that_finds_no_place_has_some_made);
+    PROMISE(tc, a_reader_waits_for_readers_when_nothing_can_be_written);
     PROMISE(tc, a_zeroed_slice_is_dirty_and_not_read);
     PROMISE(tc, slices_not_used_for_two_rounds_are_given_back);
     PROMISE(tc, a_reset_forgets_all);

@@ -516,20 +516,28 @@ static int coroutine_fn await_load(Qcow2Cache *cache, Qcow2Slice *s)
 
 /*
  * No slice is free: make one.  Lock held on entry, not on return.  0: try
- * again.
+ * again, with the same @room_error: why dirty slices cannot be written.  Then
+ * those that others only read will do, so that reads go on.
  */
-static int coroutine_fn make_free(Qcow2Cache *cache)
+static int coroutine_fn make_free(Qcow2Cache *cache, int *room_error)
 {
     size_t nr = cache->config.nr_slices;
-    int ret = -EAGAIN;
 
-    if (cache->config.ordered && cache->nr_dirty * 2 >= nr) {
+    if (cache->config.ordered && *room_error == 0 &&
+        cache->nr_dirty * 2 >= nr) {
+        int ret;
+
         lock_release(&cache->lock);
         ret = cache->config.make_room(cache->config.opaque);
-        if (ret != -EAGAIN) {
-            return ret;
+        if (ret == 0) {
+            return 0;
         }
+        *room_error = ret == -EAGAIN ? 0 : ret;
         lock_acquire(&cache->lock);
+    }
+    if (*room_error < 0 && cache->nr_dirty >= nr) {
+        lock_release(&cache->lock);
+        return *room_error;
     }
     for (size_t i = 0; i < nr; i++) {
         if (can_be_victim(cache, &cache->slices[i])) {
@@ -548,6 +556,8 @@ static int coroutine_fn make_free(Qcow2Cache *cache)
 static int coroutine_fn pin(Qcow2Cache *cache, int64_t offset,
                             Qcow2Slice **ret, bool *ret_new)
 {
+    int room_error = 0;
+
     for (;;) {
         Qcow2Slice *s;
         int code;
@@ -573,7 +583,8 @@ static int coroutine_fn pin(Qcow2Cache *cache, int64_t offset,
             *ret_new = true;
             return 0;
         }
-        code = s ? write_victim(cache, s) : make_free(cache);
+        code = s ? write_victim(cache, s)
+                 : make_free(cache, &room_error);
         if (code < 0) {
             *ret = NULL;
             return code;
