@@ -442,6 +442,29 @@ START_TEST(an_image_whose_tables_collide_in_the_cache_can_be_read)
 }
 END_TEST
 
+/* Nor so that to enter them in the map of metadata takes for ever. */
+START_TEST(an_image_whose_tables_collide_in_the_map_opens_soon)
+{
+    enum { TABLES = 1 << 17 };
+    g_autofree uint64_t *l1 = g_new0(uint64_t, TABLES);
+    uint64_t cluster = 1 << 16;
+    int64_t begin;
+    int n = 0;
+
+    make_image_ok("a", "size=4G,cluster_size=512");
+    for (; n < TABLES; cluster++) {
+        if ((cluster * UINT64_C(0x9e3779b97f4a7c15) >> 44 & 0xff) == 0) {
+            l1[n++] = GUINT64_TO_BE(cluster << 9 | QCOW2_OFLAG_COPIED);
+        }
+    }
+    patch_file("a", peek64("a", QCOW2_H_L1_OFFSET), l1, TABLES * 8);
+    patch64("a", (cluster + 1) << 9, 0);
+    begin = g_get_monotonic_time();
+    bdrv_unref(image_open("a", "read-only=on"));
+    ck_assert_int_lt(g_get_monotonic_time() - begin, 2 * G_USEC_PER_SEC);
+}
+END_TEST
+
 START_TEST(options_that_make_no_sense_are_refused)
 {
     make_image_ok("a", "size=1M");
@@ -542,6 +565,7 @@ int main(void)
     PROMISE(tcase, a_file_cut_anywhere_is_refused_or_reads_R2);
     PROMISE(tcase, options_follow_each_other_as_documented);
     PROMISE(tcase, an_image_whose_tables_collide_in_the_cache_can_be_read);
+    PROMISE(tcase, an_image_whose_tables_collide_in_the_map_opens_soon);
     PROMISE(tcase, options_that_make_no_sense_are_refused);
     PROMISE(tcase, reopen_changes_access_and_caches);
     PROMISE(tcase, becoming_read_only_settles_the_image);

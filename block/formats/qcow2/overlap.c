@@ -53,6 +53,8 @@ struct Qcow2Metamap {
     Lock lock;
     /* Guarded by @lock. */
     uint64_t *places;
+    uint64_t mix;         /* odd and not to be guessed: an image must not be
+                           * able to choose clusters that all collide */
     size_t nr_places;     /* a power of two */
     size_t used;          /* not 0 */
     size_t live;          /* with kinds */
@@ -67,43 +69,35 @@ const char *qcow2_overlap_name(unsigned kinds)
 
 /* --- the hash set; under the lock ----------------------------------------- */
 
-static inline size_t place_of(uint64_t cluster, size_t nr_places)
-{
-    return (cluster * UINT64_C(0x9e3779b97f4a7c15) >> 32) & (nr_places - 1);
-}
-
 /* The place of @cluster, or the empty one where it belongs. */
-static inline uint64_t *find_place(uint64_t *places, size_t nr_places,
-                                   uint64_t cluster)
+static inline uint64_t *find_place(Qcow2Metamap *map, uint64_t cluster)
 {
-    size_t i = place_of(cluster, nr_places);
+    size_t mask = map->nr_places - 1;
+    size_t i = (cluster * map->mix >> 32) & mask;
 
-    while (places[i] && places[i] >> KIND_BITS != cluster) {
-        i = (i + 1) & (nr_places - 1);
+    while (map->places[i] && map->places[i] >> KIND_BITS != cluster) {
+        i = (i + 1) & mask;
     }
-    return &places[i];
+    return &map->places[i];
 }
 
 /* Half of the places stay empty, so that look-ups are short. */
 static void rebuild(Qcow2Metamap *map)
 {
-    size_t nr = MIN_PLACES;
-    uint64_t *places;
+    uint64_t *old = map->places;
+    size_t nr_old = map->nr_places;
 
-    while (nr < map->live * 4) {
-        nr *= 2;
+    map->nr_places = MIN_PLACES;
+    while (map->nr_places < map->live * 4) {
+        map->nr_places *= 2;
     }
-    places = g_new0(uint64_t, nr);
-    for (size_t i = 0; i < map->nr_places; i++) {
-        uint64_t word = map->places[i];
-
-        if (word & KIND_MASK) {
-            *find_place(places, nr, word >> KIND_BITS) = word;
+    map->places = g_new0(uint64_t, map->nr_places);
+    for (size_t i = 0; i < nr_old; i++) {
+        if (old[i] & KIND_MASK) {
+            *find_place(map, old[i] >> KIND_BITS) = old[i];
         }
     }
-    g_free(map->places);
-    map->places = places;
-    map->nr_places = nr;
+    g_free(old);
     map->used = map->live;
 }
 
@@ -114,7 +108,7 @@ static void add_cluster(Qcow2Metamap *map, uint64_t cluster, unsigned kind)
     if (map->used >= map->nr_places / 2) {
         rebuild(map);
     }
-    place = find_place(map->places, map->nr_places, cluster);
+    place = find_place(map, cluster);
     if (!*place) {
         *place = cluster << KIND_BITS;
         map->used++;
@@ -125,7 +119,7 @@ static void add_cluster(Qcow2Metamap *map, uint64_t cluster, unsigned kind)
 
 static void remove_cluster(Qcow2Metamap *map, uint64_t cluster, unsigned kind)
 {
-    uint64_t *place = find_place(map->places, map->nr_places, cluster);
+    uint64_t *place = find_place(map, cluster);
 
     if (*place & kind) {
         *place &= ~(uint64_t)kind;
@@ -139,7 +133,7 @@ static uint64_t find_cluster(Qcow2Metamap *map, uint64_t first, uint64_t end,
 {
     if (end - first <= map->nr_places) {
         for (; first < end; first++) {
-            if (*find_place(map->places, map->nr_places, first) & kinds) {
+            if (*find_place(map, first) & kinds) {
                 break;
             }
         }
@@ -213,6 +207,7 @@ static Qcow2Metamap *metamap_new(void)
     Qcow2Metamap *map = g_new0(Qcow2Metamap, 1);
 
     lock_init(&map->lock, LOCK_RANK_DRIVER);
+    map->mix = (uint64_t)g_random_int() << 32 | g_random_int() | 1;
     map->nr_places = MIN_PLACES;
     map->places = g_new0(uint64_t, MIN_PLACES);
     return map;
@@ -303,7 +298,7 @@ unsigned qcow2_metamap_find(Qcow2 *q, unsigned kinds, int64_t offset,
         return 0;
     }
     *ret_at = cluster << bits;
-    return *find_place(map->places, map->nr_places, cluster) & kinds &
+    return *find_place(map, cluster) & kinds &
            KIND_MASK;
 }
 
@@ -362,7 +357,7 @@ static bool add_refblocks(Qcow2 *q, Qcow2Metamap *map)
         if (!in_file(q, entry)) {
             continue;
         }
-        twice |= (*find_place(map->places, map->nr_places, cluster) &
+        twice |= (*find_place(map, cluster) &
                   QCOW2_OL_REFCOUNT_BLOCK) != 0;
         add_cluster(map, cluster, QCOW2_OL_REFCOUNT_BLOCK);
     }
