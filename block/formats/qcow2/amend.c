@@ -142,11 +142,10 @@ static int check_backing(Qcow2 *q, const char *file, const char *format,
     return options ? 0 : -EINVAL;
 }
 
-int coroutine_fn qcow2_change_backing_file(BlockDriverState *bs,
-                                           const char *file,
-                                           const char *format, GError **errp)
+static int coroutine_fn change_backing(Qcow2 *q, const char *file,
+                                       const char *format, GError **errp)
 {
-    Qcow2 *q = qcow2_of(bs);
+    BlockDriverState *bs = q->bs;
     Qcow2Header next;
     char *old_file, *old_format;
     int ret = check_backing(q, file, format, errp);
@@ -171,6 +170,20 @@ int coroutine_fn qcow2_change_backing_file(BlockDriverState *bs,
     return ret;
 }
 
+/* The guest has written nothing: stored bitmaps stay as good as they were. */
+int coroutine_fn qcow2_change_backing_file(BlockDriverState *bs,
+                                           const char *file,
+                                           const char *format, GError **errp)
+{
+    Qcow2 *q = qcow2_of(bs);
+    int ret;
+
+    qcow2_bitmaps_hold(q);
+    ret = change_backing(q, file, format, errp);
+    qcow2_bitmaps_unhold(q);
+    return ret;
+}
+
 static int coroutine_fn amend_backing(Amend *a)
 {
     Qcow2 *q = a->q;
@@ -181,7 +194,7 @@ static int coroutine_fn amend_backing(Amend *a)
     g_autofree char *own_file = g_strdup(file && file[0] ? file : NULL);
     g_autofree char *own_format = g_strdup(own_file ? format : NULL);
 
-    return qcow2_change_backing_file(q->bs, own_file, own_format, a->errp);
+    return change_backing(q, own_file, own_format, a->errp);
 }
 
 static int coroutine_fn amend_data_file(Amend *a)
@@ -470,10 +483,13 @@ int coroutine_fn qcow2_amend(BlockDriverState *bs, BlockOptions *options,
         ret = refuse(&a, EINVAL, "lazy_refcounts needs version 3");
     }
     if (ret == 0) {
+        /* What the guest sees does not change, so bitmaps stay true. */
+        qcow2_bitmaps_hold(q);
         ret = failed(&a, qcow2_prepare_write(q), "it cannot be written");
-    }
-    if (ret == 0) {
-        ret = amend(&a, version);
+        if (ret == 0) {
+            ret = amend(&a, version);
+        }
+        qcow2_bitmaps_unhold(q);
     }
     block_options_clear(qcow2_amend_options, &a.o);
     return ret;
