@@ -26,6 +26,7 @@ typedef struct Qcow2Sim {
     BgSimModel *model;
     bool faults;
     bool backing;
+    bool cleaner;       /* of caches, at any moment; guests take their time */
     char options[512];  /* cuts come until the very end */
 } Qcow2Sim;
 
@@ -66,12 +67,14 @@ static void draw_options(BgSim *sim, Qcow2Sim *s)
     g_snprintf(
         s->options, sizeof(s->options), "qcow2,discard=%s,l2-cache-entry-size=512,l2-cache-size=%d,"
         "refcount-cache-size=4096,overlap-check=%s,discard-no-unref=%s,"
+        "cache-clean-interval=%d,"
         "file.driver=sim-disk,file.disk=disk0%s",
         discards[bgsim_draw(sim, "open.discard", 2)],
         bgsim_draw(sim, "open.cache", 2) ? 4096 : 65536,
         overlaps[bgsim_draw(sim, "open.overlap", 3)],
         bgsim_chance(sim, "open.no-unref", 150) && s->image.version > 2
             ? "on" : "off",
+        s->cleaner ? 1 : 0,
         s->backing ? ",backing.driver=raw,backing.file.driver=sim-disk,"
                      "backing.file.disk=base" : "");
 }
@@ -274,6 +277,7 @@ static void start_guests(BgSim *sim, Qcow2Sim *s)
         .weight_flush = bgsim_draw(sim, "guest.flush", 4),
         .fua_permille = bgsim_draw(sim, "guest.fua", 3) * 100,
         .errors_expected = s->faults,
+        .think_ns = s->cleaner ? 250 * 1000 * 1000 : 0,
     };
 
     for (unsigned i = 0; i < 1 + bgsim_draw(sim, "guests", 3); i++) {
@@ -294,6 +298,9 @@ static void qcow2_setup(BgSim *sim, void *state)
     if (s->backing) {
         fill_backing(sim, s);
     }
+    /* With real threads time is real too. */
+    s->cleaner = bgsim_chance(sim, "open.cleaner", 300) &&
+                 !bgsim_is_threads(sim);
     draw_options(sim, s);
     s->bs = scenario_open(sim, "%s,node-name=top", s->options);
     if (!s->bs) {

@@ -287,7 +287,7 @@ static int64_t check_extents(BlockBackend *blk, const uint8_t *model,
     return zero_bytes;
 }
 
-START_TEST(extents_are_right_directly_after_every_change)
+START_TEST(R72_extents_are_right_directly_after_every_change)
 {
     static uint8_t model[4 * MIB];
     GRand *rand = g_rand_new_with_seed(3);
@@ -598,8 +598,8 @@ static void add_tests(Suite *suite, const char *name, SFun setup)
     PROMISE(tc, zero_writes_beyond_the_end_grow_the_file);
     PROMISE(tc, what_another_wrote_behind_the_known_end_is_zeroed_too);
     PROMISE(tc, a_file_that_became_shorter_reads_as_zero);
-    tcase_add_loop_test(tc, extents_are_right_directly_after_every_change, 0,
-                        2);
+    tcase_add_loop_test(
+        tc, R72_extents_are_right_directly_after_every_change, 0, 2);
     tcase_add_loop_test(
         tc, a_full_disk_fails_what_does_not_fit_and_nothing_else, 0, 2);
     PROMISE(tc, the_space_of_a_file_is_what_the_system_says);

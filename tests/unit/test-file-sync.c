@@ -436,7 +436,7 @@ static void coroutine_fn edge_entry(void *opaque)
                                             0);
 }
 
-START_TEST(no_write_beyond_the_end_meets_an_allocation_there)
+START_TEST(R71_no_write_beyond_the_end_meets_an_allocation_there)
 {
     BlockBackend *blk =
         given(_i, "pass,file.driver=file,file.filename=%s/disk");
@@ -584,7 +584,7 @@ int main(void)
                         2);
     tcase_add_loop_test(tc, syncs_that_wait_together_share_one, 0, 2);
     tcase_add_loop_test(
-        tc, no_write_beyond_the_end_meets_an_allocation_there, 0, 2);
+        tc, R71_no_write_beyond_the_end_meets_an_allocation_there, 0, 2);
     tcase_add_loop_test(
         tc, a_read_that_is_refused_at_the_end_of_the_file_is_zeroes, 0, 2);
     PROMISE(tc, zero_writes_find_a_way_on_any_file_system);

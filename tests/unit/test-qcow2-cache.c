@@ -527,6 +527,110 @@ START_TEST(a_look_from_another_thread_sees_one_moment)
 }
 END_TEST
 
+/* --- the cleaner beside all others ---------------------------------------- */
+
+/* Whole pages, so that the system takes back what is given back. */
+#define PAGE 4096
+#define PAGES (FILE_SLICES * SLICE / PAGE)
+
+static void *clean_thread(void *opaque)
+{
+    while (!atomic_load(&stop)) {
+        qcow2_cache_clean_unused(cache);
+        g_thread_yield();
+    }
+    return NULL;
+}
+
+/* Every word of page i is i, or i more than a multiple of 100. */
+static void *peek_pages_thread(void *opaque)
+{
+    for (unsigned i = 0; !atomic_load(&stop); i++) {
+        unsigned page = i % PAGES;
+        uint64_t words[8];
+
+        if (!qcow2_cache_peek(cache, page * PAGE, PAGE / 2, sizeof(words),
+                              words)) {
+            continue;
+        }
+        for (unsigned j = 0; j < 8; j++) {
+            g_assert(words[j] == words[0]);
+        }
+        g_assert(words[0] % 100 == page);
+    }
+    return NULL;
+}
+
+/* What was changed last is there, in the cache or written and read anew. */
+static void coroutine_fn change_pages_entry(void *opaque)
+{
+    static uint64_t words[PAGE / 8];
+    uint64_t last[PAGES] = { 0 };
+    Step *step = opaque;
+
+    for (unsigned i = 0; i < PEEK_ROUNDS / 4; i++) {
+        unsigned page = 1 + i * 3 % (PAGES - 1);
+        const uint64_t *data;
+        Qcow2Slice *s;
+
+        g_assert(qcow2_cache_get(cache, page * PAGE, &s) == 0);
+        data = qcow2_slice_data(s);
+        g_assert(i < PAGES || data[PAGE / 16] == last[page]);
+        last[page] = (i % 1000) * 100 + page;
+        for (unsigned j = 0; j < PAGE / 8; j++) {
+            words[j] = last[page];
+        }
+        qcow2_cache_change(cache, s, 0, words, PAGE);
+        qcow2_cache_put(cache, s);
+        if (i % 3 == 0) {
+            qcow2_cache_freeze(cache);
+            g_assert(qcow2_cache_write_frozen(cache) == 0);
+            g_thread_yield();
+        }
+    }
+    step->done = true;
+}
+
+static void new_cache_of_pages(void)
+{
+    Qcow2CacheConfig config = {
+        .slice_bytes = PAGE, .nr_slices = QCOW2_CACHE_MIN_SLICES,
+        .ordered = true, .what = "page", .read = disk_read,
+        .write = disk_write, .make_room = make_room,
+    };
+
+    for (unsigned i = 0; i < FILE_SLICES; i++) {
+        for (unsigned j = 0; j < SLICE / 8; j++) {
+            disk.words[i][j] = i * SLICE / PAGE;
+        }
+    }
+    g_clear_pointer(&cache, qcow2_cache_free);
+    cache = qcow2_cache_new(&config);
+    ck_assert_ptr_nonnull(cache);
+}
+
+START_TEST(R59_the_cleaner_takes_from_nobody_what_he_uses)
+{
+    GThread *threads[3];
+    Step step = { 0 };
+
+    new_cache_of_pages();
+    atomic_store(&stop, false);
+    threads[0] = g_thread_new("clean", clean_thread, NULL);
+    threads[1] = g_thread_new("peek", peek_pages_thread, NULL);
+    threads[2] = g_thread_new("peek", peek_pages_thread, NULL);
+    co_start(change_pages_entry, &step);
+    co_settle();
+    ck_assert(step.done);
+    atomic_store(&stop, true);
+    for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++) {
+        g_thread_join(threads[i]);
+    }
+    /* All fit: only the cleaner has made reading them again necessary. */
+    ck_assert_uint_gt(disk.reads, PAGES);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2-cache");
@@ -552,6 +656,7 @@ int main(void)
     PROMISE(tc, slices_not_used_for_two_rounds_are_given_back);
     PROMISE(tc, a_reset_forgets_all);
     PROMISE(tc, a_look_from_another_thread_sees_one_moment);
+    PROMISE(tc, R59_the_cleaner_takes_from_nobody_what_he_uses);
     suite_add_tcase(suite, tc);
     return check_main(suite);
 }

@@ -68,6 +68,30 @@ START_TEST(only_versions_2_and_3_are_taken)
 }
 END_TEST
 
+/* Its header lays out sizes and tables differently: nothing of it is used. */
+START_TEST(R6_an_image_of_qcow_version_1_is_refused_with_a_clear_text)
+{
+    uint8_t head[48] = { 'Q', 'F', 'I', 0xfb, 0, 0, 0, 1 };
+    static const uint64_t sizes[] = { 1 << 20, UINT64_MAX, INT64_MAX, 0 };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        for (unsigned bits = 0; bits < 256; bits += 51) {
+            qcow2_put64(head + 24, sizes[i]);
+            head[32] = bits;        /* of a cluster */
+            head[33] = 255 - bits;  /* of an L2 table */
+            qcow2_put64(head + 40, UINT64_MAX - bits);
+            restore();
+            patch_file("a", 0, head, sizeof(head));
+            image_fails("a", "read-only=on", ENOTSUP, "version 1");
+            image_fails("a", NULL, ENOTSUP, "version 1");
+        }
+    }
+    /* Neither does it matter what follows, or that nothing does. */
+    unslurp("a", (char *)head, sizeof(head));
+    image_fails("a", "read-only=on", 0, "");
+}
+END_TEST
+
 START_TEST(counts_of_zero_are_refused_where_something_must_be_R9)
 {
     refused32(QCOW2_H_REFTABLE_CLUSTERS, 0, "no refcount table");
@@ -326,6 +350,7 @@ int main(void)
     tcase_set_timeout(tcase, 60);
     PROMISE(tcase, only_cluster_sizes_of_the_format_are_taken_R15);
     PROMISE(tcase, only_versions_2_and_3_are_taken);
+    PROMISE(tcase, R6_an_image_of_qcow_version_1_is_refused_with_a_clear_text);
     PROMISE(tcase, counts_of_zero_are_refused_where_something_must_be_R9);
     PROMISE(tcase, counts_are_bounded_before_memory_is_taken_R2);
     PROMISE(tcase,
