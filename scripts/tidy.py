@@ -30,6 +30,7 @@ IFS_PER_KLOC = {'util': 3.0, 'other': 1.0}
 SOURCE_DIRS = ['include', 'util', 'block', 'monitor', 'sim', 'tools', 'tests',
                'bench', 'examples', 'scripts']
 LIBRARY_DIRS = ['util', 'block', 'monitor', 'sim', 'tools']
+IO_DIRS = ['util', 'block', 'monitor']
 DRIVER_DIRS = ['block/filters', 'block/formats', 'block/protocols']
 
 # Split, so that this file passes its own check.
@@ -169,6 +170,14 @@ def check_includes(source):
     if len(found) > PROJECT_INCLUDES:
         problem(source.path, 1, f'{len(found)} project headers, at most '
                 f'{PROJECT_INCLUDES}')
+
+
+def check_seeks(source):
+    """I/O is positional: a cursor is shared by all who use a descriptor."""
+    for match in re.finditer(r'\blseek(?:64)?\s*\(([^;]*)', source.code):
+        if not re.search(r'\bSEEK_(DATA|HOLE|END)\b', match.group(1)):
+            problem(source.path, source.code.count('\n', 0, match.start()) + 1,
+                    'moves the cursor of a file: use positional calls')
 
 
 def check_ifs(sources):
@@ -379,6 +388,8 @@ def main():
             check_includes(source)
         if source.path.parts[0] == 'include':
             check_public_header(source)
+        if source.path.parts[0] in IO_DIRS:
+            check_seeks(source)
     check_ifs(sources)
     check_coroutines(sources)
     check_driver_tests(root, sources)
