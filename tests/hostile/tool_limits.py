@@ -7,7 +7,8 @@
 Each image is one of the hostile corpus.  "info" and "check" must end, by
 themselves and in time, within the limits that a service should set before it
 looks at an image of a stranger; where they fail they must say why, and none
-may change the image.  Prints the largest memory that a process has used.
+may change the image.  Prints an upper bound of the memory that a process has
+used (it begins as a copy of this interpreter, which counts, too).
 """
 import os
 import resource
