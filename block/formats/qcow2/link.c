@@ -233,6 +233,11 @@ static int coroutine_fn copy_table(Qcow2 *q, int64_t from, int64_t to)
     void *buf = block_aligned_try_alloc(4096, bytes);
     int ret = buf ? 0 : -ENOMEM;
 
+    if (from >= bdrv_length(bdrv_child_bs(qcow2_file(q)))) {
+        qcow2_signal_corruption(q, true, from, bytes, "an L2 table lies "
+                                "beyond the end of the file");
+        ret = -EIO;
+    }
     /* Shared tables do not change, so the disk has what the cache has. */
     if (ret == 0) {
         ret = bdrv_co_pread(qcow2_file(q), from, bytes, buf, 0);

@@ -154,7 +154,7 @@ static int coroutine_fn discard(Qcow2 *q, const Qcow2Pending *p, bool alone)
     int64_t at = p->offset;
 
     while (at < end) {
-        int64_t start, bytes;
+        int64_t start, bytes, metadata;
         int ret = find_ours(q, at, end, &start, &bytes);
 
         if (ret < 0) {
@@ -162,6 +162,10 @@ static int coroutine_fn discard(Qcow2 *q, const Qcow2Pending *p, bool alone)
         }
         if (bytes == 0) {
             break;
+        }
+        at = start + bytes;
+        if (qcow2_metamap_find(q, ~0u, start, bytes, &metadata)) {
+            continue; /* the image lies: an entry named a table, which stays */
         }
         /* No more compressed data in there now. */
         if (q->compressed_next > start && q->compressed_next < start + bytes) {
@@ -175,7 +179,6 @@ static int coroutine_fn discard(Qcow2 *q, const Qcow2Pending *p, bool alone)
         if (!alone) {
             co_mutex_lock(&q->meta_lock);
         }
-        at = start + bytes;
     }
     return 0;
 }
