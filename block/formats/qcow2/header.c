@@ -773,8 +773,9 @@ int coroutine_fn qcow2_header_switch(Qcow2 *q, unsigned field, const void *buf,
     int ret = patch_durable(q, field, buf, bytes);
 
     if (ret < 0 && patch_durable(q, field, old, bytes) < 0) {
-        qcow2_signal_corruption(q, true, field, bytes, "could not change the "
-                                "header, nor leave it as it was");
+        /* Which of the two the disk has is not known; both are right. */
+        qcow2_stop_writes(q, "could not change the header, nor leave it as "
+                          "it was");
     }
     return ret;
 }

@@ -166,3 +166,12 @@ void coroutine_fn qcow2_signal_corruption(Qcow2 *q, bool fatal,
         mark_corrupt(q);
     }
 }
+
+void qcow2_stop_writes(Qcow2 *q, const char *why)
+{
+    if (!atomic_exchange(&q->corrupt, true)) {
+        g_warning("Node '%s': image '%s': %s; it takes no more writes until "
+                  "it is opened again", bdrv_node_name(q->bs),
+                  bdrv_filename(q->bs), why);
+    }
+}

@@ -395,6 +395,12 @@ void coroutine_fn qcow2_signal_corruption(Qcow2 *q, bool fatal,
  */
 int coroutine_fn qcow2_settle(Qcow2 *q, GError **errp);
 
+/**
+ * What the disk has is not known any more, though it is right: refuse writes
+ * from now on, and leave the image as it is.  @why: for the log.  Any thread.
+ */
+void qcow2_stop_writes(Qcow2 *q, const char *why);
+
 /* --- mapping.c ------------------------------------------------------------ */
 
 /** A run of one kind, and of contiguous host bytes where it has any. */

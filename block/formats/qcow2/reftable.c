@@ -319,9 +319,8 @@ static int coroutine_fn switch_header(Qcow2 *q, const Qcow2Reftable *table)
     int ret = patch_header(q, table->offset, table->nr);
 
     if (ret < 0 && patch_header(q, q->reftable.offset, q->reftable.nr) < 0) {
-        qcow2_signal_corruption(q, true, QCOW2_H_REFTABLE_OFFSET, 12,
-                                "could not write where the refcount table "
-                                "lies");
+        qcow2_stop_writes(q, "could not change the header, nor "
+                              "leave it as it was");
     }
     return ret;
 }

@@ -327,9 +327,8 @@ static int coroutine_fn switch_table(Qcow2 *q, uint32_t nr,
     if (ret < 0) {
         if (patch_header(q, q->header.nb_snapshots,
                          q->header.snapshots_offset) < 0) {
-            qcow2_signal_corruption(q, true, QCOW2_H_NB_SNAPSHOTS, 12,
-                                    "could not write where the snapshot "
-                                    "table lies");
+            qcow2_stop_writes(q, "could not change the header, nor "
+                              "leave it as it was");
         }
         return ret;
     }
