@@ -256,6 +256,41 @@ START_TEST(r125_a_table_that_cannot_grow_stays_in_force)
 }
 END_TEST
 
+/*
+ * A reopen clears the bit "dirty", which a failure may have left on the disk
+ * either way: refcounts are not lazy any more, so that a flush is enough.
+ */
+START_TEST(a_flush_is_enough_though_marking_clean_has_failed)
+{
+    bool failed = true;
+
+    for (unsigned fail_at = 1; have_qemu() && failed; fail_at++) {
+        g_autoptr(GError) error = NULL;
+        BlockBackend *blk;
+
+        make_image("lazy_refcounts=on", "1M");
+        blk = open_faulty("");
+        fill(blk, 0, 65536, 'a');
+        ck_assert_int_eq(blk_flush(blk), 0);
+        faulty.fail_from = faulty.changes + fail_at;
+        faulty.fail_to = faulty.fail_from;
+        failed = bdrv_reopen(blk_bs(blk), block_options_parse_keyval(
+                             "l2-cache-size=64k", NULL, NULL), &error) < 0;
+        ck_assert(failed == (faulty.changes >= faulty.fail_from));
+        faulty.fail_from = UINT_MAX;
+        fill(blk, 65536, 65536, 'b');
+        ck_assert_int_eq(blk_flush(blk), 0);
+        /* As after a power cut. */
+        ck_assert_int_eq(run("cd %s && cp t.qcow2 cut"), 0);
+        close_backend(blk);
+        ck_assert_int_eq(run("cd %s && mv cut t.qcow2"), 0);
+        if (!(peek64(QCOW2_H_INCOMPATIBLE) & QCOW2_INCOMPAT_DIRTY)) {
+            expect_consistent();
+        }
+    }
+}
+END_TEST
+
 START_TEST(r61_counts_are_right_with_the_smallest_cache)
 {
     BlockBackend *blk;
@@ -315,6 +350,8 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, beyond_the_table_counts_are_zero);
     tcase_add_test(tcase, the_table_grows_and_the_old_one_is_given_back);
     tcase_add_test(tcase, r125_a_table_that_cannot_grow_stays_in_force);
+    tcase_add_test(tcase,
+                   a_flush_is_enough_though_marking_clean_has_failed);
     tcase_add_test(tcase, r61_counts_are_right_with_the_smallest_cache);
     tcase_add_test(tcase,
                    r5_clusters_beyond_the_last_refcount_block_stop_a_snapshot);

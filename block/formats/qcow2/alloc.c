@@ -155,6 +155,9 @@ int coroutine_fn qcow2_alloc_clusters(Qcow2 *q, int64_t max, bool exact,
     if (max > qcow2_max_clusters(q)) {
         return -EFBIG;
     }
+    if (atomic_load(&q->corrupt)) {
+        return -EIO; /* what is free in memory may be in use on the disk */
+    }
     if (err == 0) {
         err = search(q, &s, &first);
     }
@@ -183,6 +186,9 @@ int coroutine_fn qcow2_alloc_clusters_at(Qcow2 *q, int64_t offset, int64_t max,
     *ret = (Qcow2Run){ .offset = offset };
     if (first >= qcow2_max_clusters(q)) {
         return 0;
+    }
+    if (atomic_load(&q->corrupt)) {
+        return -EIO;
     }
     err = qcow2_refblock_find(q, qcow2_refblock_index(q, first), &block);
     if (err < 0 || !block) {

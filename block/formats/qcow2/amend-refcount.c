@@ -185,24 +185,12 @@ static int coroutine_fn write_set(Change *c)
 
 static int coroutine_fn write_new_header(Change *c)
 {
-    Qcow2 *q = c->q;
-    Qcow2Header old = q->header;
-    int ret;
+    Qcow2Header next = c->q->header;
 
-    q->header.refcount_order = c->geo.refcount_order;
-    q->header.reftable_offset = c->run.offset;
-    q->header.reftable_clusters = c->table_clusters;
-    ret = qcow2_header_write(q, c->errp);
-    if (ret == 0) {
-        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
-        if (ret < 0) {
-            failed(c, ret, "flush");
-        }
-    }
-    if (ret < 0) {
-        q->header = old;
-    }
-    return ret;
+    next.refcount_order = c->geo.refcount_order;
+    next.reftable_offset = c->run.offset;
+    next.reftable_clusters = c->table_clusters;
+    return qcow2_header_replace(c->q, &next, c->errp);
 }
 
 static void coroutine_fn rebuild_metamap(Change *c)
@@ -266,14 +254,12 @@ static int coroutine_fn change_locked(Change *c)
     if (ret == 0) {
         ret = write_set(c);
     }
-    if (ret < 0) {
-        if (c->run.bytes > 0) {
-            qcow2_unalloc(c->q, c->run.offset, c->run.bytes);
-        }
-        return ret;
+    if (ret == 0) {
+        ret = write_new_header(c);
     }
-    /* If this fails it is not known which set the disk has: both stay. */
-    ret = write_new_header(c);
+    if (ret < 0 && c->run.bytes > 0) {
+        qcow2_unalloc(c->q, c->run.offset, c->run.bytes);
+    }
     return ret < 0 ? ret : switch_sets(c);
 }
 

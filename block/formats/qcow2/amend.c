@@ -85,36 +85,14 @@ static int failed(const Amend *a, int ret, const char *what)
 
 /* --- the header ----------------------------------------------------------- */
 
-/* q->header as it is now, durable.  Meta lock. */
-static int coroutine_fn store_header(Qcow2 *q, GError **errp)
-{
-    int ret = qcow2_header_write(q, errp);
-
-    if (ret < 0) {
-        return ret;
-    }
-    ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
-    return ret < 0 ? block_error_errno(errp, -ret, "Node '%s': could not flush "
-                                       "the header of image '%s'",
-                                       bdrv_node_name(q->bs),
-                                       bdrv_filename(q->bs))
-                   : 0;
-}
-
 /* The numbers of @next become those of the header, or nothing changes. */
 static int coroutine_fn change_header(Qcow2 *q, const Qcow2Header *next,
                                       GError **errp)
 {
-    Qcow2Header old;
     int ret;
 
     co_mutex_lock(&q->meta_lock);
-    old = q->header;
-    q->header = *next;
-    ret = store_header(q, errp);
-    if (ret < 0) {
-        q->header = old;
-    }
+    ret = qcow2_header_replace(q, next, errp);
     co_mutex_unlock(&q->meta_lock);
     return ret;
 }

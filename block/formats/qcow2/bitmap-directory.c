@@ -329,23 +329,6 @@ static DirPlace place_new(const Qcow2 *q, guint nb)
     return place;
 }
 
-/* Write the header, durable. */
-static int coroutine_fn header_sync(Qcow2 *q, GError **errp)
-{
-    int ret = qcow2_header_write(q, errp);
-
-    if (ret < 0) {
-        return ret;
-    }
-    ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
-    if (ret < 0) {
-        return block_error_errno(errp, -ret, "Node '%s' ('%s'): could not "
-                                 "flush the header", bdrv_node_name(q->bs),
-                                 bdrv_filename(q->bs));
-    }
-    return 0;
-}
-
 /*
  * Let the header name @new instead of @old.  When it is not sure which of the
  * two the disk has, and the old one cannot be brought back, both stay: leaked
@@ -360,10 +343,10 @@ static int coroutine_fn dir_switch(Qcow2 *q, const DirPlace *old,
 
     place_set(q, new);
     SIM_POINT("qcow2.bitmap.switch", bdrv_node_name(q->bs));
-    ret = header_sync(q, errp);
+    ret = qcow2_header_write(q, errp);
     if (ret < 0) {
         place_set(q, old);
-        *ret_unsure = header_sync(q, NULL) < 0;
+        *ret_unsure = qcow2_header_write(q, NULL) < 0;
         if (!*ret_unsure && new->has) {
             qcow2_unalloc(q, new->offset, new->bytes);
         }

@@ -209,6 +209,21 @@ static void coroutine_fn repair_end(Qcow2Check *c, bool was_corrupt)
     }
 }
 
+/* The file was changed behind the back of what is in memory. */
+static int coroutine_fn repair_finish(Qcow2Check *c, bool was_corrupt, int ret,
+                                      GError **errp)
+{
+    int reload_ret;
+
+    if (ret == 0) {
+        repair_end(c, was_corrupt);
+    } else if (was_corrupt) {
+        atomic_store(&c->q->corrupt, true);
+    }
+    reload_ret = qcow2_reload(c->q, ret == 0 ? errp : NULL);
+    return ret == 0 ? reload_ret : ret;
+}
+
 int coroutine_fn qcow2_check_locked(Qcow2 *q, const BdrvCheck *how,
                                     BdrvCheckResult *res, GError **errp)
 {
@@ -228,11 +243,8 @@ int coroutine_fn qcow2_check_locked(Qcow2 *q, const BdrvCheck *how,
     if (ret == 0 && c.rebuilt) {
         ret = check_again(&c, &error);
     }
-    if (ret == 0 && how->flags) {
-        repair_end(&c, was_corrupt);
-        ret = qcow2_reload(q, &error);
-    } else if (how->flags) {
-        atomic_store(&q->corrupt, was_corrupt);
+    if (how->flags) {
+        ret = repair_finish(&c, was_corrupt, ret, &error);
     }
     if (ret < 0 && error) {
         g_propagate_error(errp, g_steal_pointer(&error));

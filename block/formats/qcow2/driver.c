@@ -431,6 +431,9 @@ int coroutine_fn qcow2_settle(Qcow2 *q, GError **errp)
     }
     ret = qcow2_writeback_full(q);
     if (ret == 0) {
+        ret = qcow2_snapshots_settle(q);
+    }
+    if (ret == 0) {
         co_mutex_lock(&q->meta_lock);
         ret = qcow2_set_dirty(q, false);
         co_mutex_unlock(&q->meta_lock);

@@ -9,7 +9,7 @@
  *
  *   1  sector 0 of the old header, cut         -- flush --
  *   2  the sectors behind it of the new one    -- flush --
- *   3  sector 0 of the new one
+ *   3  sector 0 of the new one                 -- flush --
  *
  * What is cut off are the table of names, which nobody needs, and bitmaps,
  * which are disowned.  If other extensions lie there (an image of another
@@ -28,6 +28,7 @@ typedef struct Replace {
     uint8_t *old;
     uint8_t *new;
     int64_t bytes;
+    bool touched;      /* something was written */
 } Replace;
 
 /* --- cutting the old header ----------------------------------------------- */
@@ -81,13 +82,14 @@ static bool keeps_name(const Replace *r)
 
 /* --- writing -------------------------------------------------------------- */
 
-static int coroutine_fn write_part(const Replace *r, const uint8_t *from,
+static int coroutine_fn write_part(Replace *r, const uint8_t *from,
                                    int64_t offset, int64_t bytes)
 {
     int ret = qcow2_check_overlap(r->q, QCOW2_OL_MAIN_HEADER, offset, bytes,
                                   false);
 
     if (ret == 0) {
+        r->touched = true;
         SIM_POINT("qcow2.header", bdrv_node_name(r->q->bs));
         ret = bdrv_co_pwrite(qcow2_file(r->q), offset, bytes, from + offset,
                              0);
@@ -101,7 +103,7 @@ static int coroutine_fn flush(const Replace *r)
 }
 
 /* Sector 0 of the old header with a list that ends at @cut. */
-static int coroutine_fn write_cut(const Replace *r, int64_t cut)
+static int coroutine_fn write_cut(Replace *r, int64_t cut)
 {
     if (cut > 0) {
         memset(r->old + cut, 0, 8);
@@ -115,7 +117,7 @@ static int coroutine_fn write_cut(const Replace *r, int64_t cut)
     return write_part(r, r->old, 0, SECTOR);
 }
 
-static int coroutine_fn replace(const Replace *r)
+static int coroutine_fn replace(Replace *r)
 {
     int64_t cut;
     int ret;
@@ -169,10 +171,12 @@ static int coroutine_fn read_and_replace(Replace *r)
     /* What stands behind the end of the extensions has no meaning. */
     bytes += -bytes & (SECTOR - 1);
     r->bytes = MIN(bytes, cluster);
-    return replace(r);
+    ret = replace(r);
+    return ret < 0 ? ret : flush(r);
 }
 
-int coroutine_fn qcow2_header_write(Qcow2 *q, GError **errp)
+/* @ret_touched: whether the disk may have something else than before. */
+static int coroutine_fn write_header(Qcow2 *q, bool *ret_touched, GError **errp)
 {
     BlockDriverState *bs = q->bs;
     Replace r = { .q = q };
@@ -180,6 +184,7 @@ int coroutine_fn qcow2_header_write(Qcow2 *q, GError **errp)
 
     g_free(r.old);
     g_free(r.new);
+    *ret_touched = r.touched;
     if (ret == -ENOSPC) {
         return block_error(errp, ENOSPC, "Node '%s': the header of image '%s' "
                            "does not fit in its first cluster of %"
@@ -194,4 +199,31 @@ int coroutine_fn qcow2_header_write(Qcow2 *q, GError **errp)
                                  bdrv_filename(bs));
     }
     return 0;
+}
+
+int coroutine_fn qcow2_header_write(Qcow2 *q, GError **errp)
+{
+    bool touched;
+
+    return write_header(q, &touched, errp);
+}
+
+int coroutine_fn qcow2_header_replace(Qcow2 *q, const Qcow2Header *next,
+                                      GError **errp)
+{
+    Qcow2Header old = q->header;
+    bool touched;
+    int ret;
+
+    g_assert(co_mutex_is_mine(&q->meta_lock));
+    q->header = *next;
+    ret = write_header(q, &touched, errp);
+    if (ret < 0) {
+        q->header = old;
+        if (touched && write_header(q, &touched, NULL) < 0) {
+            qcow2_stop_writes(q, "could not change the header, nor leave it "
+                              "as it was");
+        }
+    }
+    return ret;
 }

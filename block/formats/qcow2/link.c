@@ -127,9 +127,7 @@ static int coroutine_fn l1_move(Qcow2 *q, const uint64_t *image,
     ret = qcow2_header_switch(q, QCOW2_H_L1_SIZE, fields, before,
                               sizeof(fields));
     if (ret < 0) {
-        if (!atomic_load(&q->corrupt)) {
-            qcow2_unalloc(q, run.offset, bytes);
-        }
+        qcow2_unalloc(q, run.offset, bytes);
         return ret;
     }
     qcow2_metamap_add(q, QCOW2_OL_ACTIVE_L1, run.offset, bytes);

@@ -51,7 +51,7 @@ int coroutine_fn qcow2_set_dirty(Qcow2 *q, bool dirty)
     int ret;
 
     g_assert(q->header.version >= 3 || !dirty);
-    if (was == dirty) {
+    if (was == dirty && !q->dirty_unsure) {
         return 0;
     }
     set_bits(q, QCOW2_INCOMPAT_DIRTY, dirty);
@@ -59,6 +59,7 @@ int coroutine_fn qcow2_set_dirty(Qcow2 *q, bool dirty)
     if (ret == 0) {
         ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
     }
+    q->dirty_unsure = ret < 0;
     if (ret < 0) {
         set_bits(q, QCOW2_INCOMPAT_DIRTY, was);
     }
@@ -80,9 +81,6 @@ static int coroutine_fn prepare_write_locked(Qcow2 *q)
     if (h->version >= 3 && (old_autoclear & ~QCOW2_AUTOCLEAR_MASK)) {
         h->autoclear &= QCOW2_AUTOCLEAR_MASK;
         ret = qcow2_header_write(q, NULL);
-        if (ret == 0) {
-            ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
-        }
         if (ret < 0) {
             h->autoclear |= old_autoclear & ~QCOW2_AUTOCLEAR_MASK;
             return ret;

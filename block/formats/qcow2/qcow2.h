@@ -254,6 +254,9 @@ typedef struct Qcow2 {
     int64_t pending_bytes;    /* in both */
     GPtrArray *snapshots;     /* Qcow2Snapshot */
     bool bitmaps_in_use;      /* auto bitmaps are marked so on the disk */
+    bool copied_stale;        /* some entries that could have COPIED do not */
+    bool dirty_unsure;        /* a change of the bit "dirty" has failed: the
+                               * disk may have it or not */
 
     /* Has its own lock. */
     Qcow2CodecPool *codecs;
@@ -325,12 +328,21 @@ void qcow2_header_clear(Qcow2Header *header);
 
 /**
  * Write q->header with its extensions, the feature name table included, to
- * cluster 0; not flushed.  Meta lock.
+ * cluster 0, durable.  After a failure nobody knows what the disk has.  Meta
+ * lock.
  *
  * Returns 0, -ENOSPC with @errp (NULL allowed) when they do not fit in the
- * cluster, or a negative errno.
+ * cluster, which nothing was written to then, or a negative errno.
  */
 int coroutine_fn qcow2_header_write(Qcow2 *q, GError **errp);
+
+/**
+ * Make @next the header, durable; q->header is it then, and owns what it holds.
+ * After a failure the old one stays, here and on the disk, or the image takes
+ * no more writes (qcow2_stop_writes).  Meta lock.
+ */
+int coroutine_fn qcow2_header_replace(Qcow2 *q, const Qcow2Header *next,
+                                      GError **errp);
 
 /**
  * @header as its cluster will hold it; @buf has a whole cluster.  Returns the
@@ -347,7 +359,7 @@ int coroutine_fn qcow2_header_patch(Qcow2 *q, unsigned field, const void *buf,
 /**
  * The same, durable.  After a failure nobody knows what the disk has, and a
  * later flush may bring either: the field is made @old again, durable, or the
- * image takes no more writes (signalled).  Meta lock.
+ * image takes no more writes (qcow2_stop_writes).  Meta lock.
  */
 int coroutine_fn qcow2_header_switch(Qcow2 *q, unsigned field, const void *buf,
                                      const void *old, size_t bytes);
@@ -397,7 +409,10 @@ int coroutine_fn qcow2_settle(Qcow2 *q, GError **errp);
 
 /**
  * What the disk has is not known any more, though it is right: refuse writes
- * from now on, and leave the image as it is.  @why: for the log.  Any thread.
+ * from now on, and leave the image as it is.  Requests under way may go on:
+ * they get no more clusters (alloc.c), and no table in memory, which callers
+ * may put back, reaches the disk (writeback.c).  @why: for the log.  Any
+ * thread.
  */
 void qcow2_stop_writes(Qcow2 *q, const char *why);
 
@@ -565,6 +580,11 @@ bool qcow2_epoch_over(Qcow2 *q, unsigned epoch);
 
 /* --- reftable.c, refcount.c, alloc.c: meta lock --------------------------- */
 
+/** Make the header name the refcount table of @clusters clusters at @offset, as
+ * qcow2_header_switch() does. */
+int coroutine_fn qcow2_reftable_switch(Qcow2 *q, int64_t offset,
+                                       uint32_t clusters);
+
 /** Load q->reftable as q->header says, and see where the file ends: sets what
  * the allocator starts from.  In open and after repairs, without the lock. */
 int coroutine_fn qcow2_refcount_open(Qcow2 *q, GError **errp);
@@ -683,6 +703,11 @@ int coroutine_fn qcow2_check_overlap(Qcow2 *q, unsigned ign, int64_t offset,
 /* --- snapshot-table.c, snapshot.c ----------------------------------------- */
 
 int coroutine_fn qcow2_snapshots_read(Qcow2 *q, GError **errp);
+
+/** COPIED where it belongs, if a failure has left entries without: nothing else
+ * is dirty, the node is drained.  Returns 0 or a negative errno. */
+int coroutine_fn qcow2_snapshots_settle(Qcow2 *q);
+
 /** Free all snapshots; the array stays, empty. */
 void qcow2_snapshots_free(Qcow2 *q);
 

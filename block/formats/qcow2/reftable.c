@@ -296,31 +296,27 @@ static int coroutine_fn write_table(Qcow2 *q, const Qcow2Reftable *table)
     return ret;
 }
 
-/* Make the header on the disk name the table at @offset. */
-static int coroutine_fn patch_header(Qcow2 *q, int64_t offset, size_t nr)
+/* What the header says of a table of @clusters clusters at @offset. */
+static void put_place(uint8_t *fields, int64_t offset, uint32_t clusters)
 {
-    uint8_t fields[12];
-    int ret;
-
     qcow2_put64(fields, offset);
-    qcow2_put32(fields + 8, nr * 8 >> q->geo.cluster_bits);
-    ret = qcow2_header_patch(q, QCOW2_H_REFTABLE_OFFSET, fields,
-                             sizeof(fields));
-    if (ret == 0) {
-        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
-    }
-    return ret;
+    qcow2_put32(fields + 8, clusters);
 }
 
-/* After a failure nobody knows which table the disk has: make it the old one,
- * or there will be no more writes. */
-static int coroutine_fn switch_header(Qcow2 *q, const Qcow2Reftable *table)
+int coroutine_fn qcow2_reftable_switch(Qcow2 *q, int64_t offset,
+                                       uint32_t clusters)
 {
-    int ret = patch_header(q, table->offset, table->nr);
+    Qcow2Header *h = &q->header;
+    uint8_t fields[12], before[12];
+    int ret;
 
-    if (ret < 0 && patch_header(q, q->reftable.offset, q->reftable.nr) < 0) {
-        qcow2_stop_writes(q, "could not change the header, nor "
-                              "leave it as it was");
+    put_place(fields, offset, clusters);
+    put_place(before, h->reftable_offset, h->reftable_clusters);
+    ret = qcow2_header_switch(q, QCOW2_H_REFTABLE_OFFSET, fields, before,
+                              sizeof(fields));
+    if (ret == 0) {
+        h->reftable_offset = offset;
+        h->reftable_clusters = clusters;
     }
     return ret;
 }
@@ -333,15 +329,13 @@ static int coroutine_fn make_table(Qcow2 *q, const Growth *g)
     int ret = table ? write_table(q, table) : -ENOMEM;
 
     if (ret == 0) {
-        ret = switch_header(q, table);
+        ret = qcow2_reftable_switch(q, table->offset, g->table);
     }
     if (ret < 0) {
         table_free(table);
         return ret;
     }
     q->reftable = *table;
-    q->header.reftable_offset = table->offset;
-    q->header.reftable_clusters = g->table;
     g_free(table);
     qcow2_metamap_remove(q, QCOW2_OL_REFCOUNT_TABLE, old.offset, old.nr * 8);
     qcow2_metamap_add(q, QCOW2_OL_REFCOUNT_TABLE, q->reftable.offset,

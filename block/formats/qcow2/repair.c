@@ -170,44 +170,13 @@ static int coroutine_fn write_table(Rebuild *r)
     return ret;
 }
 
-static int coroutine_fn patch_header(Qcow2 *q, uint64_t offset, uint32_t nr)
-{
-    uint8_t fields[12];
-    int ret;
-
-    qcow2_put64(fields, offset);
-    qcow2_put32(fields + 8, nr);
-    ret = qcow2_header_patch(q, QCOW2_H_REFTABLE_OFFSET, fields,
-                             sizeof(fields));
-    if (ret == 0) {
-        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
-    }
-    return ret;
-}
-
-static int coroutine_fn switch_header(Rebuild *r)
-{
-    Qcow2Header *h = &r->c->q->header;
-    uint64_t offset = (uint64_t)(r->first + r->index->len)
-                      << h->cluster_bits;
-    int ret = patch_header(r->c->q, offset, r->table);
-
-    if (ret < 0) {
-        /* Both structures are in the file; the old one is what we know. */
-        patch_header(r->c->q, h->reftable_offset, h->reftable_clusters);
-        return ret;
-    }
-    h->reftable_offset = offset;
-    h->reftable_clusters = r->table;
-    return 0;
-}
-
 int coroutine_fn qcow2_rebuild_refcounts(Qcow2Check *c)
 {
     Rebuild r = { .c = c, .first = c->end, .table = 1 };
+    Qcow2 *q = c->q;
     int ret = forget_old(c);
 
-    g_assert(co_mutex_is_mine(&c->q->meta_lock));
+    g_assert(co_mutex_is_mine(&q->meta_lock));
     r.index = g_array_new(false, false, sizeof(int64_t));
     if (ret == 0) {
         find_blocks(&r);
@@ -215,7 +184,7 @@ int coroutine_fn qcow2_rebuild_refcounts(Qcow2Check *c)
         ret = plan(&r);
     }
     if (ret == 0) {
-        ret = SIM_FAULT("qcow2.repair.rebuild", bdrv_node_name(c->q->bs));
+        ret = SIM_FAULT("qcow2.repair.rebuild", bdrv_node_name(q->bs));
     }
     if (ret == 0) {
         ret = write_blocks(&r);
@@ -224,7 +193,8 @@ int coroutine_fn qcow2_rebuild_refcounts(Qcow2Check *c)
         ret = write_table(&r);
     }
     if (ret == 0) {
-        ret = switch_header(&r);
+        ret = qcow2_reftable_switch(
+            q, (r.first + r.index->len) << q->geo.cluster_bits, r.table);
     }
     g_array_unref(r.index);
     return ret;

@@ -302,34 +302,21 @@ static int coroutine_fn write_entries(Qcow2 *q, const GPtrArray *list,
     return ret;
 }
 
-static int coroutine_fn patch_header(Qcow2 *q, uint32_t nr, uint64_t offset)
-{
-    uint8_t fields[12];
-    int ret;
-
-    qcow2_put32(fields, nr);
-    qcow2_put64(fields + 4, offset);
-    ret = qcow2_header_patch(q, QCOW2_H_NB_SNAPSHOTS, fields, sizeof(fields));
-    if (ret == 0) {
-        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
-    }
-    return ret;
-}
-
-/* The header, the map and the old table.  After a failure nobody knows which
- * table the disk has: make it the old one, or there are no more writes. */
+/* The header, the map and the old table. */
 static int coroutine_fn switch_table(Qcow2 *q, uint32_t nr,
                                      const Qcow2Run *run)
 {
     int64_t old_bytes = qcow2_snapshots_bytes(q);
-    int ret = patch_header(q, nr, run->offset);
+    uint8_t fields[12], before[12];
+    int ret;
 
+    qcow2_put32(fields, nr);
+    qcow2_put64(fields + 4, run->offset);
+    qcow2_put32(before, q->header.nb_snapshots);
+    qcow2_put64(before + 4, q->header.snapshots_offset);
+    ret = qcow2_header_switch(q, QCOW2_H_NB_SNAPSHOTS, fields, before,
+                              sizeof(fields));
     if (ret < 0) {
-        if (patch_header(q, q->header.nb_snapshots,
-                         q->header.snapshots_offset) < 0) {
-            qcow2_stop_writes(q, "could not change the header, nor "
-                              "leave it as it was");
-        }
         return ret;
     }
     if (old_bytes > 0) {

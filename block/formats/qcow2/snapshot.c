@@ -277,26 +277,54 @@ static int coroutine_fn set_active_copied(Qcow2 *q, Qcow2Refs *refs,
 
 /* --- the end -------------------------------------------------------------- */
 
-/* What failed has left entries without COPIED: set it where it belongs.  If
- * that fails, too, the image stays dirty, and is left alone till it is opened
- * again, which puts that right. */
-static void coroutine_fn restore_copied(Session *s)
+/* What failed has left entries without COPIED: set it where it belongs, once
+ * refcounts that have fallen are on the disk (I6). */
+static int coroutine_fn restore_copied(Qcow2 *q, GError **errp)
+{
+    Qcow2Refs active = { 0 };
+    int ret = qcow2_secure_refcounts(q);
+
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s': could not write "
+                                 "refcounts", bdrv_node_name(q->bs));
+    }
+    ret = active_refs(q, &active, errp);
+    if (ret == 0) {
+        ret = set_active_copied(q, &active, false, errp);
+    }
+    g_free(active.l1);
+    return ret;
+}
+
+/* One failure is not two: try once more.  If that fails, too, an image that is
+ * marked dirty is left alone till it is opened again, which puts that right;
+ * any other is as good without COPIED, and gets it back when it is settled. */
+static void coroutine_fn end_stale(Session *s)
 {
     Qcow2 *q = s->q;
     g_autoptr(GError) error = NULL;
-    Qcow2Refs active = { 0 };
-    int ret = active_refs(q, &active, &error);
 
-    if (ret == 0) {
-        ret = set_active_copied(q, &active, false, &error);
+    s->stale = restore_copied(q, &error) < 0;
+    q->copied_stale = s->stale;
+    if (s->stale && (q->header.incompatible & QCOW2_INCOMPAT_DIRTY)) {
+        qcow2_stop_writes(q, error->message);
     }
-    g_free(active.l1);
-    s->stale = ret < 0;
-    if (ret < 0 && (q->header.incompatible & QCOW2_INCOMPAT_DIRTY)) {
-        g_warning("%s; it takes no more writes until it is opened again",
-                  error->message);
-        atomic_store(&q->corrupt, true);
+}
+
+int coroutine_fn qcow2_snapshots_settle(Qcow2 *q)
+{
+    int ret = 0;
+
+    co_mutex_lock(&q->writeback_lock);
+    co_mutex_lock(&q->meta_lock);
+    if (q->copied_stale) {
+        ret = restore_copied(q, NULL);
+        q->copied_stale = ret < 0;
+        qcow2_cache_reset(q->l2_cache);
     }
+    co_mutex_unlock(&q->meta_lock);
+    co_mutex_unlock(&q->writeback_lock);
+    return ret;
 }
 
 /* Make what was done durable, and go on as usual.  @ret: of what was done. */
@@ -307,8 +335,7 @@ static int coroutine_fn end(Session *s, int ret, GError **errp)
     int end_ret;
 
     if (s->stale && !atomic_load(&q->corrupt)) {
-        /* One failure is not two. */
-        restore_copied(s);
+        end_stale(s);
     }
     end_ret = qcow2_secure_refcounts(q);
     if (end_ret == 0 && s->marked && !s->stale && !atomic_load(&q->corrupt)) {
@@ -569,22 +596,16 @@ int coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id,
 /* --- apply ---------------------------------------------------------------- */
 
 /* Size, L1 size and L1 offset stand side by side: one write, one sector. */
-static int coroutine_fn patch_l1(Qcow2 *q, uint64_t size, uint32_t nr,
-                                 uint64_t offset)
-{
-    uint8_t fields[QCOW2_H_REFTABLE_OFFSET - QCOW2_H_SIZE];
-    int ret;
+typedef uint8_t L1Place[QCOW2_H_REFTABLE_OFFSET - QCOW2_H_SIZE];
 
+static void put_place(const Qcow2 *q, uint8_t *fields, uint64_t size,
+                      uint32_t nr, uint64_t offset)
+{
     qcow2_put64(fields, size);
     qcow2_put32(fields + QCOW2_H_CRYPT_METHOD - QCOW2_H_SIZE,
                 q->header.crypt_method);
     qcow2_put32(fields + QCOW2_H_L1_SIZE - QCOW2_H_SIZE, nr);
     qcow2_put64(fields + QCOW2_H_L1_OFFSET - QCOW2_H_SIZE, offset);
-    ret = qcow2_header_patch(q, QCOW2_H_SIZE, fields, sizeof(fields));
-    if (ret == 0) {
-        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
-    }
-    return ret;
 }
 
 /* The table at @run is the active one from now on, of a disk of @size. */
@@ -592,15 +613,15 @@ static int coroutine_fn switch_l1(Qcow2 *q, uint64_t size,
                                   const Qcow2Refs *refs, const Qcow2Run *run)
 {
     Qcow2L1 *l1 = g_try_malloc0(sizeof(*l1) + refs->nr * sizeof(uint64_t));
+    L1Place fields, before;
     int ret = l1 ? qcow2_secure_refcounts(q) : -ENOMEM;
 
+    put_place(q, fields, size, refs->nr, run->offset);
+    put_place(q, before, q->header.size, q->header.l1_size,
+              q->header.l1_offset);
     if (ret == 0) {
-        ret = patch_l1(q, size, refs->nr, run->offset);
-        if (ret < 0 && patch_l1(q, q->header.size, q->header.l1_size,
-                                q->header.l1_offset) < 0) {
-            qcow2_signal_corruption(q, true, QCOW2_H_SIZE, 24, "could not "
-                                    "write where the L1 table lies");
-        }
+        ret = qcow2_header_switch(q, QCOW2_H_SIZE, fields, before,
+                                  sizeof(fields));
     }
     if (ret < 0) {
         g_free(l1);

@@ -64,10 +64,11 @@ static int coroutine_fn write_table(Qcow2 *q, unsigned kind, int64_t offset,
 {
     int ret = qcow2_check_overlap(q, kind, offset, bytes, false);
 
-    if (ret < 0) {
-        return ret;
+    if (ret == 0 && atomic_load(&q->corrupt)) {
+        ret = -EIO; /* what is in memory may not be what the disk has */
     }
-    return bdrv_co_pwrite(qcow2_file(q), offset, bytes, buf, 0);
+    return ret < 0 ? ret
+                   : bdrv_co_pwrite(qcow2_file(q), offset, bytes, buf, 0);
 }
 
 static int coroutine_fn l2_read(void *opaque, int64_t offset, void *buf,
@@ -159,9 +160,11 @@ int qcow2_caches_init(Qcow2 *q, GError **errp)
 
 /* --- T0 ------------------------------------------------------------------- */
 
+/* If nobody knows whether the disk has the bit, a power cut may leave it
+ * without.  Meta lock held. */
 static bool has_lazy_refcounts(const Qcow2 *q)
 {
-    return q->header.incompatible & QCOW2_INCOMPAT_DIRTY;
+    return (q->header.incompatible & QCOW2_INCOMPAT_DIRTY) && !q->dirty_unsure;
 }
 
 /* Meta lock held. */
@@ -267,6 +270,9 @@ int coroutine_fn qcow2_secure_refcounts(Qcow2 *q)
 
     g_assert(co_mutex_is_mine(&q->writeback_lock));
     g_assert(co_mutex_is_mine(&q->meta_lock));
+    if (atomic_load(&q->corrupt)) {
+        return -EIO;
+    }
     qcow2_cache_freeze(q->refcount_cache);
     ret = qcow2_cache_write_frozen(q->refcount_cache);
     if (ret == 0) {
