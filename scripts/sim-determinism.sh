@@ -5,7 +5,9 @@
 # the same in builds by gcc and clang, with and without optimisation, with a
 # sanitizer, and under another heap and address layout.
 #
-#     sim-determinism.sh WORK_DIR [SEEDS]
+#     sim-determinism.sh WORK_DIR [SEEDS [GCC_BUILD CLANG_BUILD ASAN_BUILD]]
+#
+# Builds are made in WORK_DIR but for those that are given.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,13 +16,15 @@ seeds=${2:-200}
 scenarios="raw crash graph stop"
 mkdir -p "$work"
 
-# variant NAME CC MESON-OPTIONS...: build bg-sim, print the hashes.
+# variant NAME DIR CC MESON-OPTIONS...: build bg-sim in DIR, print the hashes.
 variant() {
-    local name=$1 cc=$2
-    shift 2
-    CC=$cc meson setup "$work/$name" -Dtests=false "$@" >/dev/null
-    ninja -C "$work/$name" tools/bg-sim >/dev/null
-    hashes "$name" "$work/$name/tools/bg-sim"
+    local name=$1 dir=$2 cc=$3
+    shift 3
+    if [ ! -f "$dir/build.ninja" ]; then
+        CC=$cc meson setup "$dir" -Dtests=false "$@" >/dev/null
+    fi
+    ninja -C "$dir" tools/bg-sim >/dev/null
+    hashes "$name" "$dir/tools/bg-sim"
 }
 
 # hashes NAME COMMAND...
@@ -33,13 +37,14 @@ hashes() {
     echo "$name: $(wc -l <"$work/$name.txt") runs"
 }
 
-variant gcc-O2 gcc -Dbuildtype=debugoptimized
-variant gcc-O0 gcc -Dbuildtype=debug
-variant clang-O2 clang -Dbuildtype=debugoptimized
-variant gcc-asan gcc -Db_sanitize=address,undefined
+gcc=${3:-$work/gcc-O2}
+variant gcc-O2 "$gcc" gcc -Dbuildtype=debugoptimized
+variant gcc-O0 "$work/gcc-O0" gcc -Dbuildtype=debug
+variant clang-O2 "${4:-$work/clang-O2}" clang -Dbuildtype=debugoptimized
+variant gcc-asan "${5:-$work/gcc-asan}" gcc -Db_sanitize=address,undefined
 # Other addresses, another heap, another fill of fresh memory.
 MALLOC_PERTURB_=90 MALLOC_ARENA_MAX=1 G_SLICE=always-malloc \
-    hashes heap setarch -R "$work/gcc-O2/tools/bg-sim"
+    hashes heap setarch -R "$gcc/tools/bg-sim"
 
 failed=0
 for name in gcc-O0 clang-O2 gcc-asan heap; do
