@@ -388,6 +388,13 @@ static inline int coroutine_fn qcow2_prepare_write(Qcow2 *q)
 /** Set (and flush), or clear the bit "dirty" on the disk.  Meta lock. */
 int coroutine_fn qcow2_set_dirty(Qcow2 *q, bool dirty);
 
+/** Whether the disk has the bit "dirty" for sure, so that a power cut makes who
+ * opens the image count anew.  Meta lock. */
+static inline bool qcow2_is_dirty(const Qcow2 *q)
+{
+    return (q->header.incompatible & QCOW2_INCOMPAT_DIRTY) && !q->dirty_unsure;
+}
+
 /**
  * The image is corrupt: say so once, mark it on the disk if it can be written
  * (@fatal) and refuse all further writes.  May be called with or without the

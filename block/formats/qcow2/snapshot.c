@@ -104,8 +104,7 @@ static int coroutine_fn mark(Session *s, GError **errp)
     Qcow2 *q = s->q;
     int ret = 0;
 
-    if (q->header.version >= 3 &&
-        !(q->header.incompatible & QCOW2_INCOMPAT_DIRTY)) {
+    if (q->header.version >= 3 && !qcow2_is_dirty(q)) {
         ret = qcow2_set_dirty(q, true);
         s->marked = ret == 0;
     }
@@ -306,7 +305,7 @@ static void coroutine_fn end_stale(Session *s)
 
     s->stale = restore_copied(q, &error) < 0;
     q->copied_stale = s->stale;
-    if (s->stale && (q->header.incompatible & QCOW2_INCOMPAT_DIRTY)) {
+    if (s->stale && qcow2_is_dirty(q)) {
         qcow2_stop_writes(q, error->message);
     }
 }

@@ -160,17 +160,10 @@ int qcow2_caches_init(Qcow2 *q, GError **errp)
 
 /* --- T0 ------------------------------------------------------------------- */
 
-/* If nobody knows whether the disk has the bit, a power cut may leave it
- * without.  Meta lock held. */
-static bool has_lazy_refcounts(const Qcow2 *q)
-{
-    return (q->header.incompatible & QCOW2_INCOMPAT_DIRTY) && !q->dirty_unsure;
-}
-
 /* Meta lock held. */
 static void freeze(Qcow2 *q, Writeback *wb, bool full)
 {
-    wb->refcounts = full || !has_lazy_refcounts(q);
+    wb->refcounts = full || !qcow2_is_dirty(q);
     wb->l2_slices = qcow2_cache_nr_dirty(q->l2_cache) > 0;
     wb->refcount_slices = wb->refcounts &&
                           qcow2_cache_nr_dirty(q->refcount_cache) > 0;
