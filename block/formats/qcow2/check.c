@@ -144,6 +144,7 @@ static int coroutine_fn mark_clean(Qcow2 *q)
     if (ret == 0) {
         ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
     }
+    q->dirty_unsure = ret < 0;
     if (ret == 0) {
         q->header.incompatible &= ~bits;
     }
