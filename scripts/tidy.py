@@ -172,7 +172,7 @@ def check_includes(source):
                 f'{PROJECT_INCLUDES}')
 
 
-def check_seeks(source):
+def check_r126_seeks(source):
     """I/O is positional: a cursor is shared by all who use a descriptor."""
     for match in re.finditer(r'\blseek(?:64)?\s*\(([^;]*)', source.code):
         if not re.search(r'\bSEEK_(DATA|HOLE|END)\b', match.group(1)):
@@ -389,7 +389,7 @@ def main():
         if source.path.parts[0] == 'include':
             check_public_header(source)
         if source.path.parts[0] in IO_DIRS:
-            check_seeks(source)
+            check_r126_seeks(source)
     check_ifs(sources)
     check_coroutines(sources)
     check_driver_tests(root, sources)

@@ -218,8 +218,8 @@ static void read_cluster(BlockBackend *blk, int64_t index)
     }
 }
 
-/* R21: the extents cover the image once, from the start to the end. */
-static void walk(BlockBackend *blk)
+/* The extents cover the image once, from the start to the end. */
+static void r21_extents_cover_the_image_once(BlockBackend *blk)
 {
     int64_t length = blk_getlength(blk), at = 0, budget = READ_BYTES;
     g_autofree uint8_t *buf = g_malloc(1 << 20);
@@ -263,7 +263,7 @@ static void look_at_snapshots(BlockGraph *graph, BlockBackend *blk)
         BlockBackend *view = open_image(graph, false, info->id);
 
         if (view) {
-            walk(view);
+            r21_extents_cover_the_image_once(view);
             blk_unref(view);
         }
     }
@@ -307,7 +307,7 @@ static void look(const Case *c)
         stage("read");
         read_cluster(blk, atoi(c->words[CLUSTER]));
         stage("walk");
-        walk(blk);
+        r21_extents_cover_the_image_once(blk);
         stage("snapshots");
         look_at_snapshots(graph, blk);
         ask(blk);

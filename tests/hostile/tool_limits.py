@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""bg-img looks at images that lie, in processes that may use little.
+"""R7: bg-img looks at images that lie, in processes that may use little.
 
     tool_limits.py BG_IMG
 
@@ -58,7 +58,7 @@ def set_limits(memory):
     return limits
 
 
-def complaint(program, command, image, memory):
+def r7_complaint(program, command, image, memory):
     """What is wrong with how @program takes @image; None if nothing is."""
     # An arena of the allocator for each thread would take the address space.
     environment = dict(os.environ, MALLOC_ARENA_MAX='1')
@@ -90,7 +90,7 @@ def main():
         for image in images:
             content = image.read_bytes()
             for command in COMMANDS:
-                wrong = complaint(program, command, image, memory)
+                wrong = r7_complaint(program, command, image, memory)
                 if wrong:
                     failures.append(f'{command[0]} {image.name}: {wrong}')
             if image.read_bytes() != content:

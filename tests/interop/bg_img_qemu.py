@@ -178,6 +178,22 @@ def run_case(name, how, commands, prepared, bg_img, folder):
             print(f'FAIL {name}: {path.name} is left different: {result}')
 
 
+# What qemu-img adds for encryption, which is refused, and for the file below.
+NOT_OURS = {'encryption', 'extent_size_hint', 'nocow'}
+
+
+def compare_create_options(bg_img):
+    """All that qemu-img can say of an image, bg-img can say by that name."""
+    names = [set(re.findall(r'^ +([\w.-]+)=', run(
+        f'{program} create -f qcow2 -o help x', '.')[1], re.MULTILINE))
+        for program in ('qemu-img', bg_img)]
+    missing = {n for n in names[0] - names[1] - NOT_OURS
+               if not n.startswith('encrypt.')}
+    if missing or 'compat' not in names[1]:
+        failures.append('options')
+        print(f'FAIL options of create: {sorted(missing)} missing')
+
+
 def main():
     if not shutil.which('qemu-img') or not shutil.which('qemu-io'):
         print('no qemu-img or qemu-io')
@@ -189,6 +205,7 @@ def main():
         if run(PREPARE, prepared)[0] != 0:
             print('qemu-img could not prepare images')
             return 1
+        compare_create_options(bg_img)
         for number, (case, how, commands) in enumerate(CASES):
             folder = Path(name) / str(number)
             folder.mkdir()

@@ -100,24 +100,32 @@ static int coroutine_fn pass_open(BlockDriverState *bs, BlockOptions *options,
                : -EINVAL;
 }
 
+/* The options of a filter. */
+static const BlockOption filter_options[] = {
+    { .name = "file", .type = BLOCK_OPTION_CHILD, .help = "filtered" },
+    { .type = BLOCK_OPTION_END },
+};
+
+/** Register a driver of tests, if that has not been done. */
+static inline void register_test_driver(const BlockDriver *driver)
+{
+    /* Before any test runs, so not by an assertion of check. */
+    if (!bdrv_find_driver(driver->name) && bdrv_register(driver, NULL) < 0) {
+        abort();
+    }
+}
+
 static inline void register_pass_driver(void)
 {
-    static const BlockOption options[] = {
-        { .name = "file", .type = BLOCK_OPTION_CHILD, .help = "filtered" },
-        { .type = BLOCK_OPTION_END },
-    };
     static const BlockDriver driver = {
         .struct_size = sizeof(BlockDriver),
         .name = "pass",
         .kind = BLOCK_DRIVER_FILTER,
-        .options = options,
+        .options = filter_options,
         .open = pass_open,
     };
 
-    /* Before any test runs, so not by an assertion of check. */
-    if (!bdrv_find_driver("pass") && bdrv_register(&driver, NULL) < 0) {
-        abort();
-    }
+    register_test_driver(&driver);
 }
 
 #endif /* TESTS_UNIT_GRAPH_FIXTURE_H */

@@ -18,6 +18,7 @@ static struct {
     unsigned nr_held;
     unsigned discards;
     int64_t last_discard;
+    int64_t discarded_bytes;
 } faulty;
 
 static int faulty_change(void)
@@ -65,6 +66,7 @@ static int coroutine_fn faulty_pdiscard(BlockDriverState *bs,
 {
     faulty.discards++;
     faulty.last_discard = io->offset;
+    faulty.discarded_bytes += io->bytes;
     while (faulty.hold_discards) {
         faulty.nr_held++;
         co_queue_wait(&faulty.held, NULL);

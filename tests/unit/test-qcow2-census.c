@@ -114,6 +114,34 @@ static void count_info(BlockDriverState *bs, GString *text)
     }
 }
 
+/* A number for [@offset, +@bytes) of @image; zeroes behind do not count. */
+static unsigned sum_of(const char *image, gsize length, gsize offset,
+                       gsize bytes)
+{
+    unsigned sum = 0;
+
+    for (gsize i = offset; i < MIN(offset + bytes, length); i++) {
+        sum += (uint8_t)image[i] * (i - offset + 1) * 2654435761u;
+    }
+    return sum;
+}
+
+/* The same for the feature name table; 0 if there is none. */
+static unsigned sum_of_names(const char *image)
+{
+    const uint8_t *at = (const uint8_t *)image +
+                        qcow2_get32((const uint8_t *)image +
+                                    QCOW2_H_HEADER_LENGTH);
+
+    while (qcow2_get32(at) != QCOW2_EXT_FEATURE_TABLE) {
+        if (qcow2_get32(at) == QCOW2_EXT_END) {
+            return 0;
+        }
+        at += 8 + (qcow2_get32(at + 4) + 7) / 8 * 8;
+    }
+    return sum_of((const char *)at, CLUSTER / 2, 8, qcow2_get32(at + 4));
+}
+
 /* What is in the file itself, where nothing of ours interprets it. */
 static void count_bytes(GString *text)
 {
@@ -130,9 +158,11 @@ static void count_bytes(GString *text)
     g_string_append_printf(text, "feature %d\n",
                            (peek64("a", QCOW2_H_COMPATIBLE) &
                             UNKNOWN_COMPATIBLE) != 0);
-    g_string_append_printf(text, "names %d\n",
-                           memmem(image, CLUSTER, "lazy refcounts", 14) !=
-                               NULL);
+    g_string_append_printf(text, "names %u\n", sum_of_names(image));
+    g_string_append_printf(text, "snapshot table %u\n",
+                           sum_of(image, bytes,
+                                  peek64("a", QCOW2_H_SNAPSHOTS_OFFSET),
+                                  CLUSTER));
 }
 
 /* A line for each feature of the image that has been closed. */
@@ -297,7 +327,7 @@ START_TEST(R66_an_operation_keeps_all_features_that_it_is_not_about)
                               "compression-type \"zstd\""));
     ck_assert(g_strv_contains((const char *const *)before, "extension 1"));
     ck_assert(g_strv_contains((const char *const *)before, "feature 1"));
-    ck_assert(g_strv_contains((const char *const *)before, "names 1"));
+    ck_assert(!g_strv_contains((const char *const *)before, "names 0"));
     ck_assert(g_strv_contains((const char *const *)before, "content 2 1"));
     bs = image_open("a", NULL);
     ret = operations[_i].call(bs, operations[_i].argument);

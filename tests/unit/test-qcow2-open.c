@@ -417,6 +417,62 @@ START_TEST(options_follow_each_other_as_documented)
 }
 END_TEST
 
+/* Whether the slice of the only L2 table is in the cache.  A look that finds it
+ * is a use. */
+static bool table_is_cached(BlockDriverState *bs)
+{
+    Qcow2 *q = qcow2_of(bs);
+    uint64_t word;
+
+    return qcow2_cache_peek(q->l2_cache,
+                            qcow2_l1_entry(q, 0) & QCOW2_OFFSET_MASK, 0, 8,
+                            &word);
+}
+
+static void time_is_up(void *opaque)
+{
+    *(bool *)opaque = true;
+}
+
+/* Turn the loop for so long. */
+static void run_loop_for(int64_t ms)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    bool up = false;
+    AioTimer *timer = aio_timer_new(ctx, time_is_up, &up);
+
+    aio_timer_set(timer, aio_clock_ns(ctx) + ms * 1000000);
+    while (!up) {
+        aio_poll(ctx, true);
+    }
+    aio_timer_free(timer);
+}
+
+START_TEST(the_cleaner_empties_a_cache_that_is_not_used)
+{
+    BlockBackend *blk;
+    BlockDriverState *bs;
+
+    make_image_ok("a", "size=1M");
+    bs = image_open("a", "cache-clean-interval=0");
+    ck_assert_ptr_null(qcow2_of(bs)->cleaner);
+    bdrv_unref(bs);
+    blk = image_backend("a", "cache-clean-interval=1");
+    bs = blk_bs(blk);
+    fill(blk, 0, 512, 1);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert(table_is_cached(bs));
+    /* It comes every second, and takes what it finds idle twice; where the
+     * machine is late more often.  If it never comes the test times out. */
+    do {
+        run_loop_for(3200);
+    } while (table_is_cached(bs));
+    expect_fill(blk, 0, 512, 1);
+    ck_assert(table_is_cached(bs));
+    close_backend(blk);
+}
+END_TEST
+
 /* Tables can be chosen so that they all meet in one place of the cache. */
 START_TEST(an_image_whose_tables_collide_in_the_cache_can_be_read)
 {
@@ -564,6 +620,7 @@ int main(void)
     PROMISE(tcase, each_read_of_open_may_fail_R4);
     PROMISE(tcase, a_file_cut_anywhere_is_refused_or_reads_R2);
     PROMISE(tcase, options_follow_each_other_as_documented);
+    PROMISE(tcase, the_cleaner_empties_a_cache_that_is_not_used);
     PROMISE(tcase, an_image_whose_tables_collide_in_the_cache_can_be_read);
     PROMISE(tcase, an_image_whose_tables_collide_in_the_map_opens_soon);
     PROMISE(tcase, options_that_make_no_sense_are_refused);

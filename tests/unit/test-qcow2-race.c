@@ -2,12 +2,13 @@
 /*
  * Requests that meet in an image, in all orders.
  *
- * The filter "gate" below the image parks every request that comes to the
- * file; a test begins actions of the guest and lets requests through one by
- * one, each time in another order, until there is no other order left.  Where
- * there are very many a random choice of them is taken; the seed is told on
- * failure, QCOW2_SEED=n repeats it.
+ * Below the image is the filter "gate"; a test begins actions of the guest and
+ * lets requests to the file through one by one, each time in another order,
+ * until there is no other order left.  Where there are very many a random
+ * choice of them is taken; the seed is told on failure, QCOW2_SEED=n repeats
+ * it.
  */
+#include "gate-fixture.h"
 #include "image-fixture.h"
 #include "mem-driver.h"
 
@@ -15,105 +16,6 @@
 #define CLUSTER 4096
 #define DISK (16 * CLUSTER)
 #define ACTIONS_MAX 12
-
-/* --- the gate ------------------------------------------------------------- */
-
-/* A request at the gate; on the stack of its coroutine. */
-typedef struct Parked {
-    Coroutine *co;
-    char op; /* r, w, z, d, f */
-    bool go;
-} Parked;
-
-/* One at a time is open; main context. */
-static bool gate_shut;
-static GPtrArray *gate_parked;
-static unsigned gate_discards;
-
-static void coroutine_fn gate_pass(char op)
-{
-    Parked parked = { .co = coroutine_self(), .op = op };
-
-    gate_discards += op == 'd';
-    if (gate_shut) {
-        g_ptr_array_add(gate_parked, &parked);
-        while (!parked.go) {
-            coroutine_yield();
-        }
-    }
-}
-
-static void gate_let_go(unsigned i)
-{
-    Parked *parked = g_ptr_array_steal_index(gate_parked, i);
-
-    parked->go = true;
-    aio_co_wake(parked->co);
-}
-
-static int coroutine_fn gate_preadv(BlockDriverState *bs, const BlockIO *io)
-{
-    gate_pass('r');
-    return bdrv_co_preadv(bdrv_filter_child(bs), io->offset, io->bytes,
-                          io->iov, io->flags);
-}
-
-static int coroutine_fn gate_pwritev(BlockDriverState *bs, const BlockIO *io)
-{
-    gate_pass('w');
-    return bdrv_co_pwritev(bdrv_filter_child(bs), io->offset, io->bytes,
-                           io->iov, io->flags);
-}
-
-static int coroutine_fn gate_pwrite_zeroes(BlockDriverState *bs,
-                                           const BlockIO *io)
-{
-    gate_pass('z');
-    return bdrv_co_pwrite_zeroes(bdrv_filter_child(bs), io->offset, io->bytes,
-                                 io->flags & ~BDRV_REQ_ZERO_WRITE);
-}
-
-static int coroutine_fn gate_pdiscard(BlockDriverState *bs, const BlockIO *io)
-{
-    gate_pass('d');
-    return bdrv_co_pdiscard(bdrv_filter_child(bs), io->offset, io->bytes);
-}
-
-static int coroutine_fn gate_flush(BlockDriverState *bs)
-{
-    gate_pass('f');
-    return 0;
-}
-
-static void register_gate_driver(void)
-{
-    static const BlockOption options[] = {
-        { .name = "file", .type = BLOCK_OPTION_CHILD, .help = "filtered" },
-        { .type = BLOCK_OPTION_END },
-    };
-    static const BlockDriver driver = {
-        .struct_size = sizeof(BlockDriver),
-        .name = "gate",
-        .kind = BLOCK_DRIVER_FILTER,
-        .options = options,
-        .open = pass_open,
-        .preadv = gate_preadv,
-        .pwritev = gate_pwritev,
-        .pwrite_zeroes = gate_pwrite_zeroes,
-        .pdiscard = gate_pdiscard,
-        .flush = gate_flush,
-    };
-
-    if (bdrv_register(&driver, NULL) < 0) {
-        abort();
-    }
-}
-
-static void settle(void)
-{
-    while (aio_poll(block_graph_aio_context(graph), false)) {
-    }
-}
 
 /* --- orders --------------------------------------------------------------- */
 

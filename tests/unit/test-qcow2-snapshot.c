@@ -183,8 +183,14 @@ START_TEST(qemu_img_sees_our_snapshots)
 }
 END_TEST
 
+/* An ID goes before a name that looks like it. */
 START_TEST(a_snapshot_can_be_read_while_it_is_there)
 {
+    static const struct {
+        const char *snapshot;
+        int byte;
+    } cases[] = { { "s", 'A' }, { "1", 'A' }, { "2", 'B' }, { "3", 'C' },
+                  { "t", 'C' } };
     BlockBackend *blk;
 
     if (!have_qemu()) {
@@ -195,11 +201,24 @@ START_TEST(a_snapshot_can_be_read_while_it_is_there)
     fill(blk, 0, CLUSTER, 'A');
     snapshot(blk, "s");
     fill(blk, 0, CLUSTER, 'B');
+    snapshot(blk, "1");
+    fill(blk, 0, CLUSTER, 'C');
+    snapshot(blk, "t");
+    fill(blk, 0, CLUSTER, 'D');
     close_backend(blk);
-    blk = file_backend("qcow2,snapshot=s,read-only=on,file.driver=file,"
-                       "file.filename=%s/t.qcow2");
-    expect_guest(blk, 0, CLUSTER, 'A');
-    close_backend(blk);
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *more = g_strdup_printf(
+            "qcow2,snapshot=%s,read-only=on,file.driver=file,"
+            "file.filename=%%s/t.qcow2", cases[i].snapshot);
+
+        blk = file_backend(more);
+        expect_guest(blk, 0, CLUSTER, cases[i].byte);
+        close_backend(blk);
+    }
+    file_fails("qcow2,snapshot=4,read-only=on,file.driver=file,"
+               "file.filename=%s/t.qcow2", ENOENT, "4");
+    file_fails("qcow2,snapshot=s,file.driver=file,file.filename=%s/t.qcow2",
+               0, "read-only");
 }
 END_TEST
 
