@@ -294,6 +294,39 @@ START_TEST(writes_after_a_resize_that_failed_are_not_lost)
 }
 END_TEST
 
+/* The file as a power cut would leave it once the header has the new size: what
+ * was written behind a flush that came before it, and no more. */
+START_TEST(growth_shows_nothing_old_even_after_a_power_cut)
+{
+    static const char *const cases[] = {
+        "size=4M", "size=4M,extended_l2=on", "size=4M,compat=0.10",
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *image = NULL;
+        gsize bytes;
+        BlockBackend *blk;
+
+        make_image_ok("a", cases[i]);
+        blk = image_backend("a", NULL);
+        fill(blk, 0, 4 * MIB, 7);
+        close_backend(blk);
+        /* A shrink that did not get further than the header. */
+        patch64("a", QCOW2_H_SIZE, MIB + 512);
+        blk = image_backend("a", NULL);
+        resize_ok(blk, 4 * MIB, PREALLOC_MODE_OFF);
+        image = slurp("a", &bytes);
+        close_backend(blk);
+        unslurp("b", image, bytes);
+        blk = image_backend("b", "qcow2,read-only=on");
+        ck_assert_int_eq(blk_getlength(blk), 4 * MIB);
+        expect_fill(blk, 0, MIB + 512, 7);
+        expect_fill(blk, MIB + 512, 3 * MIB - 512, 0);
+        close_backend(blk);
+    }
+}
+END_TEST
+
 START_TEST(growth_of_a_raw_data_file_writes_no_zeroes)
 {
     g_autofree char *path = path_of("a.raw");
@@ -331,6 +364,7 @@ int main(void)
     PROMISE(tcase, a_version_2_image_with_snapshots_is_not_resized_R69);
     PROMISE(tcase, a_resize_that_fails_leaves_a_sound_image);
     PROMISE(tcase, writes_after_a_resize_that_failed_are_not_lost);
+    PROMISE(tcase, growth_shows_nothing_old_even_after_a_power_cut);
     PROMISE(tcase, growth_of_a_raw_data_file_writes_no_zeroes);
     suite_add_tcase(suite, tcase);
     return check_main(suite);

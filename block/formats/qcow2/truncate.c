@@ -5,7 +5,8 @@
  * The core holds off every request beyond the smaller of the two sizes.  What
  * a crash leaves:
  *
- *   growth  larger L1 table, durable; space; the size in the header last.
+ *   growth  larger L1 table, durable; what was there forgotten, and space,
+ *           durable; the size in the header last.
  *           Before: the old disk, with room that nothing shows.
  *   shrink  the size in the header first, durable; then what was cut off is
  *           given up.  In between: a smaller disk whose tables have more than
@@ -244,8 +245,7 @@ static int coroutine_fn preallocate(const Resize *r)
     if (q->has_data_file) {
         return 0; /* as long as the disk */
     }
-    ret = extend_data_file(r, file_end, false);
-    return ret < 0 ? ret : qcow2_writeback(q);
+    return extend_data_file(r, file_end, false);
 }
 
 static int coroutine_fn grow(const Resize *r)
@@ -270,6 +270,10 @@ static int coroutine_fn grow(const Resize *r)
     }
     if (ret == 0 && (r->prealloc != PREALLOC_MODE_OFF || q->data_file_raw)) {
         ret = failed(r, preallocate(r), "no space could be preallocated");
+    }
+    if (ret == 0) {
+        ret = failed(r, qcow2_writeback(q), "what it has to forget, or "
+                     "zeroes, could not be written");
     }
     if (ret == 0) {
         ret = failed(r, write_size(q, r->new),
