@@ -327,6 +327,35 @@ START_TEST(growth_shows_nothing_old_even_after_a_power_cut)
 }
 END_TEST
 
+/* All tables that it ever had stay in memory until it is closed. */
+START_TEST(many_small_growths_make_few_tables)
+{
+    BlockBackend *blk;
+    size_t tables = 0, entries = 0;
+    Qcow2L1 *l1;
+    Qcow2 *q;
+
+    make_image_ok("a", "size=1M,cluster_size=512");
+    blk = image_backend("a", NULL);
+    q = bdrv_opaque(blk_bs(blk));
+    for (int i = 2; i <= 256; i++) {
+        resize_ok(blk, i * MIB, PREALLOC_MODE_OFF);
+    }
+    for (l1 = atomic_load(&q->l1); l1; l1 = l1->older) {
+        tables++;
+        entries += l1->nr;
+    }
+    ck_assert_uint_le(tables, 40);
+    ck_assert_uint_le(entries, 8 * atomic_load(&q->l1)->nr);
+    fill(blk, 255 * MIB, MIB, 3);
+    close_backend(blk);
+    ck_assert(qemu_img_ok("check -q", "a"));
+    blk = image_backend("a", NULL);
+    expect_fill(blk, 255 * MIB, MIB, 3);
+    close_backend(blk);
+}
+END_TEST
+
 START_TEST(growth_of_a_raw_data_file_writes_no_zeroes)
 {
     g_autofree char *path = path_of("a.raw");
@@ -365,6 +394,7 @@ int main(void)
     PROMISE(tcase, a_resize_that_fails_leaves_a_sound_image);
     PROMISE(tcase, writes_after_a_resize_that_failed_are_not_lost);
     PROMISE(tcase, growth_shows_nothing_old_even_after_a_power_cut);
+    PROMISE(tcase, many_small_growths_make_few_tables);
     PROMISE(tcase, growth_of_a_raw_data_file_writes_no_zeroes);
     suite_add_tcase(suite, tcase);
     return check_main(suite);

@@ -11,6 +11,12 @@
 #include <blockgraph/iov.h>
 #include <errno.h>
 
+/* Entries of a table that has grown come in sectors. */
+#define L1_UNIT (QCOW2_SIZE_UNIT / sizeof(uint64_t))
+
+_Static_assert(QCOW2_MAX_L1_BYTES % QCOW2_SIZE_UNIT == 0,
+               "the largest table has whole sectors");
+
 /* --- L1 ------------------------------------------------------------------- */
 
 void qcow2_l1_set(Qcow2 *q, size_t index, uint64_t value)
@@ -142,6 +148,14 @@ static int coroutine_fn l1_move(Qcow2 *q, const uint64_t *image,
     return 0;
 }
 
+/* How many a table has that must grow from @now to @need: each is written, and
+ * kept in memory, so there are only few on the way to any size. */
+static size_t with_slack(size_t now, size_t need)
+{
+    need = MIN(MAX(need, now + now / 4), QCOW2_MAX_L1_BYTES / 8);
+    return (need + L1_UNIT - 1) / L1_UNIT * L1_UNIT;
+}
+
 /* Both locks held. */
 static int coroutine_fn l1_grow_locked(Qcow2 *q, size_t entries)
 {
@@ -156,6 +170,7 @@ static int coroutine_fn l1_grow_locked(Qcow2 *q, size_t entries)
     if (entries > QCOW2_MAX_L1_BYTES / 8) {
         return -EFBIG;
     }
+    entries = with_slack(old->nr, entries);
     image = l1_image(q, entries);
     l1 = l1_new(entries);
     if (!image || !l1) {
