@@ -15,10 +15,18 @@ static BlockBackend *blk;
 /* --- a filter that makes the N-th write or flush fail --------------------- */
 
 static unsigned nth_left; /* writes until one fails; 0: none does */
+static unsigned nth_more; /* so many after that fail, too */
+static bool nth_after;    /* the first that fails has happened all the same */
+static int64_t nth_bytes; /* that were read */
 
 static bool nth_fails(void)
 {
-    return nth_left > 0 && --nth_left == 0;
+    if (nth_left > 0 && --nth_left == 0) {
+        nth_left = nth_more > 0;
+        nth_more -= nth_more > 0;
+        return true;
+    }
+    return false;
 }
 
 static int coroutine_fn nth_open(BlockDriverState *bs, BlockOptions *options,
@@ -33,15 +41,22 @@ static int coroutine_fn nth_open(BlockDriverState *bs, BlockOptions *options,
 
 static int coroutine_fn nth_preadv(BlockDriverState *bs, const BlockIO *io)
 {
+    nth_bytes += io->bytes;
     return bdrv_co_preadv(bdrv_filter_child(bs), io->offset, io->bytes,
                           io->iov, io->flags);
 }
 
 static int coroutine_fn nth_pwritev(BlockDriverState *bs, const BlockIO *io)
 {
-    return nth_fails() ? -EIO
-                       : bdrv_co_pwritev(bdrv_filter_child(bs), io->offset,
-                                         io->bytes, io->iov, io->flags);
+    bool fails = nth_fails();
+    int ret = 0;
+
+    /* Of two failures the first one has happened: the disk has the new. */
+    if (!fails || (nth_after && nth_left > 0)) {
+        ret = bdrv_co_pwritev(bdrv_filter_child(bs), io->offset, io->bytes,
+                              io->iov, io->flags);
+    }
+    return fails ? -EIO : ret;
 }
 
 static int coroutine_fn nth_pwrite_zeroes(BlockDriverState *bs,
@@ -77,7 +92,7 @@ static void register_nth(void)
 
 /* --- images --------------------------------------------------------------- */
 
-static void make(const char *size)
+static void make_with(const char *size, const char *cluster)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *path = path_of("t.qcow2");
@@ -88,8 +103,14 @@ static void make(const char *size)
     block_options_set_str(options, "file.driver", "file");
     block_options_set_str(options, "file.filename", path);
     block_options_set_str(options, "size", size);
+    block_options_set_str(options, "cluster_size", cluster);
     ck_assert_msg(bdrv_create(graph, options, &error) == 0, "%s",
                   error ? error->message : "no error set");
+}
+
+static void make(const char *size)
+{
+    make_with(size, "64k");
 }
 
 static void open_it(void)
@@ -634,6 +655,37 @@ START_TEST(a_directory_of_nonsense_is_given_up_by_the_first_write)
 }
 END_TEST
 
+/* One large table, which all bitmaps name. */
+START_TEST(a_check_reads_no_more_tables_than_the_file_can_have)
+{
+    BdrvCheck how = { 0 };
+    BdrvCheckResult result = { 0 };
+    g_autoptr(GError) error = NULL;
+    int64_t dir;
+
+    make_with("64M", "4k");
+    open_it();
+    for (int i = 0; i < 300; i++) {
+        g_autofree char *name = g_strdup_printf("b%03d", i);
+
+        ck_assert_int_eq(add(name, 65536), 0);
+    }
+    close_it();
+    dir = find_dir();
+    ck_assert_int_eq(run("truncate -s 4M %s/t.qcow2"), 0);
+    for (int i = 0; i < 300; i++) {
+        poke64(dir + i * 32, 2 * MIB);
+        poke(dir + i * 32 + QCOW2_BME_TABLE_ENTRIES, "\0\x02\0\0", 4);
+    }
+    open_it();
+    nth_bytes = 0;
+    ck_assert_int_eq(bdrv_check(blk_bs(blk), &how, &result, &error), 0);
+    ck_assert_int_gt(result.corruptions, 0);
+    ck_assert_int_le(nth_bytes, 2 * file_length("t.qcow2"));
+    close_it();
+}
+END_TEST
+
 START_TEST(r110_entries_of_a_table_do_not_overflow)
 {
     Qcow2Geometry geo;
@@ -704,6 +756,7 @@ int main(void)
     PROMISE(tcase, extra_data_may_be_ignored_only_where_it_says_so);
     PROMISE(tcase, r20_all_bitmaps_of_a_node_share_one_budget);
     PROMISE(tcase, a_directory_of_nonsense_is_given_up_by_the_first_write);
+    PROMISE(tcase, a_check_reads_no_more_tables_than_the_file_can_have);
     PROMISE(tcase, r110_entries_of_a_table_do_not_overflow);
     PROMISE(tcase, bitmaps_of_qemu_are_loaded);
     suite_add_tcase(suite, tcase);

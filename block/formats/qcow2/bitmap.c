@@ -247,6 +247,26 @@ static int coroutine_fn collect(Qcow2 *q, const Qcow2Bitmap *bitmap,
     return 0;
 }
 
+/* More tables than the file can have: the same one over and over. */
+static int check_all_tables(Qcow2 *q, const GPtrArray *bitmaps, GError **errp)
+{
+    int64_t length = bdrv_length(bdrv_child_bs(qcow2_file(q)));
+    int64_t bytes = 0;
+
+    for (guint i = 0; i < bitmaps->len; i++) {
+        const Qcow2Bitmap *bitmap = g_ptr_array_index(bitmaps, i);
+
+        bytes += (int64_t)bitmap->table_entries * sizeof(uint64_t);
+    }
+    if (bytes > length) {
+        return block_error(errp, EINVAL, "Node '%s' ('%s'): the tables of the "
+                           "bitmaps (%" G_GINT64_FORMAT " bytes) are larger "
+                           "than the file together", bdrv_node_name(q->bs),
+                           bdrv_filename(q->bs), bytes);
+    }
+    return 0;
+}
+
 int coroutine_fn qcow2_bitmaps_visit(Qcow2 *q, Qcow2BitmapVisitor *visit,
                                      void *opaque, GError **errp)
 {
@@ -254,6 +274,10 @@ int coroutine_fn qcow2_bitmaps_visit(Qcow2 *q, Qcow2BitmapVisitor *visit,
     int ret = qcow2_bitmap_dir_read(q, &bitmaps, errp);
 
     if (ret < 0 || bitmaps->len == 0) {
+        return ret;
+    }
+    ret = check_all_tables(q, bitmaps, errp);
+    if (ret < 0) {
         return ret;
     }
     ret = visit(opaque, q->header.bitmap_dir_offset,
