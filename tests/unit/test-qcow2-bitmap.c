@@ -686,6 +686,45 @@ START_TEST(a_check_reads_no_more_tables_than_the_file_can_have)
 }
 END_TEST
 
+/* The header may name a directory that we know nothing of: it is not written
+ * behind its back. */
+START_TEST(r111_no_write_happens_while_it_is_unsure_which_bitmaps_there_are)
+{
+    uint8_t buf[512] = { 1 };
+    unsigned refused = 0;
+
+    for (unsigned fail_at = 1; fail_at < 100; fail_at++) {
+        int ret;
+
+        make("64M");
+        open_it();
+        nth_left = fail_at;
+        nth_more = 1;
+        nth_after = true;
+        ret = add("b", 65536);
+        nth_left = nth_more = 0;
+        nth_after = false;
+        if (ret == 0) {
+            break;
+        }
+        if (blk_pwrite(blk, 0, 512, buf, 0) < 0) {
+            refused++;
+        }
+        close_it();
+        open_it();
+        expect_list(refused ? "b:65536:A" : "");
+        ck_assert_int_eq(blk_pread(blk, 0, 512, buf, 0), 0);
+        if (refused) {
+            ck_assert(block_buffer_is_zero(buf, 512));
+            close_it();
+            break;
+        }
+        close_it();
+    }
+    ck_assert_uint_eq(refused, 1);
+}
+END_TEST
+
 START_TEST(r110_entries_of_a_table_do_not_overflow)
 {
     Qcow2Geometry geo;
@@ -757,6 +796,8 @@ int main(void)
     PROMISE(tcase, r20_all_bitmaps_of_a_node_share_one_budget);
     PROMISE(tcase, a_directory_of_nonsense_is_given_up_by_the_first_write);
     PROMISE(tcase, a_check_reads_no_more_tables_than_the_file_can_have);
+    PROMISE(tcase,
+            r111_no_write_happens_while_it_is_unsure_which_bitmaps_there_are);
     PROMISE(tcase, r110_entries_of_a_table_do_not_overflow);
     PROMISE(tcase, bitmaps_of_qemu_are_loaded);
     suite_add_tcase(suite, tcase);

@@ -305,13 +305,13 @@ static DirPlace place_get(const Qcow2 *q)
                        q->header.bitmap_dir_offset, q->header.autoclear };
 }
 
-static void place_set(Qcow2 *q, const DirPlace *place)
+static void place_set(Qcow2Header *header, const DirPlace *place)
 {
-    q->header.has_bitmaps = place->has;
-    q->header.nb_bitmaps = place->nb;
-    q->header.bitmap_dir_bytes = place->bytes;
-    q->header.bitmap_dir_offset = place->offset;
-    q->header.autoclear = place->autoclear;
+    header->has_bitmaps = place->has;
+    header->nb_bitmaps = place->nb;
+    header->bitmap_dir_bytes = place->bytes;
+    header->bitmap_dir_offset = place->offset;
+    header->autoclear = place->autoclear;
 }
 
 /* The place of a directory of @nb bitmaps that is to come. */
@@ -329,25 +329,21 @@ static DirPlace place_new(const Qcow2 *q, guint nb)
     return place;
 }
 
-/*
- * Let the header name @new instead of @old.  When it is not sure which of the
- * two the disk has, and the old one cannot be brought back, both stay: leaked
- * at worst, but never free while named.  Meta lock.
- */
+/* Let the header name @new instead of @old.  Meta lock. */
 static int coroutine_fn dir_switch(Qcow2 *q, const DirPlace *old,
-                                   const DirPlace *new, bool *ret_unsure,
-                                   GError **errp)
+                                   const DirPlace *new, GError **errp)
 {
     bool frees_old = qcow2_bitmaps_valid(q);
+    Qcow2Header next = q->header;
     int ret;
 
-    place_set(q, new);
+    place_set(&next, new);
     SIM_POINT("qcow2.bitmap.switch", bdrv_node_name(q->bs));
-    ret = qcow2_header_write(q, errp);
+    /* If nobody knows which of the two the disk has, there are no more writes:
+     * bitmaps of the new one would not be marked. */
+    ret = qcow2_header_replace(q, &next, errp);
     if (ret < 0) {
-        place_set(q, old);
-        *ret_unsure = qcow2_header_write(q, NULL) < 0;
-        if (!*ret_unsure && new->has) {
+        if (new->has) {
             qcow2_unalloc(q, new->offset, new->bytes);
         }
         return ret;
@@ -401,14 +397,13 @@ static int coroutine_fn dir_write(Qcow2 *q, const uint8_t *dir,
 }
 
 int coroutine_fn qcow2_bitmap_dir_replace(Qcow2 *q, const GPtrArray *bitmaps,
-                                          bool *ret_unsure, GError **errp)
+                                          GError **errp)
 {
     DirPlace old = place_get(q);
     DirPlace new = place_new(q, bitmaps->len);
     g_autofree uint8_t *dir = NULL;
     int ret;
 
-    *ret_unsure = false;
     if (new.has) {
         dir = dir_encode(q, bitmaps, &new.bytes, errp);
         if (!dir) {
@@ -429,7 +424,7 @@ int coroutine_fn qcow2_bitmap_dir_replace(Qcow2 *q, const GPtrArray *bitmaps,
     }
     co_mutex_lock(&q->meta_lock);
     if (ret == 0) {
-        ret = dir_switch(q, &old, &new, ret_unsure, errp);
+        ret = dir_switch(q, &old, &new, errp);
     } else if (new.has) {
         qcow2_unalloc(q, new.offset, new.bytes);
     }
@@ -464,11 +459,13 @@ static int coroutine_fn disown(Qcow2 *q)
 
     qcow2_put64(raw, q->header.autoclear & ~QCOW2_AUTOCLEAR_BITMAPS);
     ret = qcow2_header_patch(q, QCOW2_H_AUTOCLEAR, raw, sizeof(raw));
-    if (ret < 0) {
-        return ret;
+    if (ret == 0) {
+        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
     }
-    q->header.autoclear &= ~QCOW2_AUTOCLEAR_BITMAPS;
-    return bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
+    if (ret == 0) {
+        q->header.autoclear &= ~QCOW2_AUTOCLEAR_BITMAPS;
+    }
+    return ret;
 }
 
 int coroutine_fn qcow2_bitmaps_begin_write(Qcow2 *q)

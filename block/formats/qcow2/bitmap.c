@@ -516,7 +516,6 @@ static int coroutine_fn store_held(Qcow2 *q,
     g_autoptr(GArray) owned = g_array_new(FALSE, FALSE, sizeof(Extent));
     Store s = { .q = q, .content = content, .owned = owned };
     Qcow2Bitmap *bitmap;
-    bool unsure = false;
     int64_t entries = 0;
     int ret = check_content(q, content, &entries, errp);
 
@@ -540,13 +539,11 @@ static int coroutine_fn store_held(Qcow2 *q,
     s.table = g_try_new0(uint64_t, MAX(s.nr, 1));
     ret = store_content(&s, bitmap, errp);
     if (ret == 0) {
-        ret = qcow2_bitmap_dir_replace(q, bitmaps, &unsure, errp);
+        ret = qcow2_bitmap_dir_replace(q, bitmaps, errp);
     }
     g_free(s.table);
-    if (ret < 0 && !unsure) {
-        store_undo(&s);
-    }
     if (ret < 0) {
+        store_undo(&s);
         return ret;
     }
     give_up(q, old);
@@ -624,7 +621,6 @@ static int coroutine_fn remove_held(Qcow2 *q, const char *name,
     g_autoptr(GPtrArray) bitmaps = NULL;
     g_autoptr(GArray) extents = g_array_new(FALSE, FALSE, sizeof(Extent));
     g_autoptr(GError) error = NULL;
-    bool unsure;
     guint index;
     Qcow2Bitmap *bitmap;
     int ret = prepare(q, errp);
@@ -645,7 +641,7 @@ static int coroutine_fn remove_held(Qcow2 *q, const char *name,
         g_array_set_size(extents, 0);
     }
     g_ptr_array_remove_index(bitmaps, index);
-    ret = qcow2_bitmap_dir_replace(q, bitmaps, &unsure, errp);
+    ret = qcow2_bitmap_dir_replace(q, bitmaps, errp);
     if (ret == 0) {
         give_up(q, extents);
     }

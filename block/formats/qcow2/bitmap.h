@@ -82,13 +82,11 @@ int coroutine_fn qcow2_bitmap_dir_read(Qcow2 *q, GPtrArray **ret,
 
 /**
  * Make @bitmaps the directory of the image: written elsewhere, secured, header
- * switched, old directory given up.  After a failure the old one is in force.
- *
- * @ret_unsure  after a failure: the header on the disk may name the new one
- *              all the same, so nothing that it names may be freed
+ * switched, old directory given up.  After a failure the old one is in force,
+ * or the image takes no more writes (qcow2_header_replace).
  */
 int coroutine_fn qcow2_bitmap_dir_replace(Qcow2 *q, const GPtrArray *bitmaps,
-                                          bool *ret_unsure, GError **errp);
+                                          GError **errp);
 
 /** The entry of that name, or NULL; @ret_index (may be NULL): its place. */
 Qcow2Bitmap *qcow2_bitmap_find(const GPtrArray *bitmaps, const char *name,
