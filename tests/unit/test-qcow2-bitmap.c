@@ -16,6 +16,7 @@ static BlockBackend *blk;
 
 static unsigned nth_left; /* writes until one fails; 0: none does */
 static unsigned nth_more; /* so many after that fail, too */
+static bool nth_flushes;  /* flushes count, too */
 static bool nth_after;    /* the first that fails has happened all the same */
 static int64_t nth_bytes; /* that were read */
 
@@ -68,6 +69,11 @@ static int coroutine_fn nth_pwrite_zeroes(BlockDriverState *bs,
                              io->flags & ~BDRV_REQ_ZERO_WRITE);
 }
 
+static int coroutine_fn nth_flush(BlockDriverState *bs)
+{
+    return nth_flushes && nth_fails() ? -EIO : 0;
+}
+
 static void register_nth(void)
 {
     static const BlockOption options[] = {
@@ -83,6 +89,7 @@ static void register_nth(void)
         .preadv = nth_preadv,
         .pwritev = nth_pwritev,
         .pwrite_zeroes = nth_pwrite_zeroes,
+        .flush = nth_flush,
     };
 
     if (!bdrv_find_driver("nth") && bdrv_register(&driver, NULL) < 0) {
@@ -488,6 +495,7 @@ START_TEST(r67_a_store_that_fails_frees_what_it_took_and_nothing_else)
         HBitmap *back;
         int ret;
 
+        nth_flushes = true;
         nth_left = fail_at;
         ret = store("b", new);
         nth_left = 0;
@@ -521,6 +529,7 @@ START_TEST(r67_a_removal_that_fails_leaves_the_bitmap)
         HBitmap *back;
         int ret;
 
+        nth_flushes = true;
         nth_left = fail_at;
         ret = drop("b");
         nth_left = 0;
@@ -725,6 +734,34 @@ START_TEST(r111_no_write_happens_while_it_is_unsure_which_bitmaps_there_are)
 }
 END_TEST
 
+/* Also when the flush fails: only what is durable counts. */
+START_TEST(no_write_comes_before_a_directory_of_nonsense_is_given_up)
+{
+    uint8_t buf[512] = { 1 };
+    unsigned fail_at;
+    int64_t dir;
+
+    make("64M");
+    open_it();
+    ck_assert_int_eq(add("b", 65536), 0);
+    close_it();
+    dir = find_dir();
+    poke(dir + QCOW2_BME_NAME_BYTES, "\xff\xff", 2);
+    open_it();
+    nth_flushes = true;
+    for (fail_at = 1; fail_at <= 2; fail_at++) {
+        nth_left = fail_at;
+        ck_assert_int_lt(blk_pwrite(blk, 0, 512, buf, 0), 0);
+        ck_assert_uint_eq(nth_left, 0);
+        ck_assert(state_of(blk)->header.autoclear & QCOW2_AUTOCLEAR_BITMAPS);
+    }
+    ck_assert_int_eq(blk_pwrite(blk, 0, 512, buf, 0), 0);
+    reopen_it();
+    expect_list("");
+    close_it();
+}
+END_TEST
+
 START_TEST(r110_entries_of_a_table_do_not_overflow)
 {
     Qcow2Geometry geo;
@@ -798,6 +835,7 @@ int main(void)
     PROMISE(tcase, a_check_reads_no_more_tables_than_the_file_can_have);
     PROMISE(tcase,
             r111_no_write_happens_while_it_is_unsure_which_bitmaps_there_are);
+    PROMISE(tcase, no_write_comes_before_a_directory_of_nonsense_is_given_up);
     PROMISE(tcase, r110_entries_of_a_table_do_not_overflow);
     PROMISE(tcase, bitmaps_of_qemu_are_loaded);
     suite_add_tcase(suite, tcase);
