@@ -176,10 +176,12 @@ static inline void unslurp(const char *name, const char *content, gsize bytes)
 static int fail_at;       /* counts down to 0 at the one that fails */
 static bool fail_reads;   /* whether reads count */
 static bool fail_writes;  /* whether all that changes the file counts */
+static bool fail_all;     /* every one fails, as long as they count */
 
 static inline int count_down(bool counts)
 {
-    return counts && fail_at > 0 && --fail_at == 0 ? -EIO : 0;
+    return counts && fail_all ? -EIO
+           : counts && fail_at > 0 && --fail_at == 0 ? -EIO : 0;
 }
 
 static int coroutine_fn nth_preadv(BlockDriverState *bs, const BlockIO *io)

@@ -573,6 +573,33 @@ START_TEST(reopen_changes_access_and_caches)
 }
 END_TEST
 
+/* New caches take the place of old ones that hold nothing any more, also after
+ * an operation that could not bring it all to the disk. */
+START_TEST(a_reopen_loses_nothing_that_could_not_be_written_before)
+{
+    const BdrvSnapshotInfo info = { .name = (char *)"s" };
+    BlockDriverState *bs;
+    BlockBackend *blk;
+
+    make_image_ok("a", "size=64M,lazy_refcounts=on");
+    bs = bdrv_open(graph, nth_options("a", NULL), NULL);
+    blk = backend_of(bs);
+    fill(blk, 0, 1 << 20, 4);
+    fail_writes = true;
+    fail_all = true;
+    ck_assert_int_lt(bdrv_snapshot_create(bs, &info, NULL), 0);
+    fail_writes = false;
+    fail_all = false;
+    reopen_ok(bs, "l2-cache-size=64k,refcount-cache-size=256k");
+    expect_fill(blk, 0, 1 << 20, 4);
+    fill(blk, 2 << 20, 1 << 20, 5);
+    expect_fill(blk, 0, 1 << 20, 4);
+    ck_assert_int_eq(bdrv_snapshot_create(bs, &info, NULL), 0);
+    close_backend(blk);
+    ck_assert(qemu_img_ok("check -q", "a"));
+}
+END_TEST
+
 START_TEST(becoming_read_only_settles_the_image)
 {
     BlockDriverState *bs;
@@ -625,6 +652,7 @@ int main(void)
     PROMISE(tcase, an_image_whose_tables_collide_in_the_map_opens_soon);
     PROMISE(tcase, options_that_make_no_sense_are_refused);
     PROMISE(tcase, reopen_changes_access_and_caches);
+    PROMISE(tcase, a_reopen_loses_nothing_that_could_not_be_written_before);
     PROMISE(tcase, becoming_read_only_settles_the_image);
     suite_add_tcase(suite, tcase);
     return check_main(suite);

@@ -513,7 +513,8 @@ void coroutine_fn qcow2_bitmaps_unhold(Qcow2 *q)
     g_autoptr(GError) error = NULL;
 
     if (qcow2_settle(q, &error) < 0) {
-        g_warning("%s", error->message); /* clusters leak at worst */
+        g_warning("%s", error->message);
+        q->unsettled = true; /* what is in memory is still to be written */
     }
     /* The next write looks again which bitmaps there are. */
     q->bitmaps_in_use = false;

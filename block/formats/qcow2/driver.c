@@ -421,8 +421,8 @@ int coroutine_fn qcow2_settle(Qcow2 *q, GError **errp)
 {
     int ret;
 
-    if (q->read_only || !atomic_load(&q->may_write) ||
-        atomic_load(&q->corrupt)) {
+    if (q->read_only || atomic_load(&q->corrupt) ||
+        (!atomic_load(&q->may_write) && !q->unsettled)) {
         return 0;
     }
     ret = qcow2_bitmaps_end_write(q, errp);
@@ -444,6 +444,7 @@ int coroutine_fn qcow2_settle(Qcow2 *q, GError **errp)
                                  bdrv_node_name(q->bs), bdrv_filename(q->bs));
     }
     atomic_store(&q->may_write, false);
+    q->unsettled = false;
     return 0;
 }
 

@@ -254,6 +254,8 @@ typedef struct Qcow2 {
     int64_t pending_bytes;    /* in both */
     GPtrArray *snapshots;     /* Qcow2Snapshot */
     bool bitmaps_in_use;      /* auto bitmaps are marked so on the disk */
+    bool unsettled;           /* it could not be settled when it should be:
+                               * whatever may_write says, it is to be */
     bool copied_stale;        /* some entries that could have COPIED do not */
     bool dirty_unsure;        /* a change of the bit "dirty" has failed: the
                                * disk may have it or not */
