@@ -25,6 +25,7 @@ typedef struct Change {
     int64_t nr_needed;
     int64_t table_clusters;
     Qcow2Run run;         /* for table and blocks; bytes 0: none yet */
+    Qcow2Reftable table;  /* the new one in memory */
     GError **errp;
 } Change;
 
@@ -160,12 +161,23 @@ static int coroutine_fn write_set(Change *c)
     int64_t table_bytes = c->table_clusters * cluster;
     int64_t offset = c->run.offset + table_bytes;
     g_autofree uint8_t *table = g_try_malloc0(table_bytes);
-    int ret = table ? qcow2_check_overlap(q, 0, c->run.offset, c->run.bytes,
-                                          false)
-                    : -ENOMEM;
+    int ret = 0;
 
+    c->table = (Qcow2Reftable){
+        .offset = c->run.offset,
+        .nr = table_bytes / 8,
+        .entry = g_try_new0(uint64_t, table_bytes / 8),
+        .full = g_try_malloc0(table_bytes / 8),
+    };
+    if (!table || !c->table.entry || !c->table.full) {
+        ret = -ENOMEM;
+    }
+    if (ret == 0) {
+        ret = qcow2_check_overlap(q, 0, c->run.offset, c->run.bytes, false);
+    }
     for (int64_t i = 0; ret == 0 && i < c->nr_indices; i++) {
         if (c->needed[i]) {
+            c->table.entry[i] = offset;
             qcow2_put64(table + i * 8, offset);
             ret = write_block(c, i, offset);
             offset += cluster;
@@ -208,27 +220,22 @@ static void coroutine_fn rebuild_metamap(Change *c)
     qcow2_metamap_free(old);
 }
 
-/* The disk has the new set: so has memory from now on. */
-static int coroutine_fn switch_sets(Change *c)
+/* The disk has the new set: so has memory from now on.  Nothing fails here: it
+ * could neither be undone nor be left like that. */
+static void coroutine_fn switch_sets(Change *c)
 {
     Qcow2 *q = c->q;
     Qcow2Reftable old = q->reftable;
     int64_t cluster = q->geo.cluster_bytes;
     int64_t used = c->nr_needed + c->table_clusters;
-    int ret;
 
-    q->reftable = (Qcow2Reftable){ 0 };
     g_array_set_size(q->dirty_reftable, 0);
     qcow2_cache_reset(q->refcount_cache);
     q->geo = c->geo;
-    ret = qcow2_refcount_open(q, c->errp);
-    if (ret < 0) {
-        /* Nothing can be counted any more. */
-        q->reftable = old;
-        qcow2_signal_corruption(q, true, -1, 0, "its refcounts of a new width "
-                                "could not be loaded");
-        return ret;
-    }
+    q->reftable = c->table;
+    c->table = (Qcow2Reftable){ 0 };
+    q->free_hint = 0;
+    q->compressed_next = 0;
     rebuild_metamap(c);
     for (size_t i = 0; i < old.nr; i++) {
         int64_t block = old.entry[i] & QCOW2_OFFSET_MASK;
@@ -244,7 +251,6 @@ static int coroutine_fn switch_sets(Change *c)
     }
     g_free(old.entry);
     g_free(old.full);
-    return 0;
 }
 
 static int coroutine_fn change_locked(Change *c)
@@ -260,7 +266,10 @@ static int coroutine_fn change_locked(Change *c)
     if (ret < 0 && c->run.bytes > 0) {
         qcow2_unalloc(c->q, c->run.offset, c->run.bytes);
     }
-    return ret < 0 ? ret : switch_sets(c);
+    if (ret == 0) {
+        switch_sets(c);
+    }
+    return ret;
 }
 
 int coroutine_fn qcow2_change_refcount_order(Qcow2 *q, unsigned order,
@@ -281,6 +290,8 @@ int coroutine_fn qcow2_change_refcount_order(Qcow2 *q, unsigned order,
     co_mutex_unlock(&q->meta_lock);
     co_mutex_unlock(&q->writeback_lock);
     g_free(c.needed);
+    g_free(c.table.entry);
+    g_free(c.table.full);
     if (ret < 0) {
         return ret;
     }
