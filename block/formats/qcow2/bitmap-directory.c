@@ -220,7 +220,10 @@ int coroutine_fn qcow2_bitmap_dir_read(Qcow2 *q, GPtrArray **ret,
     }
     dir = g_try_malloc(q->header.bitmap_dir_bytes);
     if (!dir) {
-        return bad_dir(q, errp, "there is no memory for it");
+        return block_error(errp, ENOMEM, "Node '%s' ('%s'): no memory for a "
+                           "directory of stored bitmaps of %" G_GUINT64_FORMAT
+                           " bytes", bdrv_node_name(q->bs),
+                           bdrv_filename(q->bs), q->header.bitmap_dir_bytes);
     }
     err = bdrv_co_pread(qcow2_file(q), q->header.bitmap_dir_offset,
                         q->header.bitmap_dir_bytes, dir, 0);
