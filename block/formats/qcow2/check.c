@@ -264,6 +264,8 @@ int coroutine_fn qcow2_check(BlockDriverState *bs, const BdrvCheck *how,
 
     if (!q->read_only && !atomic_load(&q->corrupt)) {
         ret = qcow2_writeback_full(q);
+    } else if (how->flags && qcow2_cache_nr_dirty(q->l2_cache) > 0) {
+        ret = -EIO; /* a repair would forget what only the cache has */
     }
     if (ret < 0) {
         return block_error_errno(errp, -ret, "Node '%s': could not write back "

@@ -527,7 +527,10 @@ static int coroutine_fn prepare_reopen(Qcow2 *q,
     if (ret == 0) {
         ret = qcow2_settle(q, errp);
     }
-    if (ret == 0 && caches_differ(&q->options, &next->options)) {
+    /* What an image that takes no more writes has in its caches it has nowhere
+     * else: they stay. */
+    if (ret == 0 && caches_differ(&q->options, &next->options) &&
+        !atomic_load(&q->corrupt)) {
         ret = prepare_caches(q, next, errp);
     }
     if (ret == 0) {
