@@ -399,6 +399,34 @@ START_TEST(R68_only_with_discard_no_unref_clusters_keep_their_place)
 }
 END_TEST
 
+/* Who looked before may read the host cluster still: it would see data before
+ * their write has ended, and who reads next the zeroes again. */
+START_TEST(a_cluster_made_zero_gets_new_data_when_old_readers_are_gone)
+{
+    for (int flushed = 0; flushed < 2; flushed++) {
+        BlockExtent before, now;
+        BlockBackend *blk;
+
+        make_image_ok("a", "size=1M,cluster_size=4k");
+        blk = image_backend("a", "qcow2,discard=unmap");
+        fill(blk, 0, 4 * CLUSTER, 7);
+        ck_assert_int_eq(blk_pwrite_zeroes(blk, CLUSTER, CLUSTER, 0), 0);
+        before = status_at(blk, CLUSTER, CLUSTER);
+        ck_assert(before.status & BDRV_BLOCK_OFFSET_VALID);
+        if (flushed) {
+            ck_assert_int_eq(blk_flush(blk), 0);
+        }
+        fill(blk, CLUSTER, 512, 8);
+        now = status_at(blk, CLUSTER, 512);
+        ck_assert((now.map == before.map) == flushed);
+        expect_fill(blk, CLUSTER, 512, 8);
+        expect_fill(blk, CLUSTER + 512, CLUSTER - 512, 0);
+        check_sound(blk);
+        close_backend(blk);
+    }
+}
+END_TEST
+
 START_TEST(zeroes_that_are_detected_give_clusters_back)
 {
     BlockBackend *blk;
@@ -823,6 +851,7 @@ static void add_requests(TCase *tcase)
     PROMISE(tcase, R73_beyond_a_shorter_backing_file_all_is_zero);
     PROMISE(tcase, R127_zeroes_and_discards_never_show_the_backing_file);
     PROMISE(tcase, R68_only_with_discard_no_unref_clusters_keep_their_place);
+    PROMISE(tcase, a_cluster_made_zero_gets_new_data_when_old_readers_are_gone);
     PROMISE(tcase, zeroes_that_are_detected_give_clusters_back);
 }
 

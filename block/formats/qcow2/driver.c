@@ -63,6 +63,7 @@ static void init_state(Qcow2 *q, BlockDriverState *bs)
     co_mutex_init(&q->meta_lock);
     list_init(&q->pending_new);
     list_init(&q->pending_durable);
+    q->zeroed_epoch = atomic_load(&q->epoch) - 2; /* over */
     q->dirty_l1 = g_array_new(false, false, sizeof(Qcow2DirtyEntry));
     q->dirty_reftable = g_array_new(false, false, sizeof(Qcow2DirtyEntry));
     q->snapshots = g_ptr_array_new();

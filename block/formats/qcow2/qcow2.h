@@ -249,6 +249,8 @@ typedef struct Qcow2 {
                                * 0: none */
     int64_t fresh_from;       /* bytes of the file from here on were never
                                * written, and the file ends at or before */
+    unsigned zeroed_epoch;    /* when clusters were last made zero whose host
+                               * clusters stay */
     ListHead pending_new;     /* Qcow2Pending: named on the disk still */
     ListHead pending_durable; /* not named any more, perhaps still used */
     int64_t pending_bytes;    /* in both */

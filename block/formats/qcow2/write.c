@@ -85,6 +85,19 @@ static void part_of_cluster(const Qcow2Write *w, unsigned i, int64_t *ret_from,
     *ret_to = MIN(w->offset + w->bytes - start, geo->cluster_bytes);
 }
 
+/*
+ * Whether the host cluster of @entry is to get the new data.  Requests that
+ * looked before it was made zero may still read it: they would see data of a
+ * write that has not ended, and who reads next would see the zeroes again.
+ * (With subclusters, and in an external file, there is no other place.)
+ */
+static bool may_reuse(Qcow2 *q, Qcow2L2Entry entry)
+{
+    return owns_host(q, entry) &&
+           (!(entry.word & QCOW2_OFLAG_ZERO) || q->has_data_file ||
+            q->geo.extended_l2 || qcow2_epoch_over(q, q->zeroed_epoch));
+}
+
 /* How many clusters, from the first on, can be planned together. */
 static int coroutine_fn count_clusters(Qcow2Write *w, const Qcow2L2Ref *ref,
                                        unsigned max)
@@ -93,7 +106,7 @@ static int coroutine_fn count_clusters(Qcow2Write *w, const Qcow2L2Ref *ref,
     Qcow2L2Entry first = qcow2_l2_read(q, ref, ref->index);
     unsigned n = 0;
 
-    w->reuse = owns_host(q, first);
+    w->reuse = may_reuse(q, first);
     w->host = w->reuse ? qcow2_l2_host(first) : 0;
     for (; n < MIN(max, ref->nr - ref->index); n++) {
         Qcow2L2Entry entry = qcow2_l2_read(q, ref, ref->index + n);
@@ -104,7 +117,7 @@ static int coroutine_fn count_clusters(Qcow2Write *w, const Qcow2L2Ref *ref,
             return ret;
         }
         part_of_cluster(w, n, &from, &to);
-        if (owns_host(q, entry) != w->reuse) {
+        if (may_reuse(q, entry) != w->reuse) {
             break;
         }
         if (w->reuse &&

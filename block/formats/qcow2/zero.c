@@ -101,6 +101,7 @@ static int coroutine_fn replace_entry(Qcow2 *q, const ClearPiece *piece,
     }
     qcow2_l2_write(q, &piece->ref, index, entry);
     if (owns_cluster(q, entry)) {
+        q->zeroed_epoch = atomic_load(&q->epoch);
         return 0; /* kept */
     }
     return qcow2_free_entry(q, old, type);
