@@ -21,6 +21,7 @@ G_STATIC_ASSERT(INT64_C(1) << (HBITMAP_LEVELS_MAX * HBITMAP_WORD_SHIFT) ==
 typedef struct HBitmapLevel {
     uint64_t *words;
     int64_t nr_words;
+    int64_t capacity;       /* words there is memory for; the rest are 0 */
 } HBitmapLevel;
 
 struct HBitmap {
@@ -35,7 +36,8 @@ struct HBitmap {
 
     /*
      * levels[0] has a bit for each granule; bit i of levels[k] says whether
-     * word i of levels[k - 1] is not zero.  The last level has one word.
+     * word i of levels[k - 1] is not zero.  The last level has one word.  More
+     * levels may have memory, all zero, for growth.
      */
     int nr_levels;
     HBitmapLevel levels[HBITMAP_LEVELS_MAX];
@@ -49,6 +51,15 @@ static inline int hbitmap_popcount(uint64_t word)
            ((word >> 2) & UINT64_C(0x3333333333333333));
     word = (word + (word >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
     return (word * UINT64_C(0x0101010101010101)) >> 56;
+}
+
+/**
+ * Words of the lowest level may be read by hbitmap_peek_is_dirty() while they
+ * change; so they are written as a whole.
+ */
+static inline void hbitmap_put(uint64_t *word, uint64_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
 }
 
 /** Assert that @start..@start+@count lies inside of @hb. */

@@ -79,6 +79,41 @@ void hbitmap_deserialize_part(HBitmap *hb, const void *buf, int64_t start,
     }
 }
 
+/* Make dirty the runs of bits that are set in @word, the @w-th. */
+static void set_runs(HBitmap *hb, int64_t w, uint64_t word)
+{
+    while (word) {
+        int first = __builtin_ctzll(word);
+        uint64_t clear = ~(word >> first);
+        int nr = clear ? MIN(__builtin_ctzll(clear), 64 - first) : 64 - first;
+        int64_t bit = (w << HBITMAP_WORD_SHIFT) + first;
+        int64_t start = bit << hb->granularity;
+
+        if (bit >= hb->nr_bits) {
+            return;
+        }
+        nr = MIN(nr, hb->nr_bits - bit);
+        hbitmap_set(hb, start, MIN((int64_t)nr << hb->granularity,
+                                   hb->size - start));
+        word = first + nr < 64 ? word & (UINT64_MAX << (first + nr)) : 0;
+    }
+}
+
+void hbitmap_merge_part(HBitmap *hb, const void *buf, int64_t start,
+                        int64_t count)
+{
+    const char *from = buf;
+    int64_t first, nr;
+
+    part_words(hb, start, count, &first, &nr);
+    for (int64_t i = 0; i < nr; i++) {
+        uint64_t word;
+
+        memcpy(&word, from + i * sizeof(word), sizeof(word));
+        set_runs(hb, first + i, GUINT64_FROM_LE(word));
+    }
+}
+
 static void fill_part(HBitmap *hb, int byte, int64_t start, int64_t count)
 {
     int64_t first, nr;

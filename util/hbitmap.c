@@ -47,6 +47,7 @@ static void free_levels(HBitmapLevel *levels, int first, int nr_levels)
     for (int k = first; k < nr_levels; k++) {
         g_free(levels[k].words);
         levels[k].words = NULL;
+        levels[k].capacity = 0;
     }
 }
 
@@ -59,6 +60,7 @@ static bool alloc_levels(HBitmapLevel *levels, int nr_levels)
             free_levels(levels, 0, k);
             return false;
         }
+        levels[k].capacity = levels[k].nr_words;
     }
     return true;
 }
@@ -89,9 +91,26 @@ HBitmap *hbitmap_new(int64_t size, int granularity)
 void hbitmap_free(HBitmap *hb)
 {
     if (hb) {
-        free_levels(hb->levels, 0, hb->nr_levels);
+        free_levels(hb->levels, 0, HBITMAP_LEVELS_MAX);
         g_free(hb);
     }
+}
+
+HBitmap *hbitmap_clone(const HBitmap *hb)
+{
+    HBitmap *clone;
+
+    g_assert(!hb->loading);
+    clone = hbitmap_new(hb->size, hb->granularity);
+    if (!clone) {
+        return NULL;
+    }
+    for (int k = 0; k < hb->nr_levels; k++) {
+        memcpy(clone->levels[k].words, hb->levels[k].words,
+               hb->levels[k].nr_words * sizeof(uint64_t));
+    }
+    clone->nr_dirty = hb->nr_dirty;
+    return clone;
 }
 
 int64_t hbitmap_size(const HBitmap *hb)
@@ -138,7 +157,7 @@ static inline bool set_in_word(uint64_t *word, uint64_t mask,
 {
     uint64_t old = *word;
 
-    *word = old | mask;
+    hbitmap_put(word, old | mask);
     *changed += hbitmap_popcount(mask & ~old);
     return old == 0;
 }
@@ -149,9 +168,9 @@ static inline bool reset_in_word(uint64_t *word, uint64_t mask,
 {
     uint64_t old = *word;
 
-    *word = old & ~mask;
+    hbitmap_put(word, old & ~mask);
     *changed += hbitmap_popcount(mask & old);
-    return old != 0 && *word == 0;
+    return old != 0 && (old & ~mask) == 0;
 }
 
 /* Set bits @first..@last of one level; returns whether some word was zero. */
@@ -256,8 +275,9 @@ void hbitmap_reset_all(HBitmap *hb)
 {
     g_assert(!hb->loading);
     for (int k = 0; k < hb->nr_levels; k++) {
-        memset(hb->levels[k].words, 0,
-               hb->levels[k].nr_words * sizeof(uint64_t));
+        for (int64_t w = 0; w < hb->levels[k].nr_words; w++) {
+            hbitmap_put(&hb->levels[k].words[w], 0);
+        }
     }
     hb->nr_dirty = 0;
 }
@@ -478,7 +498,7 @@ static void merge_words(HBitmap *to, const HBitmap *from)
         uint64_t old = to->levels[0].words[w];
         uint64_t new = old | from->levels[0].words[w];
 
-        to->levels[0].words[w] = new;
+        hbitmap_put(&to->levels[0].words[w], new);
         to->nr_dirty += hbitmap_popcount(old ^ new);
         bit = (w + 1) << HBITMAP_WORD_SHIFT;
     }
@@ -523,32 +543,79 @@ static void shrink(HBitmap *hb, int64_t nr_bits)
                                             shape[k].nr_words);
 
             level->nr_words = shape[k].nr_words;
-            level->words = smaller ? smaller : level->words;
+            if (smaller) {
+                level->words = smaller;
+                level->capacity = level->nr_words;
+            }
         }
     }
-    free_levels(hb->levels, nr_levels, hb->nr_levels);
+    free_levels(hb->levels, nr_levels, HBITMAP_LEVELS_MAX);
     hb->nr_levels = nr_levels;
 }
 
-/* Make it larger, in new memory: if there is none, nothing has changed. */
-static int grow(HBitmap *hb, int64_t nr_bits)
+/* Memory for the shape @shape of @nr_levels levels, or nothing changes. */
+static int provide(HBitmap *hb, HBitmapLevel *shape, int nr_levels)
 {
-    HBitmapLevel levels[HBITMAP_LEVELS_MAX] = { 0 };
-    int nr_levels = shape_of(nr_bits, levels);
+    bool enough = true;
 
-    if (!alloc_levels(levels, nr_levels)) {
+    for (int k = 0; k < nr_levels; k++) {
+        enough &= shape[k].nr_words <= hb->levels[k].capacity;
+    }
+    if (enough) {
+        return 0;
+    }
+    if (!alloc_levels(shape, nr_levels)) {
         return -ENOMEM;
     }
     for (int k = 0; k < hb->nr_levels; k++) {
-        memcpy(levels[k].words, hb->levels[k].words,
+        memcpy(shape[k].words, hb->levels[k].words,
                hb->levels[k].nr_words * sizeof(uint64_t));
+        shape[k].nr_words = hb->levels[k].nr_words;
     }
+    free_levels(hb->levels, 0, HBITMAP_LEVELS_MAX);
+    memcpy(hb->levels, shape, sizeof(hb->levels));
+    return 0;
+}
+
+int hbitmap_reserve(HBitmap *hb, int64_t size)
+{
+    HBitmapLevel shape[HBITMAP_LEVELS_MAX] = { 0 };
+    int64_t nr_bits;
+
+    g_assert(size >= 0 && !hb->loading);
+    nr_bits = bits_for(size, hb->granularity);
+    if (nr_bits > HBITMAP_BITS_MAX) {
+        return -EFBIG;
+    }
+    if (nr_bits <= hb->nr_bits) {
+        return 0;
+    }
+    return provide(hb, shape, shape_of(nr_bits, shape));
+}
+
+/* Make it larger; if there is no memory, nothing has changed. */
+static int grow(HBitmap *hb, int64_t nr_bits)
+{
+    HBitmapLevel shape[HBITMAP_LEVELS_MAX] = { 0 };
+    int nr_levels = shape_of(nr_bits, shape);
+    int64_t spare = MIN(nr_bits + nr_bits / 8, HBITMAP_BITS_MAX);
+    bool enough = shape[0].nr_words <= hb->levels[0].capacity;
+    HBitmapLevel more[HBITMAP_LEVELS_MAX] = { 0 };
+
+    /* A file grows by small steps: not each shall copy the bitmap. */
+    if ((enough || provide(hb, more, shape_of(spare, more)) < 0) &&
+        provide(hb, shape, nr_levels) < 0) {
+        return -ENOMEM;
+    }
+    /* provide() may have used it. */
+    nr_levels = shape_of(nr_bits, shape);
     /* The old top level was one word, so a new one has one bit to say so. */
     for (int k = hb->nr_levels; k < nr_levels; k++) {
-        levels[k].words[0] = levels[k - 1].words[0] != 0;
+        hb->levels[k].words[0] = hb->levels[k - 1].words[0] != 0;
     }
-    free_levels(hb->levels, 0, hb->nr_levels);
-    memcpy(hb->levels, levels, sizeof(levels));
+    for (int k = 0; k < nr_levels; k++) {
+        hb->levels[k].nr_words = shape[k].nr_words;
+    }
     hb->nr_levels = nr_levels;
     return 0;
 }
@@ -573,4 +640,11 @@ int hbitmap_truncate(HBitmap *hb, int64_t size)
         hb->size = size;
     }
     return ret;
+}
+
+HBitmapPeek hbitmap_peek(const HBitmap *hb)
+{
+    g_assert(!hb->loading);
+    return (HBitmapPeek){ .words = hb->levels[0].words, .size = hb->size,
+                          .granularity = hb->granularity };
 }

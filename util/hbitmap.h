@@ -38,6 +38,9 @@ HBitmap *hbitmap_new(int64_t size, int granularity);
 /** Free @hb; NULL is ignored. */
 void hbitmap_free(HBitmap *hb);
 
+/** A bitmap of its own with the same bits; NULL: no memory. */
+HBitmap *hbitmap_clone(const HBitmap *hb);
+
 /** How many items @hb covers. */
 int64_t hbitmap_size(const HBitmap *hb);
 
@@ -109,6 +112,12 @@ void hbitmap_merge(HBitmap *to, const HBitmap *from);
 int hbitmap_truncate(HBitmap *hb, int64_t size);
 
 /**
+ * Provide the memory of @size items, so that hbitmap_truncate() to that size,
+ * or to less, cannot fail.  Returns 0, -EFBIG or -ENOMEM.
+ */
+int hbitmap_reserve(HBitmap *hb, int64_t size);
+
+/**
  * A walk over the dirty granules.  It holds no more than a position: bits
  * that are set or reset ahead of it are seen as they are when it comes there,
  * those behind it are not seen, and @hb may be truncated.
@@ -126,6 +135,55 @@ void hbitmap_iter_init(HBitmapIter *iter, const HBitmap *hb, int64_t start);
  * start of the walk), or -1 at the end.  After the end it may be called again.
  */
 int64_t hbitmap_iter_next(HBitmapIter *iter);
+
+/* --- looking without the lock --------------------------------------------- */
+
+/** Longest range that hbitmap_peek_is_dirty() looks at, in granules. */
+#define HBITMAP_PEEK_BITS 1024
+
+/**
+ * What can be looked at without the lock of the caller, by any thread, while
+ * others set and reset bits; not while they truncate, reserve, deserialize or
+ * free.
+ */
+typedef struct HBitmapPeek {
+    const uint64_t *words;
+    int64_t size;
+    int granularity;
+} HBitmapPeek;
+
+/** Look at @hb from now on, until its memory changes. */
+HBitmapPeek hbitmap_peek(const HBitmap *hb);
+
+/**
+ * Whether all of @start..@start+@count is dirty, @count > 0.  Also false if it
+ * is longer than HBITMAP_PEEK_BITS or passes the end.  Orders nothing: the
+ * caller does.
+ */
+static inline bool hbitmap_peek_is_dirty(const HBitmapPeek *peek,
+                                         int64_t start, int64_t count)
+{
+    int64_t first, last;
+
+    if (start > peek->size || count > peek->size - start) {
+        return false;
+    }
+    first = start >> peek->granularity;
+    last = (start + count - 1) >> peek->granularity;
+    if (last - first >= HBITMAP_PEEK_BITS) {
+        return false;
+    }
+    for (int64_t w = first >> 6; w <= last >> 6; w++) {
+        uint64_t mask = UINT64_MAX;
+
+        mask &= w == first >> 6 ? UINT64_MAX << (first & 63) : UINT64_MAX;
+        mask &= w == last >> 6 ? UINT64_MAX >> (~last & 63) : UINT64_MAX;
+        if (~__atomic_load_n(&peek->words[w], __ATOMIC_RELAXED) & mask) {
+            return false;
+        }
+    }
+    return true;
+}
 
 /* --- serialization: the bits as little-endian 64-bit words --------------- */
 
@@ -152,6 +210,13 @@ void hbitmap_serialize_part(const HBitmap *hb, void *buf, int64_t start,
  */
 void hbitmap_deserialize_part(HBitmap *hb, const void *buf, int64_t start,
                               int64_t count);
+
+/**
+ * Make dirty what @buf says of the part @start..@start+@count; bits past the
+ * end of the bitmap are ignored.  It is a bitmap all the time.
+ */
+void hbitmap_merge_part(HBitmap *hb, const void *buf, int64_t start,
+                        int64_t count);
 
 /** As hbitmap_deserialize_part(), from a buffer that is all zero. */
 void hbitmap_deserialize_zeroes(HBitmap *hb, int64_t start, int64_t count);

@@ -21,6 +21,7 @@
 typedef enum LockRank {
     LOCK_RANK_DRIVER = 1,   /* short locks inside a driver's state */
     LOCK_RANK_ROOT_GATE,    /* BlockRoot: requests that wait at the gate */
+    LOCK_RANK_NODE_BITMAPS, /* a node's dirty bitmaps */
     LOCK_RANK_NODE_TRACKED, /* a node's tree of serialising requests */
     LOCK_RANK_NODE_SHARD,   /* a node's list of plain requests, per thread */
     LOCK_RANK_ACCOUNTING,   /* statistics */

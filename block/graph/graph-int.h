@@ -13,6 +13,7 @@
 #include <blockgraph/driver.h>
 #include <stdatomic.h>
 
+#include "block/bitmap/marks.h"
 #include "block/graph/root.h"
 #include "block/io/tracked.h"
 #include "util/list.h"
@@ -79,6 +80,7 @@ struct BlockDriverState {
     /* Any thread. */
     _Atomic int64_t length; /* read by bdrv_length() */
     TrackedRequests tracked;
+    DirtyBitmaps dirty;
     _Atomic unsigned drain_count; /* sections that cover the node */
 
     /* Guarded by @flush_lock. */

@@ -3,7 +3,7 @@
  * Operations on images for callers outside coroutines: each runs its coroutine
  * to the end in the main context.
  */
-#include "block/graph/graph-int.h"
+#include "block/bitmap/dirty-bitmap.h"
 
 /* The arguments of any of them. */
 typedef struct ImageCall {
@@ -210,4 +210,24 @@ int bdrv_stored_bitmap_remove(BlockDriverState *bs, const char *name,
     ImageCall c = { .bs = bs, .name = name, .errp = errp };
 
     return aio_co_run(bs->graph->ctx, stored_bitmap_remove_entry, &c);
+}
+
+typedef struct RemoveCall {
+    BdrvDirtyBitmap *bitmap;
+    GError **errp;
+} RemoveCall;
+
+static int coroutine_fn remove_bitmap_entry(void *opaque)
+{
+    RemoveCall *c = opaque;
+
+    return bdrv_co_remove_dirty_bitmap(c->bitmap, c->errp);
+}
+
+int bdrv_remove_dirty_bitmap(BdrvDirtyBitmap *bitmap, GError **errp)
+{
+    RemoveCall c = { .bitmap = bitmap, .errp = errp };
+
+    return aio_co_run(bdrv_graph(bdrv_dirty_bitmap_bs(bitmap))->ctx,
+                      remove_bitmap_entry, &c);
 }

@@ -7,7 +7,7 @@
  * as those of its background work.  One that only looks is counted the same
  * way, so that nobody takes the graph below away, but drains nothing.
  */
-#include "block/graph/graph-int.h"
+#include "block/bitmap/dirty-bitmap.h"
 
 #include <errno.h>
 
@@ -324,6 +324,9 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, const BdrvCheck *how,
     status = bs->drv->check_image(bs, how, &result, errp);
     if (how->flags) {
         status = refresh_node(bs, status, errp);
+        if (status < 0 || result.corruptions_fixed > 0) {
+            dirty_bitmaps_mark_all(bs); /* some of it may read otherwise */
+        }
     }
     op_end(&op);
     if (status == 0) {
@@ -397,6 +400,8 @@ int coroutine_fn bdrv_co_snapshot_goto(BlockDriverState *bs,
     }
     op_begin(&op, bs, true);
     ret = refresh_node(bs, bs->drv->snapshot_goto(bs, id_or_name, errp), errp);
+    /* All may read otherwise, also if it has failed half-way. */
+    dirty_bitmaps_mark_all(bs);
     op_end(&op);
     return ret;
 }
@@ -456,6 +461,24 @@ int coroutine_fn bdrv_co_stored_bitmap_list(BlockDriverState *bs,
     return status;
 }
 
+/* It is there, empty and enabled: keep it from now on. */
+static int keep_added(BlockDriverState *bs, const char *name,
+                      int64_t granularity, GError **errp)
+{
+    HBitmap *bits = hbitmap_new(bdrv_length(bs),
+                                __builtin_ctzll(granularity));
+
+    if (!bits) {
+        dirty_bitmap_new_inconsistent(bs, granularity, name);
+        return block_error(errp, ENOMEM, "Node '%s': no memory for bitmap "
+                           "'%s', which was added to the image",
+                           bs->node_name, name);
+    }
+    dirty_bitmap_new_loaded(bs, name, bits, true);
+    dirty_bitmaps_loaded(bs);
+    return 0;
+}
+
 int coroutine_fn bdrv_co_stored_bitmap_add(BlockDriverState *bs,
                                            const char *name,
                                            int64_t granularity,
@@ -465,17 +488,28 @@ int coroutine_fn bdrv_co_stored_bitmap_add(BlockDriverState *bs,
     int ret = check_change(bs, bs->drv->stored_bitmap_add,
                            "storing of bitmaps", errp);
 
+    if (ret == 0) {
+        ret = dirty_bitmap_check_name(bs, name, errp);
+    }
     if (ret < 0) {
         return ret;
     }
     op_begin(&op, bs, true);
-    ret = bs->drv->stored_bitmap_add(bs, name, granularity, errp);
+    /* Others may have come first. */
+    ret = dirty_bitmap_check_name(bs, name, errp);
+    if (ret == 0) {
+        ret = bs->drv->stored_bitmap_add(bs, name, granularity, errp);
+    }
+    if (ret == 0) {
+        ret = keep_added(bs, name, granularity, errp);
+    }
     op_end(&op);
     return ret;
 }
 
-int coroutine_fn bdrv_co_stored_bitmap_remove(BlockDriverState *bs,
-                                              const char *name, GError **errp)
+/* Remove what the image has of that name. */
+static int coroutine_fn remove_stored(BlockDriverState *bs, const char *name,
+                                      GError **errp)
 {
     ImageOp op;
     int ret = check_change(bs, bs->drv->stored_bitmap_remove,
@@ -485,7 +519,39 @@ int coroutine_fn bdrv_co_stored_bitmap_remove(BlockDriverState *bs,
         return ret;
     }
     op_begin(&op, bs, true);
-    ret = bs->drv->stored_bitmap_remove(bs, name, errp);
+    ret = check_writable(bs, "removal of bitmaps", errp);
+    if (ret == 0) {
+        ret = bs->drv->stored_bitmap_remove(bs, name, errp);
+    }
     op_end(&op);
     return ret;
+}
+
+int coroutine_fn bdrv_co_remove_dirty_bitmap(BdrvDirtyBitmap *bitmap,
+                                             GError **errp)
+{
+    int ret = bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (bitmap->stored) {
+        bdrv_dirty_bitmap_set_busy(bitmap, true); /* so it stays */
+        ret = remove_stored(bitmap->bs, bitmap->name, errp);
+        bdrv_dirty_bitmap_set_busy(bitmap, false);
+    }
+    if (ret == 0) {
+        bdrv_release_dirty_bitmap(bitmap);
+    }
+    return ret;
+}
+
+int coroutine_fn bdrv_co_stored_bitmap_remove(BlockDriverState *bs,
+                                              const char *name, GError **errp)
+{
+    BdrvDirtyBitmap *bitmap = bdrv_find_dirty_bitmap(bs, name);
+
+    return bitmap && bitmap->persistent
+               ? bdrv_co_remove_dirty_bitmap(bitmap, errp)
+               : remove_stored(bs, name, errp);
 }

@@ -15,7 +15,7 @@
  * the depth is limited, and a loop is seen, on the way down: nodes that open
  * know by whom (opener).
  */
-#include "block/graph/graph-int.h"
+#include "block/bitmap/dirty-bitmap.h"
 
 #include <errno.h>
 #include <string.h>
@@ -132,6 +132,7 @@ static BlockDriverState *node_new(BlockGraph *graph, const BlockDriver *drv,
     atomic_init(&bs->length, 0);
     atomic_init(&bs->drain_count, 0);
     tracked_init(&bs->tracked);
+    dirty_bitmaps_init(&bs->dirty);
     co_mutex_init(&bs->flush_lock);
     list_init(&bs->children);
     list_init(&bs->parents);
@@ -149,6 +150,7 @@ static void node_free(BlockDriverState *bs)
     if (bs->nested_in) {
         edge_set_nested(bs->nested_in, NULL);
     }
+    dirty_bitmaps_destroy(bs);
     tracked_destroy(&bs->tracked);
     block_options_free(bs->options);
     g_free(bs->filename);
@@ -196,6 +198,7 @@ int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs)
         return -EFBIG;
     }
     atomic_store_explicit(&bs->length, length, memory_order_relaxed);
+    dirty_bitmaps_resize(bs);
     return 0;
 }
 
@@ -353,6 +356,9 @@ static int coroutine_fn open_node_driver(BlockDriverState *bs,
     if (ret == 0) {
         txn = transaction_new();
         ret = transaction_end(txn, perm_refresh_one(bs, txn, errp));
+    }
+    if (ret == 0) {
+        dirty_bitmaps_load(bs);
     }
     if (ret < 0 && bs->drv->close) {
         bs->drv->close(bs);
@@ -546,8 +552,13 @@ BlockDriverState *bdrv_ref(BlockDriverState *bs)
 static void coroutine_fn close_driver(BlockDriverState *bs)
 {
     if (!bdrv_is_read_only(bs)) {
-        int ret = bdrv_co_flush(bs);
+        g_autoptr(GError) error = NULL;
+        int ret = dirty_bitmaps_store(bs, &error);
 
+        if (ret < 0) {
+            g_warning("%s", error->message);
+        }
+        ret = bdrv_co_flush(bs);
         if (ret < 0) {
             g_warning("Node '%s': flush at close failed: %s", bs->node_name,
                       g_strerror(-ret));

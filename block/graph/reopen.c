@@ -10,7 +10,7 @@
  * transaction that does not.  Children that were opened from options nested in
  * those of their parent follow it, through filters: they inherit its new flags.
  */
-#include "block/graph/graph-int.h"
+#include "block/bitmap/dirty-bitmap.h"
 
 #include <errno.h>
 #include <string.h>
@@ -360,6 +360,10 @@ static int coroutine_fn prepare_node(ReopenNode *node, GError **errp)
     int ret;
 
     if (!bdrv_is_read_only(bs) && !(node->state.flags & BDRV_O_RDWR)) {
+        ret = dirty_bitmaps_store(bs, errp);
+        if (ret < 0) {
+            return ret;
+        }
         ret = bdrv_co_flush(bs);
         if (ret < 0) {
             return block_error_errno(errp, -ret, "%s: flush before becoming "
@@ -481,6 +485,7 @@ static void coroutine_fn reopen_commit(BdrvReopenQueue *queue)
                       node->state.bs->node_name, g_strerror(-ret));
         }
         bdrv_refresh_limits_above(node->state.bs);
+        dirty_bitmaps_follow_mode(node->state.bs);
     }
 }
 

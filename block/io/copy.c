@@ -84,7 +84,12 @@ int coroutine_fn bdrv_co_copy_range_to(const BlockCopyRange *copy)
     if (ret == 0) {
         io_note_end(bs, copy->dst_offset + copy->bytes);
     }
-    tracked_end(&bs->tracked, &req, ret != -ENOTSUP);
+    if (ret == -ENOTSUP && !bs->drv->copy_range_to) {
+        tracked_end(&bs->tracked, &req, false);
+    } else {
+        /* Even if not supported: perhaps not for the last part only. */
+        io_end_write(bs, &req, copy->dst_offset, copy->bytes);
+    }
     return ret;
 }
 

@@ -92,6 +92,6 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset,
     tracked_begin(&bs->tracked, &req, offset, end - offset);
     io_debug_event(bs, "pdiscard");
     ret = discard_aligned(bs, offset, end);
-    tracked_end(&bs->tracked, &req, true);
+    io_end_write(bs, &req, offset, end - offset);
     return ret;
 }

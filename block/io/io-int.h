@@ -67,6 +67,17 @@ void io_note_end(BlockDriverState *bs, int64_t end);
 int coroutine_fn io_begin(BlockDriverState *bs, TrackedRequest *req,
                           int64_t offset, int64_t bytes, unsigned flags);
 
+/** End a request that may have changed the range, well or not, and tell the
+ * dirty bitmaps. */
+static inline void io_end_write(BlockDriverState *bs, TrackedRequest *req,
+                                int64_t offset, int64_t bytes)
+{
+    if (G_UNLIKELY(!tracked_end_write(&bs->tracked, req, &bs->dirty, offset,
+                                      bytes))) {
+        dirty_bitmaps_mark(bs, offset, bytes);
+    }
+}
+
 /** Tell the driver of @bs itself that @event happens. */
 void coroutine_fn io_debug_event(BlockDriverState *bs, const char *event);
 

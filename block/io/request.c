@@ -164,7 +164,7 @@ static int coroutine_fn write_request(BlockDriverState *bs, const BlockIO *io)
     if (ret == 0) {
         io_note_end(bs, io->offset + io->bytes);
     }
-    tracked_end(&bs->tracked, &req, true);
+    io_end_write(bs, &req, io->offset, io->bytes);
     return ret;
 }
 

@@ -24,6 +24,7 @@
 #include "util/sim-point.h"
 
 #include <blockgraph/aio.h>
+#include <blockgraph/driver.h>
 #include <errno.h>
 
 /* Somebody who waits for a request to end; on the stack of its coroutine. */
@@ -264,10 +265,13 @@ static TrackedWaiter *leave_tree(TrackedRequests *tracked, TrackedRequest *req)
     return req->waiters;
 }
 
-void tracked_end(TrackedRequests *tracked, TrackedRequest *req, bool wrote)
+/* @dirty may be NULL; else returns dirty_marks_have(). */
+static bool leave(TrackedRequests *tracked, TrackedRequest *req, bool wrote,
+                  const DirtyBitmaps *dirty, const BlockIO *io)
 {
     TrackedShard *shard = &tracked->shards[req->shard];
     TrackedWaiter *waiters = NULL;
+    bool marked;
 
     if (req->in_tree) {
         waiters = leave_tree(tracked, req);
@@ -278,8 +282,32 @@ void tracked_end(TrackedRequests *tracked, TrackedRequest *req, bool wrote)
         waiters = req->waiters;
     }
     shard->writes += wrote;
+    marked = !dirty || dirty_marks_have(dirty, io->offset, io->bytes);
     lock_release(&shard->lock);
     wake_all(waiters);
+    return marked;
+}
+
+void tracked_end(TrackedRequests *tracked, TrackedRequest *req, bool wrote)
+{
+    leave(tracked, req, wrote, NULL, NULL);
+}
+
+bool tracked_end_write(TrackedRequests *tracked, TrackedRequest *req,
+                       const DirtyBitmaps *dirty, int64_t offset,
+                       int64_t bytes)
+{
+    BlockIO io = { .offset = offset, .bytes = bytes };
+
+    return leave(tracked, req, true, dirty, &io);
+}
+
+void tracked_pass_shards(TrackedRequests *tracked)
+{
+    for (unsigned i = 0; i < TRACKED_SHARDS; i++) {
+        lock_acquire(&tracked->shards[i].lock);
+        lock_release(&tracked->shards[i].lock);
+    }
 }
 
 void tracked_count_write(TrackedRequests *tracked)

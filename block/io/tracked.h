@@ -8,6 +8,7 @@
 
 #include <blockgraph/coroutine.h>
 
+#include "block/bitmap/marks.h"
 #include "util/interval-tree.h"
 #include "util/list.h"
 #include "util/lock.h"
@@ -79,6 +80,20 @@ int coroutine_fn tracked_begin_serialising(TrackedRequests *tracked,
 
 /** The request has ended; @wrote: it may have changed the content. */
 void tracked_end(TrackedRequests *tracked, TrackedRequest *req, bool wrote);
+
+/**
+ * tracked_end() of a request that may have changed [@offset, +@bytes).
+ *
+ * Returns whether all bitmaps of @dirty are seen to know; if not, the caller
+ * tells them.
+ */
+bool tracked_end_write(TrackedRequests *tracked, TrackedRequest *req,
+                       const DirtyBitmaps *dirty, int64_t offset,
+                       int64_t bytes);
+
+/** Take and release the lock of each shard: who ends a request later sees what
+ * came before this call, who has ended one is seen after it. */
+void tracked_pass_shards(TrackedRequests *tracked);
 
 /** Count a write that has reached the driver but not ended, before a flush. */
 void tracked_count_write(TrackedRequests *tracked);

@@ -104,6 +104,10 @@ static int coroutine_fn truncate_tracked(BlockDriverState *bs,
         request.flags &= ~BDRV_REQ_ZERO_WRITE;
         zero_here = how->offset > old_length;
     }
+    ret = dirty_bitmaps_reserve(bs, how->offset, errp);
+    if (ret < 0) {
+        return ret;
+    }
     ret = driver_truncate(bs, &request, errp);
     if (ret < 0) {
         return ret;
@@ -130,7 +134,7 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
     BlockDriverState *bs = child->bs;
     int64_t end = io_align_down(bs, BDRV_MAX_LENGTH);
     TrackedRequest req;
-    int64_t start;
+    int64_t start, old_length;
     int ret;
 
     if (how->offset < 0 || how->offset > BDRV_MAX_LENGTH) {
@@ -153,7 +157,14 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
          * we add, and may have to zero, begins there. */
         tracked_end(&bs->tracked, &req, false);
     }
+    old_length = bdrv_length(bs);
     ret = truncate_tracked(bs, how, errp);
-    tracked_end(&bs->tracked, &req, true);
+    /* The new part is dirty since the length has changed; but who cleaned it
+     * may have read it before it was zero. */
+    if (bdrv_length(bs) > old_length) {
+        io_end_write(bs, &req, old_length, bdrv_length(bs) - old_length);
+    } else {
+        tracked_end(&bs->tracked, &req, true);
+    }
     return ret;
 }

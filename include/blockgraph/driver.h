@@ -213,6 +213,19 @@ struct BlockDriver {
                                           int64_t granularity, GError **errp);
     int coroutine_fn (*stored_bitmap_remove)(BlockDriverState *bs,
                                              const char *name, GError **errp);
+
+    /**
+     * Make dirty bitmaps of @bs from what the image stores; each is read-only
+     * if the node is, and inconsistent if it cannot be used.  At the end of
+     * open.
+     */
+    int coroutine_fn (*load_bitmaps)(BlockDriverState *bs, GError **errp);
+    /** Store the persistent bitmaps of @bs.  Drained; before close, and before
+     * the node becomes read-only. */
+    int coroutine_fn (*store_bitmaps)(BlockDriverState *bs, GError **errp);
+    /** Whether there is room for one more bitmap of this kind. */
+    int (*can_store_bitmap)(BlockDriverState *bs, const char *name,
+                            int64_t granularity, GError **errp);
 };
 
 /**

@@ -414,9 +414,12 @@ START_TEST(r111_a_bitmap_is_in_use_on_disk_before_the_first_write)
     nth_left = 2;
     ck_assert_int_lt(blk_pwrite(blk, 0, 512, buf, 0), 0);
     ck_assert(g_file_get_contents(path, &copy, &length, NULL));
-    expect_list("b:65536:IAX");
+    expect_list("b:65536:IA");
     load_fails("b", EBUSY, "inconsistent");
-    reopen_it();
+    close_it();
+    /* The machine stops at that moment. */
+    ck_assert(g_file_set_contents(path, copy, length, NULL));
+    open_it();
     expect_list("b:65536:IAX");
     load_fails("b", EBUSY, "can only be removed");
     ck_assert_int_eq(drop("b"), 0);
@@ -452,11 +455,11 @@ START_TEST(r110_a_bitmap_added_after_a_write_is_marked_by_the_next_one)
     ck_assert_int_eq(add("b", 65536), 0);
     expect_list("b:65536:A");
     ck_assert_int_eq(blk_pwrite(blk, 0, 512, buf, 0), 0);
-    expect_list("b:65536:IAX");
+    expect_list("b:65536:IA");
     ck_assert_int_eq(add("c", 65536), 0);
-    expect_list("b:65536:IAX c:65536:A");
+    expect_list("b:65536:IA c:65536:A");
     reopen_it();
-    expect_list("b:65536:IAX c:65536:A");
+    expect_list("b:65536:A c:65536:A");
     close_it();
 }
 END_TEST

@@ -5,12 +5,14 @@
  * It is read when somebody asks, never kept: so what a hostile image can make
  * us hold is one directory for the time of a call, no longer than its file.
  *
- * Nobody but us tells a bitmap about writes.  So before the first of them each
- * bitmap that should track is marked in use on the disk; and a directory that
- * makes no sense is disowned by clearing the feature bit, which says that
- * somebody wrote who did not know about bitmaps.
+ * Before the first write each bitmap that tracks, or should, is marked in use
+ * on the disk (B1 of bitmap-runtime.c).  A directory that makes no sense is
+ * disowned by clearing the feature bit, which says that somebody wrote who did
+ * not know about bitmaps.
  */
 #include "block/formats/qcow2/bitmap.h"
+
+#include "block/bitmap/dirty-bitmap.h"
 
 #include <errno.h>
 
@@ -489,8 +491,9 @@ int coroutine_fn qcow2_bitmaps_begin_write(Qcow2 *q)
     for (guint i = 0; ret == 0 && i < bitmaps->len; i++) {
         const Qcow2Bitmap *bitmap = g_ptr_array_index(bitmaps, i);
 
-        if ((bitmap->flags & (QCOW2_BME_AUTO | QCOW2_BME_IN_USE)) ==
-            QCOW2_BME_AUTO) {
+        if (!(bitmap->flags & QCOW2_BME_IN_USE) &&
+            ((bitmap->flags & QCOW2_BME_AUTO) ||
+             dirty_bitmaps_track(q->bs, bitmap->name))) {           /* B1 */
             ret = put_flags(q, bitmap, bitmap->flags | QCOW2_BME_IN_USE);
             marked++;
         }
@@ -524,10 +527,43 @@ void coroutine_fn qcow2_bitmaps_unhold(Qcow2 *q)
     atomic_store(&q->may_write, false);
 }
 
-/* Nobody has kept them up to date meanwhile, so in use they stay: then they
- * can be removed only. */
-int coroutine_fn qcow2_bitmaps_end_write(Qcow2 *q, GError **errp)
+/* B2: the entries that can be released. */
+static int coroutine_fn release_held(Qcow2 *q)
 {
+    g_autoptr(GPtrArray) bitmaps = NULL;
+    unsigned released = 0;
+    int ret = qcow2_bitmap_dir_read(q, &bitmaps, NULL);
+
+    for (guint i = 0; ret == 0 && i < bitmaps->len; i++) {
+        const Qcow2Bitmap *bitmap = g_ptr_array_index(bitmaps, i);
+
+        if ((bitmap->flags & QCOW2_BME_IN_USE) &&
+            dirty_bitmaps_as_stored(q->bs, bitmap->name)) {
+            ret = put_flags(q, bitmap, bitmap->flags & ~QCOW2_BME_IN_USE);
+            released++;
+        }
+    }
+    if (ret == 0 && released > 0) {
+        ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
+    }
+    return ret == -EINVAL ? 0 : ret;
+}
+
+int coroutine_fn qcow2_bitmaps_release(Qcow2 *q, GError **errp)
+{
+    int ret;
+
+    if (!qcow2_bitmaps_valid(q)) {
+        return 0;
+    }
+    qcow2_bitmaps_hold(q);
+    ret = release_held(q);
+    qcow2_bitmaps_unhold(q);
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s' ('%s'): could not "
+                                 "note that the stored bitmaps are true again",
+                                 bdrv_node_name(q->bs), bdrv_filename(q->bs));
+    }
     return 0;
 }
 

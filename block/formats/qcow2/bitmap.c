@@ -12,6 +12,8 @@
  */
 #include "block/formats/qcow2/bitmap.h"
 
+#include "block/bitmap/dirty-bitmap.h"
+
 #include <errno.h>
 
 /* Bits of one cluster, in bytes of the disk. */
@@ -189,13 +191,28 @@ static int no_bitmap(Qcow2 *q, const char *name, GError **errp)
                        bdrv_filename(q->bs), name);
 }
 
+int coroutine_fn qcow2_bitmap_load_entry(Qcow2 *q, const Qcow2Bitmap *bitmap,
+                                         int64_t *budget, HBitmap **ret,
+                                         GError **errp)
+{
+    int64_t bytes = 0;
+    int err = check_loadable(q, bitmap, *budget, &bytes, errp);
+
+    if (err == 0) {
+        err = load_found(q, bitmap, ret, errp);
+    }
+    if (err == 0) {
+        *budget -= bytes;
+    }
+    return err;
+}
+
 int coroutine_fn qcow2_bitmap_load(Qcow2 *q, const char *name,
                                    int64_t *budget, HBitmap **ret,
                                    GError **errp)
 {
     g_autoptr(GPtrArray) bitmaps = NULL;
     const Qcow2Bitmap *bitmap;
-    int64_t bytes = 0;
     int err = qcow2_bitmap_dir_read(q, &bitmaps, errp);
 
     if (err < 0) {
@@ -205,14 +222,7 @@ int coroutine_fn qcow2_bitmap_load(Qcow2 *q, const char *name,
     if (!bitmap) {
         return no_bitmap(q, name, errp);
     }
-    err = check_loadable(q, bitmap, *budget, &bytes, errp);
-    if (err == 0) {
-        err = load_found(q, bitmap, ret, errp);
-    }
-    if (err == 0) {
-        *budget -= bytes;
-    }
-    return err;
+    return qcow2_bitmap_load_entry(q, bitmap, budget, ret, errp);
 }
 
 /* --- what a bitmap occupies ----------------------------------------------- */
@@ -478,7 +488,8 @@ entry_for(Qcow2 *q, const Qcow2BitmapContent *content, GPtrArray *bitmaps,
     Qcow2Bitmap *bitmap = qcow2_bitmap_find(bitmaps, content->name, NULL);
     const char *defect = bitmap ? qcow2_bitmap_defect(q, bitmap) : NULL;
 
-    if (defect) {
+    /* One that we keep was sound; perhaps the disk has another size now. */
+    if (defect && !dirty_bitmaps_track(q->bs, content->name)) {
         block_error(errp, EINVAL, "Node '%s' ('%s'): bitmap '%s' is not "
                     "overwritten, as %s; remove it first",
                     bdrv_node_name(q->bs), bdrv_filename(q->bs),
@@ -582,7 +593,9 @@ int coroutine_fn qcow2_stored_bitmap_list(BlockDriverState *bs,
                 : 0;
         info->in_use = bitmap->flags & QCOW2_BME_IN_USE;
         info->autoload = bitmap->flags & QCOW2_BME_AUTO;
-        info->inconsistent = info->in_use || qcow2_bitmap_defect(q, bitmap);
+        info->inconsistent =
+            (info->in_use || qcow2_bitmap_defect(q, bitmap)) &&
+            !dirty_bitmaps_track(bs, bitmap->name);
         g_ptr_array_add(list, info);
     }
     return ret;
@@ -652,8 +665,11 @@ int coroutine_fn qcow2_stored_bitmap_remove(BlockDriverState *bs,
                                             const char *name, GError **errp)
 {
     Qcow2 *q = qcow2_of(bs);
-    int ret;
+    int ret = dirty_bitmaps_changed(bs) ? prepare(q, errp) : 0;     /* B3 */
 
+    if (ret < 0) {
+        return ret;
+    }
     qcow2_bitmaps_hold(q);
     ret = remove_held(q, name, errp);
     qcow2_bitmaps_unhold(q);

@@ -7,6 +7,7 @@
  *
  *   bitmap-directory.c   the directory, and which bitmaps can be used
  *   bitmap.c             tables and bits: load, store, remove
+ *   bitmap-runtime.c     dirty bitmaps of the node that is open
  *
  * All of it is changed like any table: what is new is written elsewhere and
  * secured, then the header is switched, then the old is given up.  Only the
@@ -92,6 +93,10 @@ int coroutine_fn qcow2_bitmap_dir_replace(Qcow2 *q, const GPtrArray *bitmaps,
 Qcow2Bitmap *qcow2_bitmap_find(const GPtrArray *bitmaps, const char *name,
                                guint *ret_index);
 
+/** Take the mark "in use" from each bitmap that is kept in memory, and is there
+ * as it is on the disk.  The node is drained, or closes. */
+int coroutine_fn qcow2_bitmaps_release(Qcow2 *q, GError **errp);
+
 /** Why nobody may use @bitmap (a text for errors), or NULL: it can be used
  * unless it is in use. */
 const char *qcow2_bitmap_defect(Qcow2 *q, const Qcow2Bitmap *bitmap);
@@ -118,6 +123,11 @@ int coroutine_fn qcow2_bitmap_load(Qcow2 *q, const char *name,
                                    int64_t *budget, HBitmap **ret,
                                    GError **errp);
 
+/** The same for an entry of the directory. */
+int coroutine_fn qcow2_bitmap_load_entry(Qcow2 *q, const Qcow2Bitmap *bitmap,
+                                         int64_t *budget, HBitmap **ret,
+                                         GError **errp);
+
 /** What to store. */
 typedef struct Qcow2BitmapContent {
     const char *name;
@@ -139,5 +149,13 @@ typedef int coroutine_fn Qcow2BitmapVisitor(void *opaque, int64_t offset,
 /** Visit them all, directory and tables included; stops at an error. */
 int coroutine_fn qcow2_bitmaps_visit(Qcow2 *q, Qcow2BitmapVisitor *visit,
                                      void *opaque, GError **errp);
+
+/* --- bitmap-runtime.c ----------------------------------------------------- */
+
+/**
+ * What stands in the way of a disk of @size bytes, for people; NULL: nothing,
+ * bitmaps follow.  g_free() it.
+ */
+char *coroutine_fn qcow2_bitmaps_obstacle(Qcow2 *q, int64_t size);
 
 #endif /* BLOCK_FORMATS_QCOW2_BITMAP_H */

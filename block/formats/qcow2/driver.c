@@ -426,10 +426,6 @@ int coroutine_fn qcow2_settle(Qcow2 *q, GError **errp)
         (!atomic_load(&q->may_write) && !q->unsettled)) {
         return 0;
     }
-    ret = qcow2_bitmaps_end_write(q, errp);
-    if (ret < 0) {
-        return ret;
-    }
     ret = qcow2_writeback_full(q);
     if (ret == 0) {
         ret = qcow2_snapshots_settle(q);
@@ -661,4 +657,7 @@ const BlockDriver block_driver_qcow2 = {
     .stored_bitmap_list = qcow2_stored_bitmap_list,
     .stored_bitmap_add = qcow2_stored_bitmap_add,
     .stored_bitmap_remove = qcow2_stored_bitmap_remove,
+    .load_bitmaps = qcow2_load_bitmaps,
+    .store_bitmaps = qcow2_store_bitmaps,
+    .can_store_bitmap = qcow2_can_store_bitmap,
 };

@@ -21,7 +21,7 @@
  *   pending.c      clusters that are given up, until they may be used again
  *   overlap.c      no write may hit metadata that it is not meant for
  *   snapshot-table.c snapshot.c    internal snapshots
- *   bitmap-directory.c bitmap.c    persistent dirty bitmaps
+ *   bitmap-directory.c bitmap.c bitmap-runtime.c   persistent dirty bitmaps
  *   check*.c repair*.c             qemu-img check
  *   create.c truncate.c amend.c info.c measure.c      images as a whole
  *
@@ -741,17 +741,13 @@ int coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id,
 
 /* --- bitmap-directory.c --------------------------------------------------- */
 
-/** Before the first write: bitmaps that are enabled and that nobody tracks are
- * marked in use on the disk.  Meta lock. */
+/** Before the first write: bitmaps that are kept in memory, and those that
+ * should be, are marked in use on the disk.  Meta lock. */
 int coroutine_fn qcow2_bitmaps_begin_write(Qcow2 *q);
 
 /** Check the directory at open; sets q->bitmaps_in_use.  Never fails an open
  * because of a bitmap that is inconsistent. */
 int coroutine_fn qcow2_bitmaps_open(Qcow2 *q, GError **errp);
-
-/** Before close, and before the node becomes read-only.  What
- * qcow2_bitmaps_begin_write() marked stays so: nobody tracked. */
-int coroutine_fn qcow2_bitmaps_end_write(Qcow2 *q, GError **errp);
 
 /**
  * Around a change that the guest does not see (metadata only): bitmaps that
@@ -761,6 +757,10 @@ void qcow2_bitmaps_hold(Qcow2 *q);
 void coroutine_fn qcow2_bitmaps_unhold(Qcow2 *q);
 
 /* The driver's methods.  Drained. */
+int coroutine_fn qcow2_load_bitmaps(BlockDriverState *bs, GError **errp);
+int coroutine_fn qcow2_store_bitmaps(BlockDriverState *bs, GError **errp);
+int qcow2_can_store_bitmap(BlockDriverState *bs, const char *name,
+                           int64_t granularity, GError **errp);
 int coroutine_fn qcow2_stored_bitmap_list(BlockDriverState *bs,
                                           GPtrArray *list, GError **errp);
 int coroutine_fn qcow2_stored_bitmap_add(BlockDriverState *bs,

@@ -21,6 +21,8 @@
  */
 #include "block/formats/qcow2/snapshot.h"
 
+#include "block/formats/qcow2/bitmap.h"
+
 #include <blockgraph/image.h>
 #include <errno.h>
 
@@ -725,8 +727,11 @@ static int coroutine_fn apply(Session *session, const Qcow2Snapshot *s,
     return ret;
 }
 
-static int check_apply(Qcow2 *q, const Qcow2Snapshot *s, GError **errp)
+static int coroutine_fn check_apply(Qcow2 *q, const Qcow2Snapshot *s,
+                                    GError **errp)
 {
+    g_autofree char *obstacle = NULL;
+
     if (s->disk_bytes > (uint64_t)MIN(qcow2_max_size(&q->geo),
                                       BDRV_MAX_LENGTH)) {
         return block_error(errp, EFBIG, "Node '%s': snapshot '%s' of image "
@@ -734,11 +739,12 @@ static int check_apply(Qcow2 *q, const Qcow2Snapshot *s, GError **errp)
                            "above the limit", bdrv_node_name(q->bs), s->name,
                            bdrv_filename(q->bs), s->disk_bytes);
     }
-    if (q->header.has_bitmaps && q->header.nb_bitmaps > 0) {
-        return block_error(errp, EBUSY, "Node '%s': image '%s' has stored "
-                           "bitmaps, which would not tell what a snapshot "
-                           "changes; remove them first",
-                           bdrv_node_name(q->bs), bdrv_filename(q->bs));
+    obstacle = qcow2_bitmaps_obstacle(q, s->disk_bytes);
+    if (obstacle) {
+        return block_error(errp, EBUSY, "Node '%s': snapshot '%s' of image "
+                           "'%s' cannot be applied: %s",
+                           bdrv_node_name(q->bs), s->name,
+                           bdrv_filename(q->bs), obstacle);
     }
     return 0;
 }

@@ -16,6 +16,7 @@
  * did not end, or saved machine state.  Growth forgets them before it shows
  * their place.
  */
+#include "block/formats/qcow2/bitmap.h"
 #include "block/formats/qcow2/image.h"
 
 #include <errno.h>
@@ -74,6 +75,17 @@ static int check_snapshots(const Resize *r)
     return 0;
 }
 
+/*
+ * Bitmaps in memory follow the size; the core does that.  On the disk they are
+ * in use meanwhile, and get their new tables when they are stored.
+ */
+static int coroutine_fn check_bitmaps(const Resize *r)
+{
+    g_autofree char *obstacle = qcow2_bitmaps_obstacle(r->q, r->new);
+
+    return obstacle ? refuse(r, ENOTSUP, "%s", obstacle) : 0;
+}
+
 static int check_resize(const Resize *r)
 {
     const Qcow2 *q = r->q;
@@ -96,10 +108,6 @@ static int check_resize(const Resize *r)
         bdrv_cow_child(q->bs)) {
         return refuse(r, ENOTSUP, "with a backing file, preallocation needs "
                       "version 3");
-    }
-    if (q->header.has_bitmaps) {
-        return refuse(r, ENOTSUP, "it has bitmaps for a disk of the old size; "
-                      "remove them first");
     }
     return check_snapshots(r);
 }
@@ -331,6 +339,9 @@ int coroutine_fn qcow2_truncate(BlockDriverState *bs,
         return 0;
     }
     ret = check_resize(&r);
+    if (ret == 0) {
+        ret = check_bitmaps(&r);
+    }
     if (ret == 0) {
         ret = failed(&r, qcow2_prepare_write(q), "it cannot be written");
     }
