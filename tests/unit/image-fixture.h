@@ -5,6 +5,7 @@
 #ifndef TESTS_UNIT_IMAGE_FIXTURE_H
 #define TESTS_UNIT_IMAGE_FIXTURE_H
 
+#include "faulty-fixture.h"
 #include "file-fixture.h"
 
 #include <blockgraph/image.h>
@@ -143,14 +144,24 @@ static inline void patch64(const char *name, int64_t offset, uint64_t value)
     patch_file(name, offset, buf, sizeof(buf));
 }
 
-static inline uint64_t peek64(const char *name, int64_t offset)
+/** Bytes of a file; zero behind its end. */
+static inline void peek_file(const char *name, int64_t offset, void *buf,
+                             size_t bytes)
 {
     g_autofree char *path = path_of(name);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    ck_assert_int_ge(fd, 0);
+    memset(buf, 0, bytes);
+    ck_assert_int_ge(pread(fd, buf, bytes, offset), 0);
+    close(fd);
+}
+
+static inline uint64_t peek64(const char *name, int64_t offset)
+{
     uint8_t buf[8];
 
-    ck_assert_int_eq(pread(fd, buf, sizeof(buf), offset), sizeof(buf));
-    close(fd);
+    peek_file(name, offset, buf, sizeof(buf));
     return qcow2_get64(buf);
 }
 
@@ -171,94 +182,14 @@ static inline void unslurp(const char *name, const char *content, gsize bytes)
     patch_file(name, 0, content, bytes);
 }
 
-/* --- a filter that makes the N-th request fail ---------------------------- */
-
-static int fail_at;       /* counts down to 0 at the one that fails */
-static bool fail_reads;   /* whether reads count */
-static bool fail_writes;  /* whether all that changes the file counts */
-static bool fail_all;     /* every one fails, as long as they count */
-
-static inline int count_down(bool counts)
-{
-    return counts && fail_all ? -EIO
-           : counts && fail_at > 0 && --fail_at == 0 ? -EIO : 0;
-}
-
-static int coroutine_fn nth_preadv(BlockDriverState *bs, const BlockIO *io)
-{
-    int ret = count_down(fail_reads);
-
-    return ret ? ret
-               : bdrv_co_preadv(bdrv_filter_child(bs), io->offset, io->bytes,
-                                io->iov, io->flags);
-}
-
-static int coroutine_fn nth_pwritev(BlockDriverState *bs, const BlockIO *io)
-{
-    int ret = count_down(fail_writes);
-
-    return ret ? ret
-               : bdrv_co_pwritev(bdrv_filter_child(bs), io->offset, io->bytes,
-                                 io->iov, io->flags);
-}
-
-static int coroutine_fn nth_pwrite_zeroes(BlockDriverState *bs,
-                                          const BlockIO *io)
-{
-    int ret = count_down(fail_writes);
-
-    return ret ? ret
-               : bdrv_co_pwrite_zeroes(bdrv_filter_child(bs), io->offset,
-                                       io->bytes,
-                                       io->flags & ~BDRV_REQ_ZERO_WRITE);
-}
-
-static int coroutine_fn nth_flush(BlockDriverState *bs)
-{
-    return count_down(fail_writes);
-}
-
-static int coroutine_fn nth_truncate(BlockDriverState *bs,
-                                     const BlockTruncate *how, GError **errp)
-{
-    int ret = count_down(fail_writes);
-
-    return ret ? block_error_errno(errp, -ret, "made to fail")
-               : bdrv_co_truncate(bdrv_filter_child(bs), how, errp);
-}
-
-static inline void register_nth_driver(void)
-{
-    static const BlockOption options[] = {
-        { .name = "file", .type = BLOCK_OPTION_CHILD, .help = "filtered" },
-        { .type = BLOCK_OPTION_END },
-    };
-    static const BlockDriver driver = {
-        .struct_size = sizeof(BlockDriver),
-        .name = "nth",
-        .kind = BLOCK_DRIVER_FILTER,
-        .options = options,
-        .open = pass_open,
-        .preadv = nth_preadv,
-        .pwritev = nth_pwritev,
-        .pwrite_zeroes = nth_pwrite_zeroes,
-        .flush = nth_flush,
-        .truncate = nth_truncate,
-    };
-
-    if (!bdrv_find_driver("nth") && bdrv_register(&driver, NULL) < 0) {
-        abort();
-    }
-}
-
 /** Options of the image @name with the failing filter below. */
-static inline BlockOptions *nth_options(const char *name, const char *more)
+static inline BlockOptions *faulty_options(const char *name, const char *more)
 {
     g_autofree char *path = path_of(name);
     BlockOptions *options = opts(more ? more : "qcow2");
 
     block_options_set_str(options, "driver", "qcow2");
-    block_options_set_str(options, "file.driver", "nth");
+    block_options_set_str(options, "file.driver", "faulty");
     block_options_set_str(options, "file.file.driver", "file");
     block_options_set_str(options, "file.file.filename", path);
     return options;

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * qcow2 images to test on: made by qemu-img, looked at by qemu-img check.
+ * The image "t.qcow2": made by qemu-img, looked at by qemu-img check.
  *
  * In commands "%s" stands for the directory of the test, always first.
  */
 #ifndef TESTS_UNIT_QCOW2_FIXTURE_H
 #define TESTS_UNIT_QCOW2_FIXTURE_H
 
-#include "file-fixture.h"
+#include "image-fixture.h"
 
-#include <blockgraph/image.h>
 #include <sys/wait.h>
 
 #include "block/formats/qcow2/refcount.h"
@@ -37,7 +36,7 @@ static inline bool have_qemu(void)
 }
 
 /** Make "t.qcow2" with qemu-img; @options as for -o; @size with unit. */
-static inline void make_image(const char *options, const char *size)
+static inline void qemu_image(const char *options, const char *size)
 {
     ck_assert_int_eq(run("cd %s && qemu-img create -q -f qcow2 -o '%s' "
                          "t.qcow2 %s", *options ? options : "compat=1.1",
@@ -83,74 +82,63 @@ static inline Qcow2 *state_of(BlockBackend *blk)
     return bdrv_opaque(blk_bs(blk));
 }
 
-/** Overwrite bytes of "t.qcow2". */
+/** Open "t.qcow2" on the filter "faulty"; @more: options, each with a comma
+ * before. */
+static inline BlockBackend *open_faulty(const char *more)
+{
+    g_autofree char *text = g_strdup_printf(
+        "qcow2,node-name=q,file.driver=faulty,file.file.driver=file,"
+        "file.file.filename=%%s/t.qcow2%s", more);
+
+    return file_backend(text);
+}
+
+/* Bytes of "t.qcow2". */
 static inline void poke(int64_t offset, const void *bytes, size_t n)
 {
-    g_autofree char *path = path_of("t.qcow2");
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-    ck_assert_int_ge(fd, 0);
-    ck_assert_int_eq(pwrite(fd, bytes, n, offset), (ssize_t)n);
-    close(fd);
+    patch_file("t.qcow2", offset, bytes, n);
 }
 
 static inline void poke64(int64_t offset, uint64_t value)
 {
-    uint8_t bytes[8];
-
-    qcow2_put64(bytes, value);
-    poke(offset, bytes, sizeof(bytes));
+    patch64("t.qcow2", offset, value);
 }
 
-/** Bytes of "t.qcow2". */
 static inline void peek(int64_t offset, void *bytes, size_t n)
 {
-    g_autofree char *path = path_of("t.qcow2");
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    ck_assert_int_ge(fd, 0);
-    memset(bytes, 0, n);
-    ck_assert_int_ge(pread(fd, bytes, n, offset), 0);
-    close(fd);
+    peek_file("t.qcow2", offset, bytes, n);
 }
 
-static inline uint64_t peek64(int64_t offset)
+static inline uint64_t read64(int64_t offset)
 {
-    uint8_t bytes[8];
-
-    peek(offset, bytes, sizeof(bytes));
-    return qcow2_get64(bytes);
-}
-
-/** Fill the range of the guest with @byte. */
-static inline void fill(BlockBackend *blk, int64_t offset, int64_t bytes,
-                        int byte)
-{
-    g_autofree char *buf = g_malloc(bytes);
-
-    memset(buf, byte, bytes);
-    ck_assert_int_eq(blk_pwrite(blk, offset, bytes, buf, 0), 0);
-}
-
-/** The range of the guest is all @byte. */
-static inline void expect_guest(BlockBackend *blk, int64_t offset,
-                                int64_t bytes, int byte)
-{
-    g_autofree char *buf = g_malloc(bytes);
-
-    ck_assert_int_eq(blk_pread(blk, offset, bytes, buf, 0), 0);
-    for (int64_t i = 0; i < bytes; i++) {
-        if (buf[i] != (char)byte) {
-            ck_abort_msg("byte %ld is %d, not %d", (long)(offset + i), buf[i],
-                         byte);
-        }
-    }
+    return peek64("t.qcow2", offset);
 }
 
 /** Run @entry(@opaque) in a coroutine of the main context. */
 static inline int in_co(int coroutine_fn (*entry)(void *), void *opaque)
 {
     return aio_co_run(block_graph_aio_context(graph), entry, opaque);
+}
+
+/**
+ * The program of the suite @name: @add_tests adds what needs qemu-img, and
+ * nothing is run where that is missing.
+ */
+static inline int qemu_suite(const char *name, void (*add_tests)(TCase *))
+{
+    Suite *suite = suite_create(name);
+    TCase *tcase = tcase_create(name);
+
+    register_faulty_driver();
+    tcase_add_checked_fixture(tcase, file_setup, file_teardown);
+    tcase_set_timeout(tcase, 60);
+    if (have_qemu()) {
+        add_tests(tcase);
+    } else {
+        g_print("no qemu-img: nothing is tested\n");
+    }
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
 }
 
 #endif /* TESTS_UNIT_QCOW2_FIXTURE_H */

@@ -3,7 +3,7 @@
  * Free clusters.  "No cluster has two owners" is checked by keeping what was
  * handed out, and by qemu-img check where counts are left behind.
  */
-#include "qcow2-faulty.h"
+#include "qcow2-fixture.h"
 
 /* --- calls under the meta lock -------------------------------------------- */
 
@@ -131,10 +131,7 @@ START_TEST(r16_r56_no_cluster_is_handed_out_twice)
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image(tiny[_i], "1M");
+    qemu_image(tiny[_i], "1M");
     blk = open_image();
     for (unsigned i = 0; i < 6000; i++) {
         Qcow2Run got = alloc(blk, 1 + i % 3, i % 5 == 0);
@@ -159,10 +156,7 @@ START_TEST(r16_a_full_file_is_an_error_and_no_more)
     unsigned i;
     int ret = 0;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image(tiny[_i], "1M");
+    qemu_image(tiny[_i], "1M");
     ck_assert_int_eq(run("truncate -s 2M %s/t.qcow2"), 0);
     blk = file_backend("qcow2,node-name=q,file.driver=raw,file.size=2M,"
                        "file.file.driver=file,file.file.filename=%s/t.qcow2");
@@ -181,10 +175,7 @@ START_TEST(long_runs_pass_the_ends_of_refcount_blocks)
     BlockBackend *blk;
     Qcow2Run first, second;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image(tiny[_i], "1M");
+    qemu_image(tiny[_i], "1M");
     blk = open_image();
     first = alloc(blk, 1000, true);
     second = alloc(blk, 9000, true);
@@ -204,10 +195,7 @@ START_TEST(the_first_free_cluster_is_taken)
     BlockBackend *blk;
     Qcow2Run a, b, c;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "1M");
+    qemu_image("", "1M");
     blk = open_image();
     a = alloc(blk, 1, true);
     b = alloc(blk, 1, true);
@@ -226,10 +214,7 @@ START_TEST(clusters_behind_the_end_of_the_file_are_fresh_once)
     BlockBackend *blk;
     Qcow2Run a;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "1M");
+    qemu_image("", "1M");
     blk = open_image();
     do {
         a = alloc(blk, 1, true);
@@ -250,10 +235,7 @@ START_TEST(a_place_that_was_asked_for_is_given_if_it_is_free)
     BlockBackend *blk;
     Qcow2Run a, b;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "1M");
+    qemu_image("", "1M");
     blk = open_image();
     call.q = state_of(blk);
     a = alloc(blk, 4, true);
@@ -279,18 +261,15 @@ START_TEST(r10_a_count_of_0_on_metadata_stops_writes)
     BlockBackend *blk;
     Qcow2Run got;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "1M");
+    qemu_image("", "1M");
     qemu_io("-c 'write 0 64k'");
-    poke(peek64(peek64(QCOW2_H_REFTABLE_OFFSET)) + _i * 2, zero, 2);
+    poke(read64(read64(QCOW2_H_REFTABLE_OFFSET)) + _i * 2, zero, 2);
     blk = open_image();
     ck_assert_int_eq(try_alloc(blk, 1, true, &got), -EIO);
     ck_assert(atomic_load(&state_of(blk)->corrupt));
     ck_assert_int_eq(blk_pwrite(blk, 512 * 1024, 5, "hello", 0), -EIO);
     close_backend(blk);
-    ck_assert(peek64(QCOW2_H_INCOMPATIBLE) & QCOW2_INCOMPAT_CORRUPT);
+    ck_assert(read64(QCOW2_H_INCOMPATIBLE) & QCOW2_INCOMPAT_CORRUPT);
 }
 END_TEST
 
@@ -299,11 +278,8 @@ START_TEST(r10_no_refcount_block_for_metadata_stops_writes)
     BlockBackend *blk;
     Qcow2Run got;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "1M");
-    poke64(peek64(QCOW2_H_REFTABLE_OFFSET), 0);
+    qemu_image("", "1M");
+    poke64(read64(QCOW2_H_REFTABLE_OFFSET), 0);
     blk = open_image();
     ck_assert_int_eq(try_alloc(blk, 1, true, &got), -EIO);
     close_backend(blk);
@@ -317,11 +293,8 @@ START_TEST(r11_a_bad_refcount_table_entry_is_an_error)
     BlockBackend *blk;
     Qcow2Run got;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "1M");
-    poke64(peek64(QCOW2_H_REFTABLE_OFFSET), bad[_i]);
+    qemu_image("", "1M");
+    poke64(read64(QCOW2_H_REFTABLE_OFFSET), bad[_i]);
     blk = open_image();
     ck_assert_int_eq(try_alloc(blk, 1, true, &got), -EIO);
     close_backend(blk);
@@ -335,10 +308,7 @@ START_TEST(compressed_data_share_clusters)
     BlockBackend *blk;
     int64_t a, b, c;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("cluster_size=4k", "1M");
+    qemu_image("cluster_size=4k", "1M");
     blk = open_image();
     a = alloc_bytes(blk, 1000);
     b = alloc_bytes(blk, 3000);
@@ -356,10 +326,7 @@ START_TEST(r130_compressed_data_go_elsewhere_when_a_count_is_full)
     BlockBackend *blk;
     int64_t a, b;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("cluster_size=4k,refcount_bits=1", "1M");
+    qemu_image("cluster_size=4k,refcount_bits=1", "1M");
     blk = open_image();
     a = alloc_bytes(blk, 1000);
     b = alloc_bytes(blk, 1000);
@@ -391,10 +358,7 @@ START_TEST(r130_rewriting_compressed_clusters_leaks_nothing)
     };
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image(options[_i], "1M");
+    qemu_image(options[_i], "1M");
     blk = open_image();
     for (unsigned round = 0; round < 8; round++) {
         for (unsigned i = 0; i < 32; i++) {
@@ -413,10 +377,7 @@ START_TEST(r129_what_is_given_up_is_used_again)
 {
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("cluster_size=4k", "4M");
+    qemu_image("cluster_size=4k", "4M");
     blk = file_backend("qcow2,node-name=q,discard=unmap,file.driver=file,"
                        "file.filename=%s/t.qcow2");
     for (unsigned round = 0; round < 64; round++) {
@@ -461,15 +422,14 @@ START_TEST(r125_a_failure_never_frees_a_live_cluster)
     unsigned fail_at = 0;
     bool failed = true;
 
-    while (have_qemu() && failed) {
+    while (failed) {
         BlockBackend *blk;
 
-        make_image("cluster_size=512,refcount_bits=64", "256k");
+        qemu_image("cluster_size=512,refcount_bits=64", "256k");
         qemu_io("-c 'write -P 1 0 64k'");
         ck_assert_int_eq(run("cd %s && qemu-img snapshot -c s t.qcow2"), 0);
         blk = open_faulty("");
-        faulty.fail_from = fail_at + 1;
-        faulty.fail_to = fail_at + 2;
+        faulty_set(FAULTY_CHANGES, fail_at + 1, 2);
         for (unsigned i = 0; i < 32; i++) {
             int64_t at = i * 4096;
             char buf[4096];
@@ -480,7 +440,7 @@ START_TEST(r125_a_failure_never_frees_a_live_cluster)
                 blk_flush(blk);
             }
         }
-        failed = faulty.changes >= faulty.fail_from;
+        failed = faulty_has_failed();
         close_backend(blk);
         expect_consistent();
         expect_old_or_new();
@@ -519,13 +479,5 @@ static void add_tests(TCase *tcase)
 
 int main(void)
 {
-    Suite *suite = suite_create("qcow2-alloc");
-    TCase *tcase = tcase_create("all");
-
-    register_faulty_driver();
-    tcase_add_checked_fixture(tcase, file_setup, file_teardown);
-    tcase_set_timeout(tcase, 60);
-    add_tests(tcase);
-    suite_add_tcase(suite, tcase);
-    return check_main(suite);
+    return qemu_suite("qcow2-alloc", add_tests);
 }

@@ -12,91 +12,6 @@
 
 static BlockBackend *blk;
 
-/* --- a filter that makes the N-th write or flush fail --------------------- */
-
-static unsigned nth_left; /* writes until one fails; 0: none does */
-static unsigned nth_more; /* so many after that fail, too */
-static bool nth_flushes;  /* flushes count, too */
-static bool nth_after;    /* the first that fails has happened all the same */
-static int64_t nth_bytes; /* that were read */
-
-static bool nth_fails(void)
-{
-    if (nth_left > 0 && --nth_left == 0) {
-        nth_left = nth_more > 0;
-        nth_more -= nth_more > 0;
-        return true;
-    }
-    return false;
-}
-
-static int coroutine_fn nth_open(BlockDriverState *bs, BlockOptions *options,
-                                 unsigned flags, GError **errp)
-{
-    return bdrv_co_open_child(bs, options, "file",
-                              BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, true,
-                              errp)
-               ? 0
-               : -EINVAL;
-}
-
-static int coroutine_fn nth_preadv(BlockDriverState *bs, const BlockIO *io)
-{
-    nth_bytes += io->bytes;
-    return bdrv_co_preadv(bdrv_filter_child(bs), io->offset, io->bytes,
-                          io->iov, io->flags);
-}
-
-static int coroutine_fn nth_pwritev(BlockDriverState *bs, const BlockIO *io)
-{
-    bool fails = nth_fails();
-    int ret = 0;
-
-    /* Of two failures the first one has happened: the disk has the new. */
-    if (!fails || (nth_after && nth_left > 0)) {
-        ret = bdrv_co_pwritev(bdrv_filter_child(bs), io->offset, io->bytes,
-                              io->iov, io->flags);
-    }
-    return fails ? -EIO : ret;
-}
-
-static int coroutine_fn nth_pwrite_zeroes(BlockDriverState *bs,
-                                          const BlockIO *io)
-{
-    return nth_fails() ? -EIO
-                       : bdrv_co_pwrite_zeroes(
-                             bdrv_filter_child(bs), io->offset, io->bytes,
-                             io->flags & ~BDRV_REQ_ZERO_WRITE);
-}
-
-static int coroutine_fn nth_flush(BlockDriverState *bs)
-{
-    return nth_flushes && nth_fails() ? -EIO : 0;
-}
-
-static void register_nth(void)
-{
-    static const BlockOption options[] = {
-        { .name = "file", .type = BLOCK_OPTION_CHILD, .help = "filtered" },
-        { .type = BLOCK_OPTION_END },
-    };
-    static const BlockDriver driver = {
-        .struct_size = sizeof(BlockDriver),
-        .name = "nth",
-        .kind = BLOCK_DRIVER_FILTER,
-        .options = options,
-        .open = nth_open,
-        .preadv = nth_preadv,
-        .pwritev = nth_pwritev,
-        .pwrite_zeroes = nth_pwrite_zeroes,
-        .flush = nth_flush,
-    };
-
-    if (!bdrv_find_driver("nth") && bdrv_register(&driver, NULL) < 0) {
-        abort();
-    }
-}
-
 /* --- images --------------------------------------------------------------- */
 
 static void make_with(const char *size, const char *cluster)
@@ -122,8 +37,8 @@ static void make(const char *size)
 
 static void open_it(void)
 {
-    nth_left = 0;
-    blk = file_backend("qcow2,file.driver=nth,file.file.driver=file,"
+    faulty_clear();
+    blk = file_backend("qcow2,file.driver=faulty,file.file.driver=file,"
                        "file.file.filename=%s/t.qcow2");
 }
 
@@ -411,7 +326,7 @@ START_TEST(r111_a_bitmap_is_in_use_on_disk_before_the_first_write)
     ck_assert_int_eq(add("b", 65536), 0);
     reopen_it();
     /* The first write of guest data fails; the mark is on the disk. */
-    nth_left = 2;
+    faulty_set(FAULTY_WRITES, 2, 1);
     ck_assert_int_lt(blk_pwrite(blk, 0, 512, buf, 0), 0);
     ck_assert(g_file_get_contents(path, &copy, &length, NULL));
     expect_list("b:65536:IA");
@@ -436,7 +351,7 @@ START_TEST(r111_no_write_happens_when_the_mark_cannot_be_written)
     open_it();
     ck_assert_int_eq(add("b", 65536), 0);
     reopen_it();
-    nth_left = 1;
+    faulty_set(FAULTY_WRITES, 1, 1);
     ck_assert_int_lt(blk_pwrite(blk, 0, 512, buf, 0), 0);
     ck_assert_int_eq(blk_pread(blk, 0, 512, back, 0), 0);
     ck_assert(block_buffer_is_zero(back, 512));
@@ -498,10 +413,9 @@ START_TEST(r67_a_store_that_fails_frees_what_it_took_and_nothing_else)
         HBitmap *back;
         int ret;
 
-        nth_flushes = true;
-        nth_left = fail_at;
+        faulty_set(FAULTY_WRITES | FAULTY_FLUSHES, fail_at, 1);
         ret = store("b", new);
-        nth_left = 0;
+        faulty_clear();
         back = load_ok("b");
         expect_same(ret < 0 ? old : new, back);
         hbitmap_free(back);
@@ -532,10 +446,9 @@ START_TEST(r67_a_removal_that_fails_leaves_the_bitmap)
         HBitmap *back;
         int ret;
 
-        nth_flushes = true;
-        nth_left = fail_at;
+        faulty_set(FAULTY_WRITES | FAULTY_FLUSHES, fail_at, 1);
         ret = drop("b");
-        nth_left = 0;
+        faulty_clear();
         if (ret == 0) {
             break;
         }
@@ -690,10 +603,10 @@ START_TEST(a_check_reads_no_more_tables_than_the_file_can_have)
         poke(dir + i * 32 + QCOW2_BME_TABLE_ENTRIES, "\0\x02\0\0", 4);
     }
     open_it();
-    nth_bytes = 0;
+    faulty.read_bytes = 0;
     ck_assert_int_eq(bdrv_check(blk_bs(blk), &how, &result, &error), 0);
     ck_assert_int_gt(result.corruptions, 0);
-    ck_assert_int_le(nth_bytes, 2 * file_length("t.qcow2"));
+    ck_assert_int_le(faulty.read_bytes, 2 * file_length("t.qcow2"));
     close_it();
 }
 END_TEST
@@ -710,12 +623,10 @@ START_TEST(r111_no_write_happens_while_it_is_unsure_which_bitmaps_there_are)
 
         make("64M");
         open_it();
-        nth_left = fail_at;
-        nth_more = 1;
-        nth_after = true;
+        faulty_set(FAULTY_WRITES, fail_at, 2);
+        faulty.first_happens = true;
         ret = add("b", 65536);
-        nth_left = nth_more = 0;
-        nth_after = false;
+        faulty_clear();
         if (ret == 0) {
             break;
         }
@@ -751,11 +662,10 @@ START_TEST(no_write_comes_before_a_directory_of_nonsense_is_given_up)
     dir = find_dir();
     poke(dir + QCOW2_BME_NAME_BYTES, "\xff\xff", 2);
     open_it();
-    nth_flushes = true;
     for (fail_at = 1; fail_at <= 2; fail_at++) {
-        nth_left = fail_at;
+        faulty_set(FAULTY_WRITES | FAULTY_FLUSHES, fail_at, 1);
         ck_assert_int_lt(blk_pwrite(blk, 0, 512, buf, 0), 0);
-        ck_assert_uint_eq(nth_left, 0);
+        ck_assert(faulty_has_failed());
         ck_assert(state_of(blk)->header.autoclear & QCOW2_AUTOCLEAR_BITMAPS);
     }
     ck_assert_int_eq(blk_pwrite(blk, 0, 512, buf, 0), 0);
@@ -817,7 +727,7 @@ int main(void)
     Suite *suite = suite_create("qcow2-bitmap");
     TCase *tcase = tcase_create("bitmaps");
 
-    register_nth();
+    register_faulty_driver();
     tcase_add_checked_fixture(tcase, file_setup, file_teardown);
     tcase_set_timeout(tcase, 60);
     PROMISE(tcase, a_stored_bitmap_comes_back_with_every_bit);

@@ -3,7 +3,7 @@
  * Check and repair.  Most images are made by qemu-img, then damaged at places
  * that their headers tell.
  */
-#include "qcow2-faulty.h"
+#include "qcow2-fixture.h"
 
 #include <stdio.h>
 
@@ -20,16 +20,14 @@ static void take_line(const char *line, void *opaque)
     g_string_append_printf(lines, "%s\n", line);
 }
 
-static void setup(void)
+static void lines_setup(void)
 {
-    file_setup();
     lines = g_string_new(NULL);
 }
 
-static void teardown(void)
+static void lines_teardown(void)
 {
     g_string_free(lines, TRUE);
-    file_teardown();
 }
 
 static int try_check(const char *options, unsigned flags,
@@ -79,17 +77,17 @@ static void expect_good(void)
 /* Where things are. */
 static int64_t l1_at(void)
 {
-    return peek64(QCOW2_H_L1_OFFSET);
+    return read64(QCOW2_H_L1_OFFSET);
 }
 
 static int64_t l2_at(void)
 {
-    return peek64(l1_at()) & QCOW2_OFFSET_MASK;
+    return read64(l1_at()) & QCOW2_OFFSET_MASK;
 }
 
 static int64_t refblock_at(void)
 {
-    return peek64(peek64(QCOW2_H_REFTABLE_OFFSET));
+    return read64(read64(QCOW2_H_REFTABLE_OFFSET));
 }
 
 static void set_refcount16(int64_t cluster, unsigned value)
@@ -102,7 +100,7 @@ static void set_refcount16(int64_t cluster, unsigned value)
 
 static void make_used_image(const char *options)
 {
-    make_image(options, "4M");
+    qemu_image(options, "4M");
     qemu_io("-c 'write -P 1 0 256k' -c 'write -P 2 1M 64k'");
 }
 
@@ -118,9 +116,6 @@ START_TEST(r22_images_of_qemu_are_good_whatever_their_layout)
     };
     BdrvCheckResult res;
 
-    if (!have_qemu()) {
-        return;
-    }
     make_used_image(options[_i]);
     qemu_io("-c 'write -c -P 3 2M 2M' -c 'write -z 1M 64k' "
             "-c 'discard 64k 64k'");
@@ -136,10 +131,7 @@ START_TEST(statistics_are_those_of_qemu_img)
     BdrvCheckResult res;
     g_autofree char *command = NULL;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("cluster_size=4k", "8M");
+    qemu_image("cluster_size=4k", "8M");
     qemu_io("-c 'write 0 1M' -c 'write 2M 64k' -c 'write 1M 64k' "
             "-c 'write -c 4M 4k' -c 'write -c 5M 4k' -c 'write 6M 512'");
     res = check(0);
@@ -167,9 +159,6 @@ START_TEST(a_leak_is_found_and_given_back)
 {
     BdrvCheckResult res;
 
-    if (!have_qemu()) {
-        return;
-    }
     make_used_image("");
     set_refcount16(1, 4);      /* the refcount table, thrice too much */
     expect_result(check(0), 0, 1);
@@ -188,18 +177,15 @@ START_TEST(leaks_are_kept_while_a_table_cannot_be_followed)
 {
     BdrvCheckResult res;
 
-    if (!have_qemu()) {
-        return;
-    }
     make_used_image("");
-    poke64(l1_at(), peek64(l1_at()) | 512); /* the only L2 table */
+    poke64(l1_at(), read64(l1_at()) | 512); /* the only L2 table */
     res = check(BDRV_CHECK_FIX_LEAKS);
     ck_assert_int_gt(res.corruptions, 0);
     ck_assert_int_gt(res.leaks, 0);
     ck_assert_int_eq(res.leaks_fixed, 0);
     res = check(FIX_ALL);
     ck_assert_int_eq(res.leaks_fixed, 0);
-    poke64(l1_at(), peek64(l1_at()) & ~UINT64_C(512));
+    poke64(l1_at(), read64(l1_at()) & ~UINT64_C(512));
     expect_good();
 }
 END_TEST
@@ -222,17 +208,17 @@ static void low_refcount(void)
 
 static void no_copied(void)
 {
-    poke64(l2_at(), peek64(l2_at()) & ~QCOW2_OFLAG_COPIED);
+    poke64(l2_at(), read64(l2_at()) & ~QCOW2_OFLAG_COPIED);
 }
 
 static void no_copied_l1(void)
 {
-    poke64(l1_at(), peek64(l1_at()) & ~QCOW2_OFLAG_COPIED);
+    poke64(l1_at(), read64(l1_at()) & ~QCOW2_OFLAG_COPIED);
 }
 
 static void shared_cluster(void)
 {
-    poke64(l2_at() + 8, peek64(l2_at()));
+    poke64(l2_at() + 8, read64(l2_at()));
 }
 
 static void beyond_end(void)
@@ -248,32 +234,32 @@ static void l1_beyond_end(void)
 static void compressed_copied(void)
 {
     qemu_io("-c 'write -c -P 3 2M 64k'");
-    poke64(l2_at() + 8 * 32, peek64(l2_at() + 8 * 32) | QCOW2_OFLAG_COPIED);
+    poke64(l2_at() + 8 * 32, read64(l2_at() + 8 * 32) | QCOW2_OFLAG_COPIED);
 }
 
 static void no_refblock(void)
 {
-    poke64(peek64(QCOW2_H_REFTABLE_OFFSET), 0);
+    poke64(read64(QCOW2_H_REFTABLE_OFFSET), 0);
 }
 
 static void refblock_twice(void)
 {
-    poke64(peek64(QCOW2_H_REFTABLE_OFFSET) + 8, refblock_at());
+    poke64(read64(QCOW2_H_REFTABLE_OFFSET) + 8, refblock_at());
 }
 
 static void refblock_misaligned(void)
 {
-    poke64(peek64(QCOW2_H_REFTABLE_OFFSET), refblock_at() + 512);
+    poke64(read64(QCOW2_H_REFTABLE_OFFSET), refblock_at() + 512);
 }
 
 static void refblock_beyond(void)
 {
-    poke64(peek64(QCOW2_H_REFTABLE_OFFSET), INT64_C(1) << 50);
+    poke64(read64(QCOW2_H_REFTABLE_OFFSET), INT64_C(1) << 50);
 }
 
 static void refblock_is_header(void)
 {
-    poke64(peek64(QCOW2_H_REFTABLE_OFFSET) + 8, l2_at());
+    poke64(read64(QCOW2_H_REFTABLE_OFFSET) + 8, l2_at());
 }
 
 static void reftable_beyond(void)
@@ -301,8 +287,8 @@ static void expect_data(void)
 {
     BlockBackend *blk = open_image();
 
-    expect_guest(blk, 0, 4 * CLUSTER, 1);
-    expect_guest(blk, 16 * CLUSTER, CLUSTER, 2);
+    expect_fill(blk, 0, 4 * CLUSTER, 1);
+    expect_fill(blk, 16 * CLUSTER, CLUSTER, 2);
     close_backend(blk);
 }
 
@@ -311,9 +297,6 @@ START_TEST(what_is_wrong_is_found_and_repaired)
     const Damage *damage = &damages[_i];
     BdrvCheckResult res;
 
-    if (!have_qemu()) {
-        return;
-    }
     make_used_image("");
     damage->make();
     res = check(0);
@@ -341,9 +324,6 @@ START_TEST(a_check_without_repair_writes_nothing)
     g_autofree char *after = NULL;
     gsize before_bytes, after_bytes;
 
-    if (!have_qemu()) {
-        return;
-    }
     make_used_image("");
     damages[_i].make();
     ck_assert(g_file_get_contents(path, &before, &before_bytes, NULL));
@@ -358,10 +338,7 @@ END_TEST
 
 START_TEST(all_that_an_image_can_have_is_counted)
 {
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("cluster_size=4k", "4M");
+    qemu_image("cluster_size=4k", "4M");
     qemu_io("-c 'write 0 1M' -c 'write -c 2M 64k'");
     ck_assert_int_eq(run("cd %s && qemu-img snapshot -c a t.qcow2 && "
                          "qemu-img bitmap --add t.qcow2 b1 && "
@@ -378,11 +355,8 @@ START_TEST(clusters_of_a_data_file_are_not_counted)
     g_autofree char *options = NULL;
     BdrvCheckResult res;
 
-    if (!have_qemu()) {
-        return;
-    }
     options = options_text("data_file=%s/data.raw,data_file_raw=on");
-    make_image(options, "4M");
+    qemu_image(options, "4M");
     qemu_io("-c 'write 0 1M'");
     res = check(0);
     expect_result(res, 0, 0);
@@ -396,15 +370,12 @@ START_TEST(a_snapshot_that_cannot_be_followed_loses_nothing)
     int64_t table;
     uint64_t l1;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "4M");
+    qemu_image("", "4M");
     qemu_io("-c 'write -P 1 0 256k'");
     ck_assert_int_eq(run("cd %s && qemu-img snapshot -c a t.qcow2"), 0);
     qemu_io("-c 'write -P 2 0 256k'");
-    table = peek64(QCOW2_H_SNAPSHOTS_OFFSET);
-    l1 = peek64(table);
+    table = read64(QCOW2_H_SNAPSHOTS_OFFSET);
+    l1 = read64(table);
     poke64(table, l1 + 8);
     res = check(FIX_ALL);
     ck_assert_int_gt(res.corruptions, 0);
@@ -437,9 +408,6 @@ START_TEST(r8_memory_follows_the_file_not_its_entries)
     BdrvCheckResult res;
     long before;
 
-    if (!have_qemu()) {
-        return;
-    }
     make_used_image("");
     for (int i = 0; i < CLUSTER / 8; i++) {
         qcow2_put64(table + i * 8, QCOW2_OFLAG_COPIED |
@@ -459,10 +427,7 @@ START_TEST(r8_a_sparse_file_of_64_gib_takes_little_memory)
     BdrvCheckResult res;
     long before;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("preallocation=metadata", "64G");
+    qemu_image("preallocation=metadata", "64G");
     before = status_kib("VmHWM:");
     res = check(0);
     expect_result(res, 0, 0);
@@ -477,15 +442,12 @@ START_TEST(a_dirty_image_is_repaired_when_it_is_opened_for_writing)
 {
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
     make_used_image("lazy_refcounts=on");
     set_refcount16(l2_at() / CLUSTER, 0);
     set_refcount16(2, 9);
     poke64(QCOW2_H_INCOMPATIBLE, QCOW2_INCOMPAT_DIRTY);
     blk = open_image();
-    ck_assert_uint_eq(peek64(QCOW2_H_INCOMPATIBLE), 0);
+    ck_assert_uint_eq(read64(QCOW2_H_INCOMPATIBLE), 0);
     close_backend(blk);
     expect_good();
     expect_data();
@@ -494,15 +456,12 @@ END_TEST
 
 START_TEST(a_dirty_image_that_cannot_be_repaired_is_not_written)
 {
-    if (!have_qemu()) {
-        return;
-    }
     make_used_image("");
-    poke64(l1_at(), peek64(l1_at()) | 512);
+    poke64(l1_at(), read64(l1_at()) | 512);
     poke64(QCOW2_H_INCOMPATIBLE, QCOW2_INCOMPAT_DIRTY);
     file_fails("qcow2,file.driver=file,file.filename=%s/t.qcow2", 0,
                "could not be repaired");
-    ck_assert_uint_eq(peek64(QCOW2_H_INCOMPATIBLE), QCOW2_INCOMPAT_DIRTY);
+    ck_assert_uint_eq(read64(QCOW2_H_INCOMPATIBLE), QCOW2_INCOMPAT_DIRTY);
 }
 END_TEST
 
@@ -510,15 +469,12 @@ START_TEST(a_corrupt_image_is_good_again_after_its_repair)
 {
     BdrvCheckResult res;
 
-    if (!have_qemu()) {
-        return;
-    }
     make_used_image("");
     low_refcount();
     poke64(QCOW2_H_INCOMPATIBLE, QCOW2_INCOMPAT_CORRUPT);
     res = check(FIX_ALL);
     expect_result(res, 0, 0);
-    ck_assert_uint_eq(peek64(QCOW2_H_INCOMPATIBLE), 0);
+    ck_assert_uint_eq(read64(QCOW2_H_INCOMPATIBLE), 0);
     expect_good();
 }
 END_TEST
@@ -531,7 +487,7 @@ START_TEST(a_repair_that_stops_can_be_repeated)
     const Damage *damage = &damages[_i];
     bool failed = true;
 
-    for (unsigned fail_at = 1; have_qemu() && failed; fail_at++) {
+    for (unsigned fail_at = 1; failed; fail_at++) {
         BdrvCheck how = { .flags = FIX_ALL };
         BdrvCheckResult res;
         BlockBackend *blk;
@@ -540,11 +496,10 @@ START_TEST(a_repair_that_stops_can_be_repeated)
         make_used_image("");
         damage->make();
         blk = open_faulty(",for-repair=on");
-        faulty.fail_from = fail_at;
-        faulty.fail_to = UINT_MAX;
+        faulty_set(FAULTY_CHANGES, fail_at, UINT_MAX);
         if (bdrv_check(blk_bs(blk), &how, &res, NULL) == 0) {
             left = res.corruptions + res.leaks + res.check_errors;
-            failed = faulty.changes >= fail_at;
+            failed = faulty_has_failed();
             ck_assert(failed || left == 0);
         }
         close_backend(blk);
@@ -573,10 +528,7 @@ START_TEST(r23_random_damage_is_survived)
     int64_t value;
     int qemu;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image(_i % 2 ? "cluster_size=4k" : "cluster_size=16k,extended_l2=on",
+    qemu_image(_i % 2 ? "cluster_size=4k" : "cluster_size=16k,extended_l2=on",
                "1M");
     qemu_io("-c 'write 0 256k' -c 'write -c 512k 64k' -c 'write -z 304k 16k'");
     ck_assert_int_eq(run("cd %s && qemu-img snapshot -c a t.qcow2"), 0);
@@ -584,16 +536,16 @@ START_TEST(r23_random_damage_is_survived)
     places[0] = l1_at();
     places[1] = l2_at() + 8 * g_rand_int_range(rand, 0, 200);
     places[2] = l2_at() + 8 * g_rand_int_range(rand, 0, 200);
-    places[3] = peek64(QCOW2_H_REFTABLE_OFFSET) +
+    places[3] = read64(QCOW2_H_REFTABLE_OFFSET) +
                 8 * g_rand_int_range(rand, 0, 3);
     places[4] = refblock_at() + 8 * g_rand_int_range(rand, 0, 60);
     places[5] = refblock_at() + 8 * g_rand_int_range(rand, 0, 60);
     places[6] = l2_at() + 16 * g_rand_int_range(rand, 0, 100);
-    places[7] = peek64(QCOW2_H_SNAPSHOTS_OFFSET);
+    places[7] = read64(QCOW2_H_SNAPSHOTS_OFFSET);
     for (int n = g_rand_int_range(rand, 1, 4); n > 0; n--) {
         uint64_t at = places[g_rand_int_range(rand, 0, 8)];
 
-        value = peek64(at);
+        value = read64(at);
         value ^= UINT64_C(1) << g_rand_int_range(rand, 0, 64);
         poke64(at, value);
     }
@@ -627,6 +579,7 @@ END_TEST
 
 static void add_tests(TCase *tcase)
 {
+    tcase_add_checked_fixture(tcase, lines_setup, lines_teardown);
     tcase_add_loop_test(tcase,
                         r22_images_of_qemu_are_good_whatever_their_layout, 0,
                         12);
@@ -654,13 +607,5 @@ static void add_tests(TCase *tcase)
 
 int main(void)
 {
-    Suite *suite = suite_create("qcow2-check");
-    TCase *tcase = tcase_create("all");
-
-    register_faulty_driver();
-    tcase_add_checked_fixture(tcase, setup, teardown);
-    tcase_set_timeout(tcase, 60);
-    add_tests(tcase);
-    suite_add_tcase(suite, tcase);
-    return check_main(suite);
+    return qemu_suite("qcow2-check", add_tests);
 }

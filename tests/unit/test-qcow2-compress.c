@@ -78,24 +78,24 @@ START_TEST(requests_of_several_clusters_are_compressed_and_read_back)
     blk = open_image();
     ck_assert_int_eq(write_packed(0, 4 * MIB, 0x11), 0);
     ck_assert_int_eq(write_packed(6 * MIB, 2 * MIB, 0x22), 0);
-    expect_guest(blk, 0, 4 * MIB, 0x11);
-    expect_guest(blk, 4 * MIB, 2 * MIB, 0);
-    expect_guest(blk, 6 * MIB, 2 * MIB, 0x22);
-    expect_guest(blk, 1000, 5000, 0x11); /* parts of clusters */
+    expect_fill(blk, 0, 4 * MIB, 0x11);
+    expect_fill(blk, 4 * MIB, 2 * MIB, 0);
+    expect_fill(blk, 6 * MIB, 2 * MIB, 0x22);
+    expect_fill(blk, 1000, 5000, 0x11); /* parts of clusters */
     ck_assert_int_gt(check().compressed_clusters, 0);
     /* Over what is compressed, and over what is not. */
     fill(blk, 512, 3 * 65536, 0x33);
     ck_assert_int_eq(write_packed(2 * MIB, 2 * MIB, 0x44), 0);
-    expect_guest(blk, 0, 512, 0x11);
-    expect_guest(blk, 512, 3 * 65536, 0x33);
-    expect_guest(blk, 2 * MIB, 2 * MIB, 0x44);
+    expect_fill(blk, 0, 512, 0x11);
+    expect_fill(blk, 512, 3 * 65536, 0x33);
+    expect_fill(blk, 2 * MIB, 2 * MIB, 0x44);
     ck_assert_int_eq(write_packed(0, 2 * MIB, 0x55), 0);
-    expect_guest(blk, 0, 2 * MIB, 0x55);
+    expect_fill(blk, 0, 2 * MIB, 0x55);
     ck_assert_int_eq(blk_flush(blk), 0);
     close_sound();
     blk = open_image();
-    expect_guest(blk, 0, 2 * MIB, 0x55);
-    expect_guest(blk, 2 * MIB, 2 * MIB, 0x44);
+    expect_fill(blk, 0, 2 * MIB, 0x55);
+    expect_fill(blk, 2 * MIB, 2 * MIB, 0x44);
     close_backend(blk);
 }
 END_TEST
@@ -128,7 +128,7 @@ START_TEST(only_whole_clusters_are_compressed_but_for_the_last)
     ck_assert_int_eq(write_packed(4096, 65536, 1), -EINVAL);
     ck_assert_int_eq(write_packed(65536, 65536 + 512, 1), -EINVAL);
     ck_assert_int_eq(write_packed(131072, 200 * 1024 - 131072, 7), 0);
-    expect_guest(blk, 131072, 200 * 1024 - 131072, 7);
+    expect_fill(blk, 131072, 200 * 1024 - 131072, 7);
     close_sound();
 }
 END_TEST
@@ -294,7 +294,7 @@ START_TEST(r14_compressed_data_that_ends_behind_the_file_is_an_error)
     ck_assert_int_eq(write_packed(0, 65536, 0x66), 0);
     close_backend(blk);
     entry = find_entry();
-    peek(qcow2_compressed_decode(&geo, peek64(entry)).host_offset, stream,
+    peek(qcow2_compressed_decode(&geo, read64(entry)).host_offset, stream,
          sizeof(stream));
     end = (file_length("t.qcow2") + 65535) / 65536 * 65536;
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {

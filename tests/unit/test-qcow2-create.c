@@ -277,16 +277,15 @@ START_TEST(a_failed_creation_leaves_no_image)
         "size=1M,cluster_size=4k,preallocation=metadata",
     };
 
-    fail_writes = true;
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         for (int n = 1;; n++) {
             g_autoptr(GError) error = NULL;
             int ret;
 
             make_file("a", 0);
-            fail_at = n;
-            ret = bdrv_create(graph, nth_options("a", cases[i]), &error);
-            if (fail_at > 0) {
+            faulty_set(FAULTY_CHANGES, n, 1);
+            ret = bdrv_create(graph, faulty_options("a", cases[i]), &error);
+            if (!faulty_has_failed()) {
                 ck_assert_int_eq(ret, 0);
                 ck_assert_int_gt(n, 5);
                 break;
@@ -306,7 +305,7 @@ int main(void)
     Suite *suite = suite_create("qcow2-create");
     TCase *tcase = tcase_create("qcow2-create");
 
-    register_nth_driver();
+    register_faulty_driver();
     tcase_add_checked_fixture(tcase, file_setup, file_teardown);
     tcase_set_timeout(tcase, 60);
     PROMISE(tcase, a_new_image_is_empty_and_takes_writes);

@@ -548,17 +548,17 @@ END_TEST
 /* The image "a" with requests to the file, or to the data file, that fail. */
 static BlockBackend *failing_image(bool data_file)
 {
-    BlockOptions *options = nth_options("a", "qcow2,discard=unmap");
+    BlockOptions *options = faulty_options("a", "qcow2,discard=unmap");
     g_autofree char *data = path_of("d");
     g_autoptr(GError) error = NULL;
     BlockDriverState *bs;
 
     if (data_file) {
-        block_options_set_str(options, "data-file.driver", "nth");
+        block_options_set_str(options, "data-file.driver", "faulty");
         block_options_set_str(options, "data-file.file.driver", "file");
         block_options_set_str(options, "data-file.file.filename", data);
     }
-    fail_at = 0;
+    faulty_clear();
     bs = bdrv_open(graph, options, &error);
     ck_assert_msg(bs != NULL, "%s", error ? error->message : "");
     return backend_of(bs);
@@ -583,11 +583,10 @@ START_TEST(R60_a_write_that_fails_frees_no_cluster_that_was_there_before)
         fill(blk, 8 * CLUSTER, SECTOR, 7);
         ck_assert_int_eq(blk_flush(blk), 0);
         before = status_at(blk, 0, CLUSTER);
-        fail_writes = true;
-        fail_at = 1;
+        faulty_set(FAULTY_CHANGES, 1, 1);
         ck_assert_int_eq(blk_pwrite(blk, SECTOR, SECTOR, buf, 0), -EIO);
-        ck_assert_int_eq(fail_at, 0);
-        fail_writes = false;
+        ck_assert(faulty_has_failed());
+        faulty_clear();
         now = status_at(blk, 0, CLUSTER);
         ck_assert_uint_eq(now.status, before.status);
         ck_assert_int_eq(now.map, before.map);
@@ -634,12 +633,11 @@ START_TEST(R125_whichever_request_fails_no_live_cluster_is_free)
         snapshot(blk);
         close_backend(blk);
         blk = failing_image(false);
-        fail_writes = _i & 1;
-        fail_reads = _i & 2;
-        fail_at = n;
+        faulty_set((_i & 1 ? FAULTY_CHANGES : 0) |
+                       (_i & 2 ? FAULTY_READS : 0), n, 1);
         worked = work_until_failure(blk);
-        worked = worked && fail_at > 0;
-        fail_at = 0;
+        worked = worked && !faulty_has_failed();
+        faulty_clear();
         expect_fill(blk, 0, 5 * SECTOR + 100, 7);
         expect_fill(blk, 40 * SECTOR, 20 * SECTOR, 7);
         expect_fill(blk, 80 * SECTOR, 20 * SECTOR, 7);
@@ -886,7 +884,7 @@ int main(void)
 
     mem_register();
     register_pass_driver();
-    register_nth_driver();
+    register_faulty_driver();
     tcase_add_checked_fixture(tcase, file_setup, file_teardown);
     tcase_set_timeout(tcase, 100);
     add_requests(tcase);

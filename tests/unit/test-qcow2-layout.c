@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "check-main.h"
 
-#include "block/formats/qcow2/layout.h"
+#include <string.h>
+
+#include "block/formats/qcow2/refcount.h"
 
 /* Numbers that look random, the same in each run. */
 static uint64_t next_random(uint64_t *state)
@@ -247,6 +249,18 @@ START_TEST(the_l1_table_always_covers_the_size_R13)
 }
 END_TEST
 
+START_TEST(r12_every_kind_has_a_name)
+{
+    for (unsigned kind = 1; kind < QCOW2_OL_ALL; kind <<= 1) {
+        ck_assert_ptr_nonnull(qcow2_overlap_name(kind));
+        ck_assert_int_gt(strlen(qcow2_overlap_name(kind)), 5);
+    }
+    ck_assert_str_eq(qcow2_overlap_name(QCOW2_OL_MAIN_HEADER), "header");
+    ck_assert_str_eq(qcow2_overlap_name(QCOW2_OL_BITMAP_DIRECTORY),
+                     "bitmap directory");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2-layout");
@@ -263,6 +277,7 @@ int main(void)
     PROMISE(tcase, subclusters_have_kinds_of_their_own);
     PROMISE(tcase, extended_entries_that_contradict_themselves_are_invalid);
     PROMISE(tcase, the_l1_table_always_covers_the_size_R13);
+    PROMISE(tcase, r12_every_kind_has_a_name);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }

@@ -332,7 +332,6 @@ START_TEST(each_read_of_open_may_fail_R4)
     };
 
     make_image_ok("base", "size=1M");
-    fail_reads = true;
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         make_image_ok("a", cases[i]);
         for (int n = 1;; n++) {
@@ -340,12 +339,12 @@ START_TEST(each_read_of_open_may_fail_R4)
             g_autoptr(GError) error = NULL;
             BlockDriverState *bs;
 
-            fail_at = n;
-            bs = bdrv_open(graph, nth_options("a", NULL), &error);
-            if (fail_at > 0) {
+            faulty_set(FAULTY_READS, n, 1);
+            bs = bdrv_open(graph, faulty_options("a", NULL), &error);
+            if (!faulty_has_failed()) {
                 ck_assert_ptr_nonnull(bs);
                 ck_assert_int_gt(n, 3);
-                fail_at = 0;
+                faulty_clear();
                 bdrv_unref(bs);
                 break;
             }
@@ -354,7 +353,6 @@ START_TEST(each_read_of_open_may_fail_R4)
             ck_assert_uint_eq(block_graph_nr_nodes(graph), before);
         }
     }
-    fail_reads = false;
 }
 END_TEST
 
@@ -582,14 +580,12 @@ START_TEST(a_reopen_loses_nothing_that_could_not_be_written_before)
     BlockBackend *blk;
 
     make_image_ok("a", "size=64M,lazy_refcounts=on");
-    bs = bdrv_open(graph, nth_options("a", NULL), NULL);
+    bs = bdrv_open(graph, faulty_options("a", NULL), NULL);
     blk = backend_of(bs);
     fill(blk, 0, 1 << 20, 4);
-    fail_writes = true;
-    fail_all = true;
+    faulty_set(FAULTY_CHANGES, 1, UINT_MAX);
     ck_assert_int_lt(bdrv_snapshot_create(bs, &info, NULL), 0);
-    fail_writes = false;
-    fail_all = false;
+    faulty_clear();
     reopen_ok(bs, "l2-cache-size=64k,refcount-cache-size=256k");
     expect_fill(blk, 0, 1 << 20, 4);
     fill(blk, 2 << 20, 1 << 20, 5);
@@ -626,7 +622,7 @@ int main(void)
     Suite *suite = suite_create("qcow2-open");
     TCase *tcase = tcase_create("qcow2-open");
 
-    register_nth_driver();
+    register_faulty_driver();
     register_layers();
     tcase_add_checked_fixture(tcase, file_setup, file_teardown);
     tcase_set_timeout(tcase, 60);

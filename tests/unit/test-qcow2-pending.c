@@ -2,7 +2,7 @@
 /*
  * Clusters that are given up: when they can be used again, and not before.
  */
-#include "qcow2-faulty.h"
+#include "qcow2-fixture.h"
 
 #define CLUSTER 65536
 
@@ -42,7 +42,7 @@ static int host_of(BlockBackend *blk, int64_t offset)
 
 static BlockBackend *open_small(void)
 {
-    make_image("", "4M");
+    qemu_image("", "4M");
     return open_faulty(",discard=unmap");
 }
 
@@ -60,9 +60,6 @@ START_TEST(a_cluster_is_free_after_the_flush_not_before)
     BlockBackend *blk;
     int host;
 
-    if (!have_qemu()) {
-        return;
-    }
     blk = open_small();
     fill(blk, 0, CLUSTER, 'a');
     fill(blk, CLUSTER, CLUSTER, 'b');
@@ -82,20 +79,15 @@ START_TEST(a_failed_flush_keeps_clusters_for_the_next_one)
     BlockBackend *blk;
     int host;
 
-    if (!have_qemu()) {
-        return;
-    }
     blk = open_small();
     fill(blk, 0, CLUSTER, 'a');
     ck_assert_int_eq(blk_flush(blk), 0);
     host = host_of(blk, 0);
     ck_assert_int_eq(blk_pdiscard(blk, 0, CLUSTER), 0);
-    faulty.fail_from = faulty.changes + 1;
-    faulty.fail_to = UINT_MAX;
+    faulty_set(FAULTY_CHANGES, 1, UINT_MAX);
     ck_assert_int_eq(blk_flush(blk), -EIO);
     ck_assert_int_ne(first_free(blk), host);
-    faulty.fail_from = 0;
-    faulty.fail_to = 0;
+    faulty_clear();
     ck_assert_int_eq(blk_flush(blk), 0);
     ck_assert_int_eq(first_free(blk), host);
     close_backend(blk);
@@ -109,9 +101,6 @@ START_TEST(a_request_that_may_use_a_cluster_keeps_it)
     unsigned ticket;
     int host;
 
-    if (!have_qemu()) {
-        return;
-    }
     blk = open_small();
     fill(blk, 0, CLUSTER, 'a');
     ck_assert_int_eq(blk_flush(blk), 0);
@@ -144,9 +133,6 @@ START_TEST(r124_a_cluster_is_not_used_again_while_its_discard_runs)
     unsigned done = 0;
     int host;
 
-    if (!have_qemu()) {
-        return;
-    }
     blk = open_small();
     fill(blk, 0, CLUSTER, 'a');
     ck_assert_int_eq(blk_flush(blk), 0);
@@ -168,7 +154,7 @@ START_TEST(r124_a_cluster_is_not_used_again_while_its_discard_runs)
     poll_until(&done);
     ck_assert_int_eq(first_free(blk), host);
     for (int i = 1; i < 20; i++) {
-        expect_guest(blk, i * CLUSTER, CLUSTER, 'A' + i);
+        expect_fill(blk, i * CLUSTER, CLUSTER, 'A' + i);
     }
     close_backend(blk);
     expect_clean();
@@ -224,10 +210,7 @@ START_TEST(discards_pass_as_the_options_say)
     };
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "4M");
+    qemu_image("", "4M");
     blk = open_faulty(cases[_i].options);
     fill(blk, 0, 4 * CLUSTER, 'a');
     ck_assert_int_eq(blk_flush(blk), 0);
@@ -252,10 +235,7 @@ START_TEST(what_a_snapshot_has_is_not_discarded)
 {
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "4M");
+    qemu_image("", "4M");
     qemu_io("-c 'write -P 7 0 256k'");
     ck_assert_int_eq(run("cd %s && qemu-img snapshot -c s t.qcow2"), 0);
     blk = open_faulty(",discard=unmap");
@@ -276,10 +256,7 @@ START_TEST(r129_much_that_waits_asks_for_write_back)
     BlockBackend *blk;
     Qcow2 *q;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "64M");
+    qemu_image("", "64M");
     blk = open_faulty(",discard=unmap");
     q = state_of(blk);
     fill(blk, 0, 32 << 20, 'a');
@@ -308,13 +285,5 @@ static void add_tests(TCase *tcase)
 
 int main(void)
 {
-    Suite *suite = suite_create("qcow2-pending");
-    TCase *tcase = tcase_create("all");
-
-    register_faulty_driver();
-    tcase_add_checked_fixture(tcase, file_setup, file_teardown);
-    tcase_set_timeout(tcase, 60);
-    add_tests(tcase);
-    suite_add_tcase(suite, tcase);
-    return check_main(suite);
+    return qemu_suite("qcow2-pending", add_tests);
 }

@@ -73,7 +73,7 @@ static void model_open(Model *m)
         g_string_append_printf(options, ",backing.driver=file,"
                                "backing.filename=%s", backing);
     }
-    bs = bdrv_open(graph, nth_options("a", options->str), &error);
+    bs = bdrv_open(graph, faulty_options("a", options->str), &error);
     ck_assert_msg(bs != NULL, "%s", error ? error->message : "");
     m->blk = backend_of(bs);
     g_string_free(options, true);
@@ -183,7 +183,7 @@ static void changed(Model *m, int ret, int64_t offset, int64_t bytes,
     g_autofree uint8_t *now = NULL;
 
     SAY(m, ret == 0 || m->shape->features & FAULTS);
-    fail_at = 0;
+    faulty_clear();
     if (ret == 0) {
         memcpy(m->bytes + offset, new, bytes);
         return;
@@ -238,7 +238,7 @@ static void step_discard(Model *m)
     buf = g_malloc(bytes);
     worked = blk_pdiscard(m->blk, offset, bytes) == 0;
     SAY(m, worked || m->shape->features & FAULTS);
-    fail_at = 0;
+    faulty_clear();
     SAY(m, blk_pread(m->blk, offset, bytes, buf, 0) == 0);
     for (int64_t i = offset; i < offset + bytes; i++) {
         uint8_t now = buf[i - offset];
@@ -305,7 +305,7 @@ static void step_delete_snapshot(Model *m)
 
 static void step_reopen(Model *m)
 {
-    fail_at = 0; /* what cannot be written at close is lost */
+    faulty_clear(); /* what cannot be written at close is lost */
     close_backend(m->blk);
     model_open(m);
 }
@@ -345,14 +345,15 @@ static void step(Model *m)
     while (dice >= steps[i].percent) {
         dice -= steps[i++].percent;
     }
-    fail_writes = m->shape->features & FAULTS;
-    fail_at = fail_writes && below(m, 4) == 0 ? 1 + below(m, 8) : 0;
+    if ((m->shape->features & FAULTS) && below(m, 4) == 0) {
+        faulty_set(FAULTY_CHANGES, 1 + below(m, 8), 1);
+    }
     if ((steps[i].needs & m->shape->features) == steps[i].needs) {
         steps[i].take(m);
     } else {
         step_write(m);
     }
-    fail_at = 0;
+    faulty_clear();
 }
 
 static void work(const Shape *shape, guint32 seed, unsigned rounds)
@@ -517,7 +518,7 @@ int main(void)
     TCase *tcase = tcase_create("qcow2-random");
 
     register_pass_driver();
-    register_nth_driver();
+    register_faulty_driver();
     tcase_add_checked_fixture(tcase, file_setup, file_teardown);
     tcase_set_timeout(tcase, 100);
     PROMISE(tcase, R56_with_512_byte_clusters_no_cluster_has_two_owners);

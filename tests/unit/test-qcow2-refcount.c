@@ -2,7 +2,7 @@
 /*
  * Single counts, refcount blocks and the refcount table.
  */
-#include "qcow2-faulty.h"
+#include "qcow2-fixture.h"
 
 typedef struct Call {
     Qcow2 *q;
@@ -88,10 +88,7 @@ START_TEST(r22_counts_of_every_width_hold_what_they_can)
     BlockBackend *blk;
     int64_t at;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image(options, "1M");
+    qemu_image(options, "1M");
     blk = open_image();
     at = alloc(blk, 20);
     for (int i = 0; i < 20; i++) {
@@ -127,10 +124,7 @@ START_TEST(r130_a_count_that_would_not_fit_is_refused_and_undone)
     BlockBackend *blk;
     int64_t at;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image(options, "1M");
+    qemu_image(options, "1M");
     blk = open_image();
     at = alloc(blk, 5000);
     /* The last one of several refcount blocks is full. */
@@ -152,10 +146,7 @@ START_TEST(a_count_below_zero_marks_the_image_corrupt)
     BlockBackend *blk;
     int64_t at;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "1M");
+    qemu_image("", "1M");
     blk = open_image();
     at = alloc(blk, 3);
     ck_assert_int_eq(change(blk, at, 4 * 65536, -1), -EINVAL);
@@ -170,10 +161,7 @@ START_TEST(ranges_count_every_cluster_that_they_touch)
     BlockBackend *blk;
     int64_t at;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "1M");
+    qemu_image("", "1M");
     blk = open_image();
     at = alloc(blk, 3);
     ck_assert_int_eq(change(blk, at + 65535, 2, 1), 0);
@@ -190,10 +178,7 @@ START_TEST(beyond_the_table_counts_are_zero)
 {
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "1M");
+    qemu_image("", "1M");
     blk = open_image();
     ck_assert_uint_eq(get(blk, INT64_C(1) << 50), 0);
     close_backend(blk);
@@ -206,18 +191,15 @@ START_TEST(the_table_grows_and_the_old_one_is_given_back)
     int64_t old_table;
     Qcow2 *q;
 
-    if (!have_qemu()) {
-        return;
-    }
     /* A cluster of the table counts 64 * 64 clusters. */
-    make_image("cluster_size=512,refcount_bits=64", "8M");
+    qemu_image("cluster_size=512,refcount_bits=64", "8M");
     blk = open_image();
     q = state_of(blk);
     old_table = q->reftable.offset;
     fill(blk, 0, 6 << 20, 'a');
     ck_assert_int_ne(q->reftable.offset, old_table);
-    ck_assert_uint_eq(peek64(QCOW2_H_REFTABLE_OFFSET), q->reftable.offset);
-    expect_guest(blk, 0, 6 << 20, 'a');
+    ck_assert_uint_eq(read64(QCOW2_H_REFTABLE_OFFSET), q->reftable.offset);
+    expect_fill(blk, 0, 6 << 20, 'a');
     ck_assert_int_eq(blk_flush(blk), 0);
     fill(blk, 0, 512, 'b');
     ck_assert_int_eq(blk_flush(blk), 0);
@@ -232,21 +214,20 @@ START_TEST(r125_a_table_that_cannot_grow_stays_in_force)
     unsigned fail_at = 1;
     bool failed = true;
 
-    while (have_qemu() && failed) {
+    while (failed) {
         BlockBackend *blk;
 
-        make_image("cluster_size=512,refcount_bits=64", "8M");
+        qemu_image("cluster_size=512,refcount_bits=64", "8M");
         qemu_io("-c 'write -P 1 0 1500k'");
         blk = open_faulty("");
-        faulty.fail_from = fail_at;
-        faulty.fail_to = fail_at;
+        faulty_set(FAULTY_CHANGES, fail_at, 1);
         for (int64_t at = 1500 << 10; at < 3 << 20; at += 64 << 10) {
             char buf[65536];
 
             memset(buf, 2, sizeof(buf));
             blk_pwrite(blk, at, sizeof(buf), buf, 0);
         }
-        failed = faulty.changes >= fail_at;
+        failed = faulty_has_failed();
         blk_flush(blk);
         close_backend(blk);
         expect_consistent();
@@ -264,27 +245,26 @@ START_TEST(a_flush_is_enough_though_marking_clean_has_failed)
 {
     bool failed = true;
 
-    for (unsigned fail_at = 1; have_qemu() && failed; fail_at++) {
+    for (unsigned fail_at = 1; failed; fail_at++) {
         g_autoptr(GError) error = NULL;
         BlockBackend *blk;
 
-        make_image("lazy_refcounts=on", "1M");
+        qemu_image("lazy_refcounts=on", "1M");
         blk = open_faulty("");
         fill(blk, 0, 65536, 'a');
         ck_assert_int_eq(blk_flush(blk), 0);
-        faulty.fail_from = faulty.changes + fail_at;
-        faulty.fail_to = faulty.fail_from;
+        faulty_set(FAULTY_CHANGES, fail_at, 1);
         failed = bdrv_reopen(blk_bs(blk), block_options_parse_keyval(
                              "l2-cache-size=64k", NULL, NULL), &error) < 0;
-        ck_assert(failed == (faulty.changes >= faulty.fail_from));
-        faulty.fail_from = UINT_MAX;
+        ck_assert(failed == faulty_has_failed());
+        faulty_clear();
         fill(blk, 65536, 65536, 'b');
         ck_assert_int_eq(blk_flush(blk), 0);
         /* As after a power cut. */
         ck_assert_int_eq(run("cd %s && cp t.qcow2 cut"), 0);
         close_backend(blk);
         ck_assert_int_eq(run("cd %s && mv cut t.qcow2"), 0);
-        if (!(peek64(QCOW2_H_INCOMPATIBLE) & QCOW2_INCOMPAT_DIRTY)) {
+        if (!(read64(QCOW2_H_INCOMPATIBLE) & QCOW2_INCOMPAT_DIRTY)) {
             expect_consistent();
         }
     }
@@ -295,10 +275,7 @@ START_TEST(r61_counts_are_right_with_the_smallest_cache)
 {
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("cluster_size=512,refcount_bits=64", "8M");
+    qemu_image("cluster_size=512,refcount_bits=64", "8M");
     blk = file_backend("qcow2,node-name=q,discard=unmap,refcount-cache-size=1,"
                        "file.driver=file,file.filename=%s/t.qcow2");
     for (int round = 0; round < 3; round++) {
@@ -322,13 +299,10 @@ START_TEST(r5_clusters_beyond_the_last_refcount_block_stop_a_snapshot)
     GError *error = NULL;
     int64_t l2;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("cluster_size=512,refcount_bits=64", "1M");
+    qemu_image("cluster_size=512,refcount_bits=64", "1M");
     qemu_io("-c 'write 0 4k'");
     ck_assert_int_eq(run("truncate -s 4M %s/t.qcow2"), 0);
-    l2 = peek64(peek64(QCOW2_H_L1_OFFSET)) & QCOW2_OFFSET_MASK;
+    l2 = read64(read64(QCOW2_H_L1_OFFSET)) & QCOW2_OFFSET_MASK;
     poke64(l2, (3 << 20) | QCOW2_OFLAG_COPIED);
     blk = open_image();
     ck_assert_int_lt(bdrv_snapshot_create(blk_bs(blk), &info, &error), 0);
@@ -359,13 +333,5 @@ static void add_tests(TCase *tcase)
 
 int main(void)
 {
-    Suite *suite = suite_create("qcow2-refcount");
-    TCase *tcase = tcase_create("all");
-
-    register_faulty_driver();
-    tcase_add_checked_fixture(tcase, file_setup, file_teardown);
-    tcase_set_timeout(tcase, 60);
-    add_tests(tcase);
-    suite_add_tcase(suite, tcase);
-    return check_main(suite);
+    return qemu_suite("qcow2-refcount", add_tests);
 }

@@ -2,7 +2,7 @@
 /*
  * Internal snapshots.  A letter is what a cluster is filled with.
  */
-#include "qcow2-faulty.h"
+#include "qcow2-fixture.h"
 
 #define CLUSTER 65536
 
@@ -76,7 +76,7 @@ static void life_of(const char *options)
 {
     BlockBackend *blk;
 
-    make_image(options, "8M");
+    qemu_image(options, "8M");
     blk = open_image();
     fill(blk, 0, CLUSTER, 'A');
     fill(blk, CLUSTER, CLUSTER, 'B');
@@ -87,27 +87,27 @@ static void life_of(const char *options)
     blk = open_image();
     expect_names(blk, "1:one");
     fill(blk, 0, CLUSTER, 'C');
-    expect_guest(blk, 0, CLUSTER, 'C');
+    expect_fill(blk, 0, CLUSTER, 'C');
     close_backend(blk);
     expect_clean();
 
     blk = open_image();
     go_to(blk, "one");
-    expect_guest(blk, 0, CLUSTER, 'A');
-    expect_guest(blk, CLUSTER, CLUSTER, 'B');
+    expect_fill(blk, 0, CLUSTER, 'A');
+    expect_fill(blk, CLUSTER, CLUSTER, 'B');
     fill(blk, CLUSTER, CLUSTER, 'D');
     close_backend(blk);
     expect_clean();
 
     blk = open_image();
     go_to(blk, "1");
-    expect_guest(blk, CLUSTER, CLUSTER, 'B');
+    expect_fill(blk, CLUSTER, CLUSTER, 'B');
     fill(blk, 2 * CLUSTER, CLUSTER, 'E');
     delete(blk, "one");
     expect_names(blk, "");
     fill(blk, 0, CLUSTER, 'F');
-    expect_guest(blk, CLUSTER, CLUSTER, 'B');
-    expect_guest(blk, 2 * CLUSTER, CLUSTER, 'E');
+    expect_fill(blk, CLUSTER, CLUSTER, 'B');
+    expect_fill(blk, 2 * CLUSTER, CLUSTER, 'E');
     close_backend(blk);
     expect_clean();
 }
@@ -132,10 +132,7 @@ START_TEST(snapshots_of_qemu_img_can_be_applied_and_deleted)
 {
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image(_i ? "compat=0.10" : "cluster_size=4k", "4M");
+    qemu_image(_i ? "compat=0.10" : "cluster_size=4k", "4M");
     qemu_io("-c 'write -P 65 0 1M'");
     ck_assert_int_eq(run("cd %s && qemu-img snapshot -c a t.qcow2"), 0);
     qemu_io("-c 'write -P 66 0 512k' -c 'write -c -P 67 2M 64k'");
@@ -144,11 +141,11 @@ START_TEST(snapshots_of_qemu_img_can_be_applied_and_deleted)
     blk = open_image();
     expect_names(blk, "1:a 2:b");
     go_to(blk, "a");
-    expect_guest(blk, 0, 1 << 20, 'A');
-    expect_guest(blk, 2 << 20, CLUSTER, 0);
+    expect_fill(blk, 0, 1 << 20, 'A');
+    expect_fill(blk, 2 << 20, CLUSTER, 0);
     go_to(blk, "b");
-    expect_guest(blk, 0, 512 << 10, 'B');
-    expect_guest(blk, 2 << 20, CLUSTER, 'C');
+    expect_fill(blk, 0, 512 << 10, 'B');
+    expect_fill(blk, 2 << 20, CLUSTER, 'C');
     delete(blk, "a");
     close_backend(blk);
     expect_clean();
@@ -161,10 +158,7 @@ START_TEST(qemu_img_sees_our_snapshots)
 {
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "4M");
+    qemu_image("", "4M");
     blk = open_image();
     fill(blk, 0, CLUSTER, 'A');
     snapshot(blk, "first");
@@ -193,10 +187,7 @@ START_TEST(a_snapshot_can_be_read_while_it_is_there)
                   { "t", 'C' } };
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "4M");
+    qemu_image("", "4M");
     blk = open_image();
     fill(blk, 0, CLUSTER, 'A');
     snapshot(blk, "s");
@@ -212,7 +203,7 @@ START_TEST(a_snapshot_can_be_read_while_it_is_there)
             "file.filename=%%s/t.qcow2", cases[i].snapshot);
 
         blk = file_backend(more);
-        expect_guest(blk, 0, CLUSTER, cases[i].byte);
+        expect_fill(blk, 0, CLUSTER, cases[i].byte);
         close_backend(blk);
     }
     file_fails("qcow2,snapshot=4,read-only=on,file.driver=file,"
@@ -245,10 +236,7 @@ START_TEST(r3_r69_every_snapshot_has_the_size_of_its_disk)
     static const int64_t sizes[] = { 1 << 20, 8 << 20, 2 << 20 };
     BlockBackend *blk;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image(_i % 2 ? "cluster_size=512" : "", "1M");
+    qemu_image(_i % 2 ? "cluster_size=512" : "", "1M");
     blk = open_image();
     fill(blk, 0, CLUSTER, '1');
     snapshot(blk, "1");
@@ -266,7 +254,7 @@ START_TEST(r3_r69_every_snapshot_has_the_size_of_its_disk)
 
         go_to(blk, name);
         ck_assert_int_eq(bdrv_length(blk_bs(blk)), size);
-        expect_guest(blk, *p == '1' ? 0 : size - CLUSTER, CLUSTER, *p);
+        expect_fill(blk, *p == '1' ? 0 : size - CLUSTER, CLUSTER, *p);
         delete(blk, name);
     }
     close_backend(blk);
@@ -287,13 +275,10 @@ START_TEST(r3_a_snapshot_with_a_bad_l1_table_is_refused)
     BlockBackend *blk;
     GError *error = NULL;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "4M");
+    qemu_image("", "4M");
     qemu_io("-c 'write 0 64k'");
     ck_assert_int_eq(run("cd %s && qemu-img snapshot -c s t.qcow2"), 0);
-    poke64(peek64(QCOW2_H_SNAPSHOTS_OFFSET) + bad[_i].field, bad[_i].value);
+    poke64(read64(QCOW2_H_SNAPSHOTS_OFFSET) + bad[_i].field, bad[_i].value);
     blk = open_image();
     ck_assert_int_lt(bdrv_snapshot_goto(blk_bs(blk), "s", &error), 0);
     expect_error(&error, 0, "L1 table");
@@ -317,14 +302,11 @@ START_TEST(r2_a_table_of_impossible_size_is_refused)
     };
     uint8_t bytes[4];
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "4M");
+    qemu_image("", "4M");
     ck_assert_int_eq(run("cd %s && qemu-img snapshot -c s t.qcow2"), 0);
     qcow2_put32(bytes, bad[_i].value);
     poke(*bad[_i].field == 'c' ? QCOW2_H_NB_SNAPSHOTS
-                               : (int64_t)peek64(QCOW2_H_SNAPSHOTS_OFFSET) +
+                               : (int64_t)read64(QCOW2_H_SNAPSHOTS_OFFSET) +
                                      36,
          bytes, 4);
     file_fails("qcow2,file.driver=file,file.filename=%s/t.qcow2", 0,
@@ -341,13 +323,10 @@ START_TEST(unknown_extra_data_are_kept)
     uint64_t table;
     uint8_t entry[128], now[128];
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "4M");
+    qemu_image("", "4M");
     ck_assert_int_eq(run("cd %s && qemu-img snapshot -c name t.qcow2"), 0);
     /* Eight bytes more of extra data: the strings move. */
-    table = peek64(QCOW2_H_SNAPSHOTS_OFFSET);
+    table = read64(QCOW2_H_SNAPSHOTS_OFFSET);
     peek(table, entry, sizeof(entry));
     memmove(entry + 72, entry + 64, 16);
     memcpy(entry + 64, unknown, 8);
@@ -357,10 +336,10 @@ START_TEST(unknown_extra_data_are_kept)
     blk = open_image();
     expect_names(blk, "1:name");
     snapshot(blk, "other");
-    ck_assert_uint_ne(peek64(QCOW2_H_SNAPSHOTS_OFFSET), table);
+    ck_assert_uint_ne(read64(QCOW2_H_SNAPSHOTS_OFFSET), table);
     delete(blk, "other");
     close_backend(blk);
-    peek(peek64(QCOW2_H_SNAPSHOTS_OFFSET), now, sizeof(now));
+    peek(read64(QCOW2_H_SNAPSHOTS_OFFSET), now, sizeof(now));
     ck_assert_mem_eq(now, entry, 72 + 5);
     expect_clean();
 }
@@ -371,11 +350,8 @@ START_TEST(saved_machine_state_is_left_alone)
     BlockBackend *blk;
     Qcow2Snapshot *s;
 
-    if (!have_qemu()) {
-        return;
-    }
     /* qemu-io writes behind the disk, as savevm does. */
-    make_image("", "4M");
+    qemu_image("", "4M");
     qemu_io("-c 'write -P 1 0 64k' -c 'write -b -P 9 0 200k'");
     ck_assert_int_eq(run("cd %s && qemu-img snapshot -c s t.qcow2"), 0);
     blk = open_image();
@@ -403,10 +379,7 @@ START_TEST(r130_snapshots_until_a_count_is_full)
     BlockBackend *blk;
     GError *error = NULL;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image(options, "1M");
+    qemu_image(options, "1M");
     blk = open_image();
     fill(blk, 0, CLUSTER, 'A');
     for (unsigned i = 1; i < max; i++) {
@@ -427,10 +400,7 @@ START_TEST(a_snapshot_that_is_not_there_is_an_error)
     BlockBackend *blk;
     GError *error = NULL;
 
-    if (!have_qemu()) {
-        return;
-    }
-    make_image("", "1M");
+    qemu_image("", "1M");
     blk = open_image();
     snapshot(blk, "s");
     ck_assert_int_eq(bdrv_snapshot_goto(blk_bs(blk), "t", &error), -ENOENT);
@@ -453,10 +423,10 @@ static void expect_state(void)
     BlockBackend *blk = open_image();
     g_autofree char *text = names(blk);
 
-    expect_guest(blk, CLUSTER, CLUSTER, 'B');
+    expect_fill(blk, CLUSTER, CLUSTER, 'B');
     if (strstr(text, "s")) {
         go_to(blk, "s");
-        expect_guest(blk, 0, CLUSTER, 'A');
+        expect_fill(blk, 0, CLUSTER, 'A');
     }
     close_backend(blk);
     expect_consistent();
@@ -484,10 +454,10 @@ START_TEST(a_failure_loses_nothing)
     unsigned more = _i / 6;
     bool failed = true;
 
-    for (unsigned fail_at = 1; have_qemu() && failed; fail_at++) {
+    for (unsigned fail_at = 1; failed; fail_at++) {
         BlockBackend *blk;
 
-        make_image(_i / 3 % 2 ? "compat=0.10" : "", "1M");
+        qemu_image(_i / 3 % 2 ? "compat=0.10" : "", "1M");
         blk = open_image();
         fill(blk, 0, CLUSTER, 'A');
         fill(blk, CLUSTER, CLUSTER, 'B');
@@ -495,10 +465,9 @@ START_TEST(a_failure_loses_nothing)
         fill(blk, 0, CLUSTER, 'C');
         close_backend(blk);
         blk = open_faulty("");
-        faulty.fail_from = fail_at;
-        faulty.fail_to = fail_at + more;
+        faulty_set(FAULTY_CHANGES, fail_at, 1 + more);
         do_it(blk, _i % 3);
-        failed = faulty.changes >= fail_at;
+        failed = faulty_has_failed();
         close_backend(blk);
         expect_state();
         ck_assert_uint_lt(fail_at, 200);
@@ -529,13 +498,5 @@ static void add_tests(TCase *tcase)
 
 int main(void)
 {
-    Suite *suite = suite_create("qcow2-snapshot");
-    TCase *tcase = tcase_create("all");
-
-    register_faulty_driver();
-    tcase_add_checked_fixture(tcase, file_setup, file_teardown);
-    tcase_set_timeout(tcase, 60);
-    add_tests(tcase);
-    suite_add_tcase(suite, tcase);
-    return check_main(suite);
+    return qemu_suite("qcow2-snapshot", add_tests);
 }

@@ -229,20 +229,19 @@ START_TEST(a_resize_that_fails_leaves_a_sound_image)
             blk = image_backend("a", NULL);
             fill(blk, 0, 2 * MIB, 6);
             close_backend(blk);
-            bs = bdrv_open(graph, nth_options("a", NULL), &error);
+            bs = bdrv_open(graph, faulty_options("a", NULL), &error);
             ck_assert_ptr_nonnull(bs);
             blk = backend_of(bs);
-            fail_writes = true;
-            fail_at = n;
+            faulty_set(FAULTY_CHANGES, n, 1);
             ret = try_resize(blk, sizes[i], PREALLOC_MODE_OFF, &error);
             ck_assert((ret < 0) == (error != NULL));
-            if (fail_at > 0) {
+            if (!faulty_has_failed()) {
                 ck_assert_int_eq(ret, 0);
-                fail_at = 0;
+                faulty_clear();
                 close_backend(blk);
                 break;
             }
-            fail_writes = false;
+            faulty_clear();
             ck_assert_int_eq(blk_getlength(blk), ret < 0 ? 2 * MIB : sizes[i]);
             expect_fill(blk, 0, MIB, 6);
             close_backend(blk);
@@ -264,17 +263,18 @@ START_TEST(writes_after_a_resize_that_failed_are_not_lost)
         for (int n = 1;; n++) {
             g_autoptr(GError) error = NULL;
             BlockBackend *blk;
+            bool failed;
             int ret;
 
             make_image_ok("a", "size=64M,cluster_size=4k");
-            blk = backend_of(bdrv_open(graph, nth_options("a", NULL), &error));
+            blk = backend_of(bdrv_open(graph, faulty_options("a", NULL),
+                                       &error));
             fill(blk, 0, MIB, 6);
-            fail_writes = true;
-            fail_at = n;
+            faulty_set(FAULTY_CHANGES, n, 1);
             ret = try_resize(blk, sizes[i], PREALLOC_MODE_OFF, &error);
-            fail_writes = false;
-            if (fail_at > 0) {
-                fail_at = 0;
+            failed = faulty_has_failed();
+            faulty_clear();
+            if (!failed) {
                 close_backend(blk);
                 break;
             }
@@ -380,7 +380,7 @@ int main(void)
     Suite *suite = suite_create("qcow2-truncate");
     TCase *tcase = tcase_create("qcow2-truncate");
 
-    register_nth_driver();
+    register_faulty_driver();
     tcase_add_checked_fixture(tcase, file_setup, file_teardown);
     tcase_set_timeout(tcase, 60);
     PROMISE(tcase, a_disk_grows_by_zeroes);
