@@ -16,18 +16,15 @@
 
 #include <errno.h>
 
-void qcow2_bitmap_free(Qcow2Bitmap *bitmap)
+static void free_bitmap(gpointer data)
 {
+    Qcow2Bitmap *bitmap = data;
+
     if (bitmap) {
         g_free(bitmap->name);
         g_free(bitmap->extra);
         g_free(bitmap);
     }
-}
-
-static void free_element(gpointer data)
-{
-    qcow2_bitmap_free(data);
 }
 
 bool qcow2_bitmaps_valid(const Qcow2 *q)
@@ -208,7 +205,7 @@ int coroutine_fn qcow2_bitmap_dir_read(Qcow2 *q, GPtrArray **ret,
                                        GError **errp)
 {
     g_autoptr(GPtrArray) bitmaps =
-        g_ptr_array_new_with_free_func(free_element);
+        g_ptr_array_new_with_free_func(free_bitmap);
     g_autofree uint8_t *dir = NULL;
     int err;
 

@@ -66,9 +66,6 @@ typedef struct Qcow2Bitmap {
     uint32_t extra_bytes;
 } Qcow2Bitmap;
 
-/** Free @bitmap; NULL is ignored. */
-void qcow2_bitmap_free(Qcow2Bitmap *bitmap);
-
 /* --- bitmap-directory.c --------------------------------------------------- */
 
 /** Whether the image has bitmaps, and they were kept up to date. */

@@ -263,11 +263,6 @@ int64_t qcow2_cache_slice_bytes(const Qcow2Cache *cache)
     return cache->config.slice_bytes;
 }
 
-size_t qcow2_cache_nr_slices(const Qcow2Cache *cache)
-{
-    return cache->config.nr_slices;
-}
-
 /* --- looking -------------------------------------------------------------- */
 
 /* Copy words of @s; false if they are not the slice at @offset any more. */
@@ -608,37 +603,6 @@ int coroutine_fn qcow2_cache_get(Qcow2Cache *cache, int64_t offset,
         *ret = NULL;
     }
     return code;
-}
-
-int coroutine_fn qcow2_cache_get_zeroed(Qcow2Cache *cache, int64_t offset,
-                                        Qcow2Slice **ret)
-{
-    CacheWaiter *woken = NULL;
-    bool is_new;
-    int code;
-
-    g_assert(offset > 0 && (offset & (cache->config.slice_bytes - 1)) == 0);
-    code = pin(cache, offset, ret, &is_new);
-    if (code < 0) {
-        qcow2_cache_put(cache, *ret);
-        *ret = NULL;
-        return code;
-    }
-    WITH_LOCK(&cache->lock) {
-        Qcow2Slice *s = *ret;
-
-        if (is_new) {
-            woken = end_loading(cache, s, NULL, 0);
-        } else {
-            g_assert(!s->frozen && !s->writing);
-            begin_change(s);
-            fill(cache, s, NULL);
-            end_change(s);
-        }
-        set_dirty(cache, s, true);
-    }
-    wake(woken);
-    return 0;
 }
 
 void qcow2_cache_put(Qcow2Cache *cache, Qcow2Slice *slice)

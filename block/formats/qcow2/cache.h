@@ -25,7 +25,6 @@ typedef struct Qcow2CacheConfig {
     int64_t slice_bytes;    /* power of two, 512 to 2 MiB */
     size_t nr_slices;       /* at least QCOW2_CACHE_MIN_SLICES */
     bool ordered;           /* see above */
-    const char *what;       /* "L2 table", for points of the simulation */
     void *opaque;
     /** Read, or write, @bytes of a slice at @offset in the file. */
     int coroutine_fn (*read)(void *opaque, int64_t offset, void *buf,
@@ -44,9 +43,8 @@ Qcow2Cache *qcow2_cache_new(const Qcow2CacheConfig *config);
 /** Free a cache, dirty or not; nothing is pinned.  NULL is ignored. */
 void qcow2_cache_free(Qcow2Cache *cache);
 
-/** The bytes of a slice, and how many slices there are. */
+/** The bytes of a slice. */
 int64_t qcow2_cache_slice_bytes(const Qcow2Cache *cache);
-size_t qcow2_cache_nr_slices(const Qcow2Cache *cache);
 
 /**
  * Copy @bytes bytes at @pos of the slice at @offset to @buf, if the slice is
@@ -67,13 +65,6 @@ bool qcow2_cache_peek(Qcow2Cache *cache, int64_t offset, size_t pos,
  */
 int coroutine_fn qcow2_cache_get(Qcow2Cache *cache, int64_t offset,
                                  Qcow2Slice **ret);
-
-/**
- * The same for a slice whose content on the disk does not matter: it is all
- * zero, and dirty.  Meta lock held.
- */
-int coroutine_fn qcow2_cache_get_zeroed(Qcow2Cache *cache, int64_t offset,
-                                        Qcow2Slice **ret);
 
 /** Unpin.  NULL is ignored.  Thread: any. */
 void qcow2_cache_put(Qcow2Cache *cache, Qcow2Slice *slice);
@@ -100,8 +91,7 @@ void qcow2_cache_change(Qcow2Cache *cache, Qcow2Slice *slice, size_t pos,
  * held them were given up.  Meta lock held; none of them is pinned by the
  * caller.  Those that others use just now stay, clean.
  */
-void qcow2_cache_forget(Qcow2Cache *cache, int64_t offset,
-                                     int64_t bytes);
+void qcow2_cache_forget(Qcow2Cache *cache, int64_t offset, int64_t bytes);
 
 /** Whether @count more slices can become dirty, and be pinned for that. */
 bool qcow2_cache_has_room(Qcow2Cache *cache, size_t count);

@@ -30,8 +30,10 @@ typedef struct L2Walk {
 
 /* --- counting ------------------------------------------------------------- */
 
-int qcow2_check_add(Qcow2Check *c, int64_t offset, int64_t bytes,
-                    uint32_t times)
+/* Count @times more references to the clusters that the range touches, which
+ * lie before c->end. */
+static int add_references(Qcow2Check *c, int64_t offset, int64_t bytes,
+                          uint32_t times)
 {
     unsigned bits = c->q->geo.cluster_bits;
 
@@ -64,7 +66,7 @@ int qcow2_check_add_meta(Qcow2Check *c, int64_t offset, int64_t bytes,
                               what);
         }
     }
-    return qcow2_check_add(c, offset, bytes, times);
+    return add_references(c, offset, bytes, times);
 }
 
 /* A table at a place that an image says; false: it cannot be there. */
@@ -132,7 +134,7 @@ static int coroutine_fn check_l1_entry(Qcow2Check *c, uint64_t entry,
                           G_GINT64_MODIFIER "x is not cluster aligned", index,
                           offset);
         c->incomplete = true;
-        return qcow2_check_add(c, offset, bytes, 1);
+        return add_references(c, offset, bytes, 1);
     }
     if (c->l2->len >= MAX_L2_TABLES) {
         return -ENOMEM;
@@ -298,7 +300,7 @@ static int check_compressed(Qcow2Check *c, L2Walk *w, unsigned i,
         return 0;
     }
     count_data(c, w, true, true);
-    return qcow2_check_add(c, data.host_offset, data.bytes, w->l2->refs);
+    return add_references(c, data.host_offset, data.bytes, w->l2->refs);
 }
 
 /* --- L2: standard entries ------------------------------------------------- */
@@ -433,7 +435,7 @@ static int check_standard(Qcow2Check *c, L2Walk *w, unsigned i,
 
         found_entry(c, false, name, "names a cluster of metadata");
     }
-    return qcow2_check_add(c, host, q->geo.cluster_bytes, w->l2->refs);
+    return add_references(c, host, q->geo.cluster_bytes, w->l2->refs);
 }
 
 /* --- L2: tables ----------------------------------------------------------- */

@@ -268,9 +268,7 @@ int coroutine_fn qcow2_check(BlockDriverState *bs, const BdrvCheck *how,
         ret = -EIO; /* a repair would forget what only the cache has */
     }
     if (ret < 0) {
-        return block_error_errno(errp, -ret, "Node '%s': could not write back "
-                                 "the metadata of image '%s'",
-                                 bdrv_node_name(bs), bdrv_filename(bs));
+        return qcow2_writeback_failed(q, ret, errp);
     }
     co_mutex_lock(&q->writeback_lock);
     co_mutex_lock(&q->meta_lock);

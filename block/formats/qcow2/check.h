@@ -83,13 +83,9 @@ void qcow2_check_failed(Qcow2Check *c, int ret, const char *what);
  * when the check cannot go on. */
 int coroutine_fn qcow2_check_tables(Qcow2Check *c);
 
-/** Count @times more references to the clusters that the range touches, which
- * lie before c->end. */
-int qcow2_check_add(Qcow2Check *c, int64_t offset, int64_t bytes,
-                    uint32_t times);
-
-/** The same for metadata, called @what, which share a cluster with nothing:
- * finds those that do. */
+/** Count @times more references to the clusters of metadata, called @what, that
+ * the range touches, which lie before c->end.  They share a cluster with
+ * nothing: finds those that do. */
 int qcow2_check_add_meta(Qcow2Check *c, int64_t offset, int64_t bytes,
                          uint32_t times, const char *what);
 

@@ -58,8 +58,8 @@ int coroutine_fn qcow2_read_compressed(Qcow2 *q, uint64_t word, int64_t into,
     if (ret < 0) {
         return ret;
     }
-    packed = block_aligned_try_alloc(q->unit, c.bytes);
-    plain = block_aligned_try_alloc(q->unit, q->geo.cluster_bytes);
+    packed = block_aligned_try_alloc(q->buffer_align, c.bytes);
+    plain = block_aligned_try_alloc(q->buffer_align, q->geo.cluster_bytes);
     if (!packed || !plain) {
         ret = -ENOMEM;
     } else {
@@ -157,8 +157,8 @@ static int coroutine_fn write_packed(const PackTask *task)
 {
     Qcow2 *q = task->q;
     size_t cluster = q->geo.cluster_bytes;
-    uint8_t *plain = block_aligned_try_alloc(q->unit, cluster);
-    uint8_t *packed = block_aligned_try_alloc(q->unit, cluster);
+    uint8_t *plain = block_aligned_try_alloc(q->buffer_align, cluster);
+    uint8_t *packed = block_aligned_try_alloc(q->buffer_align, cluster);
     size_t bytes;
     int ret = -ENOMEM;
 

@@ -340,14 +340,14 @@ static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
 }
 
 /* What the nodes below ask of our memory. */
-static void choose_unit(Qcow2 *q)
+static void choose_buffer_align(Qcow2 *q)
 {
     BlockDriverState *file = bdrv_child_bs(qcow2_file(q));
     const BlockLimits *data = bdrv_limits(bdrv_child_bs(q->data_file));
 
-    q->unit = MAX(REQUEST_ALIGNMENT, bdrv_request_alignment(file));
-    q->unit = MAX(q->unit, data->request_alignment);
-    q->unit = MAX(q->unit, data->min_mem_alignment);
+    q->buffer_align = MAX(REQUEST_ALIGNMENT, bdrv_request_alignment(file));
+    q->buffer_align = MAX(q->buffer_align, data->request_alignment);
+    q->buffer_align = MAX(q->buffer_align, data->min_mem_alignment);
 }
 
 static int coroutine_fn open_image(Qcow2 *q, BlockOptions *options,
@@ -368,7 +368,7 @@ static int coroutine_fn open_image(Qcow2 *q, BlockOptions *options,
     if (ret < 0) {
         return ret;
     }
-    choose_unit(q);
+    choose_buffer_align(q);
     ret = qcow2_caches_init(q, errp);
     if (ret == 0) {
         q->codecs = qcow2_codecs_new(q->header.compression,
@@ -436,9 +436,7 @@ int coroutine_fn qcow2_settle(Qcow2 *q, GError **errp)
         co_mutex_unlock(&q->meta_lock);
     }
     if (ret < 0) {
-        return block_error_errno(errp, -ret, "Node '%s': could not write back "
-                                 "the metadata of image '%s'",
-                                 bdrv_node_name(q->bs), bdrv_filename(q->bs));
+        return qcow2_writeback_failed(q, ret, errp);
     }
     atomic_store(&q->may_write, false);
     q->unsettled = false;

@@ -19,7 +19,8 @@ _Static_assert(QCOW2_MAX_L1_BYTES % QCOW2_SIZE_UNIT == 0,
 
 /* --- L1 ------------------------------------------------------------------- */
 
-void qcow2_l1_set(Qcow2 *q, size_t index, uint64_t value)
+/* Set an L1 entry in memory; it goes to the disk with write-back. */
+static void set_l1_entry(Qcow2 *q, size_t index, uint64_t value)
 {
     Qcow2L1 *l1 = atomic_load_explicit(&q->l1, memory_order_relaxed);
     Qcow2DirtyEntry dirty = { .index = index, .value = value };
@@ -282,7 +283,7 @@ static int coroutine_fn make_table(Qcow2 *q, size_t index, int64_t shared,
         unalloc_table(q, table);
         return ret;
     }
-    qcow2_l1_set(q, index, table | QCOW2_OFLAG_COPIED);
+    set_l1_entry(q, index, table | QCOW2_OFLAG_COPIED);
     if (shared) {
         qcow2_metamap_remove(q, QCOW2_OL_ACTIVE_L2, shared,
                              q->geo.cluster_bytes);

@@ -223,7 +223,7 @@ typedef struct Qcow2 {
     bool data_file_raw;
     bool read_only;
     bool snapshot_view;       /* shows an internal snapshot, read-only */
-    unsigned unit;            /* request alignment towards the file */
+    unsigned buffer_align;    /* of buffers for requests to the file */
 
     /* Any thread. */
     _Atomic(Qcow2L1 *) l1;    /* entries written under the meta lock */
@@ -316,6 +316,9 @@ int coroutine_fn qcow2_writeback(Qcow2 *q);
 /** The same with lazy refcounts, too, and with what becomes dirty when
  * clusters are released: for close, and for who goes on without the caches. */
 int coroutine_fn qcow2_writeback_full(Qcow2 *q);
+
+/** The error of who needed it and got @ret < 0; returns that. */
+int qcow2_writeback_failed(Qcow2 *q, int ret, GError **errp);
 
 /* --- header.c ------------------------------------------------------------- */
 
@@ -504,9 +507,6 @@ void qcow2_l2_write(Qcow2 *q, const Qcow2L2Ref *ref, unsigned index,
 int coroutine_fn qcow2_free_entry(Qcow2 *q, Qcow2L2Entry entry,
                                   Qcow2DiscardType type);
 
-/** Set an L1 entry in memory; it goes to the disk with write-back. */
-void qcow2_l1_set(Qcow2 *q, size_t index, uint64_t value);
-
 /** Make the L1 table hold at least @entries: writes a larger one, durable.
  * Takes both locks itself. */
 int coroutine_fn qcow2_l1_grow(Qcow2 *q, int64_t entries, GError **errp);
@@ -551,10 +551,6 @@ int coroutine_fn qcow2_flush(BlockDriverState *bs);
  * either (truncate), else what had data reads as zero or as the spec allows. */
 int coroutine_fn qcow2_discard_range(Qcow2 *q, int64_t offset, int64_t bytes,
                                      Qcow2DiscardType type, bool full);
-
-/** zero.c: make whole clusters (the last may end at the image's end) zero. */
-int coroutine_fn qcow2_zero_range(Qcow2 *q, int64_t offset, int64_t bytes,
-                                  unsigned flags);
 
 /** preallocate.c: give unallocated clusters of the range a host cluster, linked
  * that reads as zero: preallocation.  Does the first run: @ret_bytes of it, and

@@ -39,17 +39,6 @@ void qcow2_snapshot_free(Qcow2Snapshot *s)
     }
 }
 
-Qcow2Snapshot *qcow2_snapshot_copy(const Qcow2Snapshot *s)
-{
-    Qcow2Snapshot *copy = g_new(Qcow2Snapshot, 1);
-
-    *copy = *s;
-    copy->unknown_extra = g_memdup2(s->unknown_extra, s->unknown_extra_bytes);
-    copy->id = g_strdup(s->id);
-    copy->name = g_strdup(s->name);
-    return copy;
-}
-
 void qcow2_snapshots_free(Qcow2 *q)
 {
     for (guint i = 0; q->snapshots && i < q->snapshots->len; i++) {

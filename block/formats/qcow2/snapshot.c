@@ -135,9 +135,7 @@ static int coroutine_fn begin(Session *s, BlockDriverState *bs, GError **errp)
         ret = qcow2_writeback_full(q);
     }
     if (ret < 0) {
-        return block_error_errno(errp, -ret, "Node '%s': could not write back "
-                                 "the metadata of image '%s'",
-                                 bdrv_node_name(bs), bdrv_filename(bs));
+        return qcow2_writeback_failed(q, ret, errp);
     }
     co_mutex_lock(&q->writeback_lock);
     co_mutex_lock(&q->meta_lock);

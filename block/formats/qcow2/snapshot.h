@@ -19,9 +19,6 @@
 /** Free @snapshot and what it holds; NULL is ignored. */
 void qcow2_snapshot_free(Qcow2Snapshot *snapshot);
 
-/** A deep copy. */
-Qcow2Snapshot *qcow2_snapshot_copy(const Qcow2Snapshot *snapshot);
-
 /**
  * Write a table of @list (Qcow2Snapshot) elsewhere, make the header name it,
  * durable, and give up the old one.  q->snapshots is left alone.  Both locks

@@ -132,7 +132,6 @@ int qcow2_caches_init(Qcow2 *q, GError **errp)
         .nr_slices = MAX(o->l2_cache_bytes / o->l2_slice_bytes,
                          QCOW2_CACHE_MIN_SLICES),
         .ordered = true,
-        .what = "L2 table",
         .opaque = q,
         .read = l2_read,
         .write = l2_write,
@@ -144,7 +143,6 @@ int qcow2_caches_init(Qcow2 *q, GError **errp)
     config.nr_slices = MAX(o->refcount_cache_bytes / config.slice_bytes,
                            QCOW2_CACHE_MIN_SLICES);
     config.ordered = false;
-    config.what = "refcount block";
     config.read = refcount_read;
     config.write = refcount_write;
     config.make_room = NULL;
@@ -364,6 +362,13 @@ int coroutine_fn qcow2_writeback_full(Qcow2 *q)
         }
     }
     return ret;
+}
+
+int qcow2_writeback_failed(Qcow2 *q, int ret, GError **errp)
+{
+    return block_error_errno(errp, -ret, "Node '%s': could not write back the "
+                             "metadata of image '%s'", bdrv_node_name(q->bs),
+                             bdrv_filename(q->bs));
 }
 
 int coroutine_fn qcow2_flush(BlockDriverState *bs)
