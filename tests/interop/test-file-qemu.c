@@ -53,6 +53,7 @@ static void qemu_refused(const char *command, const char *text)
 typedef struct QemuIo {
     GPid pid;
     int input;
+    int output;
 } QemuIo;
 
 /* Whether anybody holds the lock on @byte of the image. */
@@ -71,28 +72,24 @@ static bool byte_is_locked(off_t byte)
 
 /*
  * Start qemu-io with @option on a qcow2 image, which nobody else may write;
- * returns when it has it open, and has said so by its last lock.
+ * returns when it has it open: then it asks for a command.
  */
 static QemuIo qemu_holds(char *option)
 {
     g_autofree char *path = path_of("disk");
     char *argv[] = { "qemu-io", "-f", "qcow2", option, path, NULL };
     QemuIo q = { .pid = 0 };
+    char asked;
 
     qemu_ok("qemu-img create -q -f qcow2 %s/disk 1M");
     ck_assert(g_spawn_async_with_pipes(NULL, argv, NULL,
                                        G_SPAWN_SEARCH_PATH |
-                                           G_SPAWN_DO_NOT_REAP_CHILD |
-                                           G_SPAWN_STDOUT_TO_DEV_NULL,
-                                       NULL, NULL, &q.pid, &q.input, NULL,
+                                           G_SPAWN_DO_NOT_REAP_CHILD,
+                                       NULL, NULL, &q.pid, &q.input, &q.output,
                                        NULL, NULL));
-    /* A lock tells nobody that it was taken, and qemu-io says nothing on its
-     * own: to look again is the only way.  The interval decides how soon we
-     * see it, not what we see. */
-    while (!byte_is_locked(203)) {
-        ck_assert_int_eq(waitpid(q.pid, NULL, WNOHANG), 0);
-        g_usleep(1000);
-    }
+    /* The end of its output is that it could not open the image. */
+    ck_assert_int_eq(read(q.output, &asked, 1), 1);
+    ck_assert(byte_is_locked(203));
     return q;
 }
 
@@ -102,6 +99,7 @@ static void qemu_lets_go(QemuIo *q)
 
     close(q->input);
     ck_assert_int_eq(waitpid(q->pid, &status, 0), q->pid);
+    close(q->output);
     g_spawn_close_pid(q->pid);
 }
 

@@ -116,6 +116,43 @@ static inline void expect_fill(BlockBackend *blk, int64_t offset,
     }
 }
 
+/** What a check finds that repairs nothing; there is nothing it cannot look
+ * at. */
+static inline BdrvCheckResult check_of(BlockDriverState *bs)
+{
+    BdrvCheck how = { 0 };
+    BdrvCheckResult result;
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_msg(bdrv_check(bs, &how, &result, &error) == 0, "%s",
+                  error ? error->message : "no error set");
+    ck_assert_int_eq(result.check_errors, 0);
+    return result;
+}
+
+/** No corruption; leaks neither, once all is given back. */
+static inline void check_sound(BlockBackend *blk)
+{
+    BdrvCheckResult result;
+
+    /* The second one for what the first one gives back. */
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    result = check_of(blk_bs(blk));
+    ck_assert_int_eq(result.corruptions, 0);
+    ck_assert_int_eq(result.leaks, 0);
+}
+
+static inline void snapshot_ok(BlockDriverState *bs, const char *name)
+{
+    BdrvSnapshotInfo info = { .name = (char *)name, .date_sec = 1700000000,
+                              .icount = UINT64_MAX };
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_msg(bdrv_snapshot_create(bs, &info, &error) == 0, "%s",
+                  error ? error->message : "no error set");
+}
+
 /** Overwrite bytes of a file. */
 static inline void patch_file(const char *name, int64_t offset,
                               const void *buf, size_t bytes)

@@ -120,6 +120,35 @@ static inline int in_co(int coroutine_fn (*entry)(void *), void *opaque)
     return aio_co_run(block_graph_aio_context(graph), entry, opaque);
 }
 
+/* On the stack of count_of(). */
+typedef struct CountCall {
+    Qcow2 *q;
+    int64_t offset;
+    uint64_t count;
+} CountCall;
+
+static inline int coroutine_fn count_entry(void *opaque)
+{
+    CountCall *call = opaque;
+    int ret;
+
+    co_mutex_lock(&call->q->meta_lock);
+    ret = qcow2_refcount_get(call->q,
+                             call->offset >> call->q->geo.cluster_bits,
+                             &call->count);
+    co_mutex_unlock(&call->q->meta_lock);
+    return ret;
+}
+
+/** The refcount of the host cluster at @offset. */
+static inline uint64_t count_of(BlockBackend *blk, int64_t offset)
+{
+    CountCall call = { .q = state_of(blk), .offset = offset };
+
+    ck_assert_int_eq(in_co(count_entry, &call), 0);
+    return call.count;
+}
+
 /**
  * The program of the suite @name: @add_tests adds what needs qemu-img, and
  * nothing is run where that is missing.

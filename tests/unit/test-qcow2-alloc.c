@@ -85,29 +85,6 @@ static int64_t alloc_bytes(BlockBackend *blk, int64_t bytes)
     return call.at;
 }
 
-static int coroutine_fn count_entry(void *opaque)
-{
-    Call *call = opaque;
-    uint64_t count = 0;
-    int ret;
-
-    co_mutex_lock(&call->q->meta_lock);
-    ret = qcow2_refcount_get(call->q, call->at >> call->q->geo.cluster_bits,
-                             &count);
-    co_mutex_unlock(&call->q->meta_lock);
-    ck_assert_int_eq(ret, 0);
-    call->n = count;
-    return 0;
-}
-
-static int64_t count_of(BlockBackend *blk, int64_t offset)
-{
-    Call call = { .q = state_of(blk), .at = offset };
-
-    in_co(count_entry, &call);
-    return call.n;
-}
-
 static void expect_metadata_free(BlockBackend *blk, Qcow2Run run_)
 {
     int64_t at;

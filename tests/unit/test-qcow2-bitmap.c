@@ -16,18 +16,10 @@ static BlockBackend *blk;
 
 static void make_with(const char *size, const char *cluster)
 {
-    g_autoptr(GError) error = NULL;
-    g_autofree char *path = path_of("t.qcow2");
-    BlockOptions *options;
+    g_autofree char *options = g_strdup_printf("size=%s,cluster_size=%s", size,
+                                               cluster);
 
-    create_ok("filename=%s/t.qcow2,size=0");
-    options = opts("qcow2");
-    block_options_set_str(options, "file.driver", "file");
-    block_options_set_str(options, "file.filename", path);
-    block_options_set_str(options, "size", size);
-    block_options_set_str(options, "cluster_size", cluster);
-    ck_assert_msg(bdrv_create(graph, options, &error) == 0, "%s",
-                  error ? error->message : "no error set");
+    make_image_ok("t.qcow2", options);
 }
 
 static void make(const char *size)
@@ -57,12 +49,8 @@ static void reopen_it(void)
 /* No leak and no error, also in QEMU's eyes. */
 static void expect_sound(void)
 {
-    BdrvCheck how = { 0 };
-    BdrvCheckResult result = { 0 };
-    g_autoptr(GError) error = NULL;
+    BdrvCheckResult result = check_of(blk_bs(blk));
 
-    ck_assert_msg(bdrv_check(blk_bs(blk), &how, &result, &error) == 0, "%s",
-                  error ? error->message : "no error set");
     ck_assert_int_eq(result.corruptions, 0);
     ck_assert_int_eq(result.leaks, 0);
     close_it();

@@ -13,15 +13,6 @@ static const char unknown[16] = "what is this?!!";
 
 /* --- the image ------------------------------------------------------------ */
 
-static void snapshot_ok(BlockDriverState *bs, const char *name)
-{
-    BdrvSnapshotInfo info = { .name = (char *)name, .date_sec = 12345 };
-    g_autoptr(GError) error = NULL;
-
-    ck_assert_msg(bdrv_snapshot_create(bs, &info, &error) == 0, "%s",
-                  error ? error->message : "no error set");
-}
-
 /* Behind the header as it was made comes an extension that nobody knows. */
 static void add_unknown(void)
 {

@@ -9,19 +9,6 @@
 
 static BlockBackend *blk;
 
-static void make(const char *options)
-{
-    g_autoptr(GError) error = NULL;
-    g_autofree char *path = path_of("t.qcow2");
-    BlockOptions *o = opts(options);
-
-    create_ok("filename=%s/t.qcow2,size=0");
-    block_options_set_str(o, "file.driver", "file");
-    block_options_set_str(o, "file.filename", path);
-    ck_assert_msg(bdrv_create(graph, o, &error) == 0, "%s",
-                  error ? error->message : "no error set");
-}
-
 static int write_packed(int64_t offset, int64_t bytes, int byte)
 {
     g_autofree uint8_t *buf = g_malloc(bytes);
@@ -42,21 +29,12 @@ static void noise(uint8_t *buf, int64_t bytes, uint64_t seed)
     }
 }
 
-static BdrvCheckResult check(void)
-{
-    BdrvCheck how = { 0 };
-    BdrvCheckResult result = { 0 };
-    g_autoptr(GError) error = NULL;
-
-    ck_assert_msg(bdrv_check(blk_bs(blk), &how, &result, &error) == 0, "%s",
-                  error ? error->message : "no error set");
-    ck_assert_int_eq(result.corruptions, 0);
-    return result;
-}
-
 static void close_sound(void)
 {
-    ck_assert_int_eq(check().leaks, 0);
+    BdrvCheckResult result = check_of(blk_bs(blk));
+
+    ck_assert_int_eq(result.corruptions, 0);
+    ck_assert_int_eq(result.leaks, 0);
     close_backend(blk);
     if (have_qemu()) {
         expect_clean();
@@ -74,7 +52,7 @@ static const char *const kinds[] = {
 
 START_TEST(requests_of_several_clusters_are_compressed_and_read_back)
 {
-    make(kinds[_i]);
+    make_image_ok("t.qcow2", kinds[_i]);
     blk = open_image();
     ck_assert_int_eq(write_packed(0, 4 * MIB, 0x11), 0);
     ck_assert_int_eq(write_packed(6 * MIB, 2 * MIB, 0x22), 0);
@@ -82,7 +60,7 @@ START_TEST(requests_of_several_clusters_are_compressed_and_read_back)
     expect_fill(blk, 4 * MIB, 2 * MIB, 0);
     expect_fill(blk, 6 * MIB, 2 * MIB, 0x22);
     expect_fill(blk, 1000, 5000, 0x11); /* parts of clusters */
-    ck_assert_int_gt(check().compressed_clusters, 0);
+    ck_assert_int_gt(check_of(blk_bs(blk)).compressed_clusters, 0);
     /* Over what is compressed, and over what is not. */
     fill(blk, 512, 3 * 65536, 0x33);
     ck_assert_int_eq(write_packed(2 * MIB, 2 * MIB, 0x44), 0);
@@ -105,7 +83,7 @@ START_TEST(what_does_not_shrink_is_written_as_it_is)
     g_autofree uint8_t *buf = g_malloc(MIB);
     g_autofree uint8_t *back = g_malloc(MIB);
 
-    make(kinds[_i]);
+    make_image_ok("t.qcow2", kinds[_i]);
     blk = open_image();
     noise(buf, MIB, 5);
     memset(buf, 0, MIB / 2); /* half of it shrinks */
@@ -122,7 +100,7 @@ END_TEST
 
 START_TEST(only_whole_clusters_are_compressed_but_for_the_last)
 {
-    make("qcow2,size=200k");
+    make_image_ok("t.qcow2", "qcow2,size=200k");
     blk = open_image();
     ck_assert_int_eq(write_packed(0, 4096, 1), -EINVAL);
     ck_assert_int_eq(write_packed(4096, 65536, 1), -EINVAL);
@@ -135,7 +113,7 @@ END_TEST
 
 START_TEST(an_image_with_a_data_file_refuses_compressed_writes)
 {
-    make("qcow2,size=1M,data_file=t.data");
+    make_image_ok("t.qcow2", "qcow2,size=1M,data_file=t.data");
     blk = open_image();
     ck_assert_int_eq(write_packed(0, 65536, 1), -ENOTSUP);
     close_backend(blk);
@@ -165,7 +143,7 @@ START_TEST(many_compressed_writes_at_once_do_not_mix)
     Writer w[WRITERS];
     AioContext *ctx = block_graph_aio_context(graph);
 
-    make(kinds[_i]);
+    make_image_ok("t.qcow2", kinds[_i]);
     blk = open_image();
     writers_left = WRITERS;
     for (int i = 0; i < WRITERS; i++) {
@@ -212,7 +190,7 @@ START_TEST(r63_reads_over_all_kinds_of_clusters_show_each_of_them)
 
     memset(base, 0xbb, BYTES);
     ck_assert(g_file_set_contents(path, (char *)base, BYTES, NULL));
-    make("qcow2,size=256k,cluster_size=4k,backing_file=base,backing_fmt=raw");
+    make_image_ok("t.qcow2", "qcow2,size=256k,cluster_size=4k,backing_file=base,backing_fmt=raw");
     blk = open_image();
     memcpy(model, base, BYTES);
     for (int round = 0; round < 400; round++) {
@@ -289,7 +267,7 @@ START_TEST(r14_compressed_data_that_ends_behind_the_file_is_an_error)
     uint8_t buf[512];
 
     qcow2_geometry_init(&geo, 16, 4, false);
-    make("qcow2,size=1M");
+    make_image_ok("t.qcow2", "qcow2,size=1M");
     blk = open_image();
     ck_assert_int_eq(write_packed(0, 65536, 0x66), 0);
     close_backend(blk);

@@ -51,37 +51,6 @@ static void expect_base(BlockBackend *blk, int64_t offset, int64_t bytes)
     }
 }
 
-static BdrvCheckResult check_of(BlockBackend *blk)
-{
-    BdrvCheck how = { 0 };
-    BdrvCheckResult result;
-    g_autoptr(GError) error = NULL;
-
-    ck_assert_int_eq(bdrv_check(blk_bs(blk), &how, &result, &error), 0);
-    ck_assert_int_eq(result.check_errors, 0);
-    return result;
-}
-
-/* No corruption; leaks neither, once all is given back. */
-static void check_sound(BlockBackend *blk)
-{
-    BdrvCheckResult result;
-
-    ck_assert_int_eq(blk_flush(blk), 0);
-    ck_assert_int_eq(blk_flush(blk), 0);
-    result = check_of(blk);
-    ck_assert_int_eq(result.corruptions, 0);
-    ck_assert_int_eq(result.leaks, 0);
-}
-
-static void snapshot(BlockBackend *blk)
-{
-    g_autoptr(GError) error = NULL;
-
-    ck_assert_int_eq(bdrv_snapshot_create(
-        blk_bs(blk), &(BdrvSnapshotInfo){ .name = "s" }, &error), 0);
-}
-
 static void fill_compressed(BlockBackend *blk, int64_t offset, int64_t bytes,
                             int byte)
 {
@@ -166,7 +135,7 @@ static BlockBackend *make_mixed(int64_t cluster, const char *create,
         make_kind(blk, g_random_int_range(0, KINDS), i * cluster, cluster,
                   model);
         if (i == MIXED / 3) {
-            snapshot(blk);
+            snapshot_ok(blk_bs(blk), "s");
         }
     }
     return blk;
@@ -340,7 +309,7 @@ START_TEST(R127_zeroes_and_discards_never_show_the_backing_file)
         make_kind(blk, kind, 0, cluster, model);
         make_kind(blk, kind, cluster, cluster, model);
         if (i % 3 != 2 && i % 2) {
-            snapshot(blk);
+            snapshot_ok(blk_bs(blk), "s");
         }
         if (i / 3 % 3 == 0) {
             ck_assert_int_eq(blk_pdiscard(blk, 0, 2 * cluster), 0);
@@ -630,7 +599,7 @@ START_TEST(R125_whichever_request_fails_no_live_cluster_is_free)
         make_image_ok("a", "size=2M,cluster_size=512");
         blk = image_backend("a", NULL);
         fill(blk, 0, 128 * SECTOR, 7);
-        snapshot(blk);
+        snapshot_ok(blk_bs(blk), "s");
         close_backend(blk);
         blk = failing_image(false);
         faulty_set((_i & 1 ? FAULTY_CHANGES : 0) |
@@ -642,14 +611,14 @@ START_TEST(R125_whichever_request_fails_no_live_cluster_is_free)
         expect_fill(blk, 40 * SECTOR, 20 * SECTOR, 7);
         expect_fill(blk, 80 * SECTOR, 20 * SECTOR, 7);
         expect_fill(blk, 109 * SECTOR, 19 * SECTOR, 7);
-        result = check_of(blk);
+        result = check_of(blk_bs(blk));
         ck_assert_int_eq(result.corruptions, 0);
         fill(blk, 0, 128 * SECTOR, 3);
         ck_assert_int_eq(blk_flush(blk), 0);
         close_backend(blk);
         blk = image_backend("a", NULL);
         expect_fill(blk, 0, 128 * SECTOR, 3);
-        result = check_of(blk);
+        result = check_of(blk_bs(blk));
         ck_assert_int_eq(result.corruptions, 0);
         close_backend(blk);
         if (worked) {
@@ -760,7 +729,7 @@ START_TEST(copies_into_and_out_of_images_are_what_reads_and_writes_would_be)
     expect_fill(a, 5 * CLUSTER + 512, 512, 9);
     expect_fill(a, 5 * CLUSTER + 1024, CLUSTER - 1024, 6);
     /* What is shared with a snapshot is not copied over. */
-    snapshot(a);
+    snapshot_ok(blk_bs(a), "s");
     copy(raw, 0, a, 0, CLUSTER);
     ck_assert_int_eq(bdrv_snapshot_goto(blk_bs(a), "s", NULL), 0);
     expect_fill(a, 0, CLUSTER, 11);

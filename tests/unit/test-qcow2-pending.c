@@ -172,8 +172,7 @@ static void give_up_by_snapshot(BlockBackend *blk)
 {
     g_autoptr(GError) error = NULL;
 
-    ck_assert_int_eq(bdrv_snapshot_create(
-        blk_bs(blk), &(BdrvSnapshotInfo){ .name = "s" }, &error), 0);
+    snapshot_ok(blk_bs(blk), "s");
     fill(blk, 0, 4 * CLUSTER, 'b');
     ck_assert_int_eq(blk_flush(blk), 0);
     ck_assert_uint_eq(faulty.discards, 0);

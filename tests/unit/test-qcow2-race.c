@@ -149,11 +149,8 @@ static void expect_action(uint8_t *bytes, const Action *action)
 static void act(const Action *actions)
 {
     for (const Action *a = actions; a->op; a++) {
-        g_autoptr(GError) error = NULL;
-
         if (a->op == 's') {
-            ck_assert_int_eq(bdrv_snapshot_create(
-                blk_bs(blk), &(BdrvSnapshotInfo){ .name = "s" }, &error), 0);
+            snapshot_ok(blk_bs(blk), "s");
             continue;
         }
         start(&running[0], a);
@@ -197,7 +194,7 @@ static void scene_begin(const Scene *scene)
     }
 }
 
-static void check_sound(BlockDriverState *bs, int64_t leaks_max)
+static void check_leaks(BlockDriverState *bs, int64_t leaks_max)
 {
     BdrvCheckResult result;
     g_autoptr(GError) error = NULL;
@@ -225,7 +222,7 @@ static void scene_end(void)
     /* The second one for what the first one gives back. */
     ck_assert_int_eq(blk_flush(blk), 0);
     ck_assert_int_eq(blk_flush(blk), 0);
-    check_sound(blk_bs(blk), 0);
+    check_leaks(blk_bs(blk), 0);
     blk_unref(blk);
     bdrv_unref(base);
     bdrv_unref(disk);
@@ -244,7 +241,7 @@ static void look_at_crash(const Scene *scene)
 
     memcpy(mem_disk(copy)->data, mem_disk(disk)->data, bytes);
     image = open_scene(scene, "read-only=on,file=crash");
-    check_sound(image, INT64_MAX);
+    check_leaks(image, INT64_MAX);
     reader = backend_ok("reader", image, BLK_PERM_CONSISTENT_READ,
                         BLK_PERM_ALL);
     ck_assert_int_eq(blk_pread(reader, 0, DISK, buf, 0), 0);

@@ -9,7 +9,6 @@ typedef struct Call {
     int64_t offset;
     int64_t bytes;
     int64_t delta;
-    uint64_t count;
 } Call;
 
 static int coroutine_fn change_entry(void *opaque)
@@ -32,27 +31,6 @@ static int change(BlockBackend *blk, int64_t offset, int64_t bytes,
                   .delta = delta };
 
     return in_co(change_entry, &call);
-}
-
-static int coroutine_fn get_entry(void *opaque)
-{
-    Call *call = opaque;
-    int ret;
-
-    co_mutex_lock(&call->q->meta_lock);
-    ret = qcow2_refcount_get(call->q,
-                             call->offset >> call->q->geo.cluster_bits,
-                             &call->count);
-    co_mutex_unlock(&call->q->meta_lock);
-    return ret;
-}
-
-static uint64_t get(BlockBackend *blk, int64_t offset)
-{
-    Call call = { .q = state_of(blk), .offset = offset };
-
-    ck_assert_int_eq(in_co(get_entry, &call), 0);
-    return call.count;
 }
 
 static int coroutine_fn alloc_entry(void *opaque)
@@ -97,7 +75,7 @@ START_TEST(r22_counts_of_every_width_hold_what_they_can)
         if (count > 1) {
             ck_assert_int_eq(change(blk, at + i * 65536, 1, count - 1), 0);
         }
-        ck_assert_uint_eq(get(blk, at + i * 65536), count);
+        ck_assert_uint_eq(count_of(blk, at + i * 65536), count);
     }
     close_backend(blk);
     /* qemu-img looks no further than the end of the file. */
@@ -133,9 +111,9 @@ START_TEST(r130_a_count_that_would_not_fit_is_refused_and_undone)
     }
     ck_assert_int_eq(change(blk, at, 5000 * 512, 1), -ERANGE);
     for (int i = 0; i < 4999; i++) {
-        ck_assert_uint_eq(get(blk, at + i * 512), 1);
+        ck_assert_uint_eq(count_of(blk, at + i * 512), 1);
     }
-    ck_assert_uint_eq(get(blk, at + 4999 * 512), max);
+    ck_assert_uint_eq(count_of(blk, at + 4999 * 512), max);
     ck_assert(!atomic_load(&state_of(blk)->corrupt));
     close_backend(blk);
 }
@@ -150,7 +128,7 @@ START_TEST(a_count_below_zero_marks_the_image_corrupt)
     blk = open_image();
     at = alloc(blk, 3);
     ck_assert_int_eq(change(blk, at, 4 * 65536, -1), -EINVAL);
-    ck_assert_uint_eq(get(blk, at), 1);
+    ck_assert_uint_eq(count_of(blk, at), 1);
     ck_assert(atomic_load(&state_of(blk)->corrupt));
     close_backend(blk);
 }
@@ -165,9 +143,9 @@ START_TEST(ranges_count_every_cluster_that_they_touch)
     blk = open_image();
     at = alloc(blk, 3);
     ck_assert_int_eq(change(blk, at + 65535, 2, 1), 0);
-    ck_assert_uint_eq(get(blk, at), 2);
-    ck_assert_uint_eq(get(blk, at + 65536), 2);
-    ck_assert_uint_eq(get(blk, at + 2 * 65536), 1);
+    ck_assert_uint_eq(count_of(blk, at), 2);
+    ck_assert_uint_eq(count_of(blk, at + 65536), 2);
+    ck_assert_uint_eq(count_of(blk, at + 2 * 65536), 1);
     close_backend(blk);
 }
 END_TEST
@@ -180,7 +158,7 @@ START_TEST(beyond_the_table_counts_are_zero)
 
     qemu_image("", "1M");
     blk = open_image();
-    ck_assert_uint_eq(get(blk, INT64_C(1) << 50), 0);
+    ck_assert_uint_eq(count_of(blk, INT64_C(1) << 50), 0);
     close_backend(blk);
 }
 END_TEST

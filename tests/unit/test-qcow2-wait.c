@@ -56,14 +56,6 @@ static void reopen_image(void)
     open_image("");
 }
 
-static void snapshot(void)
-{
-    g_autoptr(GError) error = NULL;
-
-    ck_assert_int_eq(bdrv_snapshot_create(
-        blk_bs(blk), &(BdrvSnapshotInfo){ .name = "s" }, &error), 0);
-}
-
 /* --- requests under way --------------------------------------------------- */
 
 typedef struct Running {
@@ -339,7 +331,7 @@ START_TEST(head_data_and_tail_of_a_new_cluster_are_one_request)
     fill(blk, 1 << 20, CLUSTER, 9);
     if (cases[_i].shared) {
         fill(blk, 0, 64 << 10, 8);
-        snapshot();
+        snapshot_ok(blk_bs(blk), "s");
         fill(blk, 1 << 20, CLUSTER, 9); /* the table is ours again */
     }
     before = counts_now();
