@@ -4,7 +4,9 @@
  */
 #include "sim/scenarios/scenarios.h"
 
+#include <errno.h>
 #include <stdarg.h>
+#include <string.h>
 
 BlockOptions *scenario_options(const char *format, ...)
 {
@@ -93,4 +95,24 @@ bool scenario_faults(BgSim *sim)
     bgsim_fail_randomly(sim, permille,
                         permille ? 1 + bgsim_draw(sim, "fault.budget", 8) : 0);
     return permille > 0;
+}
+
+bool scenario_rewrite(BlockBackend *blk, int64_t offset, int64_t bytes,
+                      GError **errp)
+{
+    uint8_t before[4096], after[4096];
+
+    g_assert(bytes <= (int64_t)sizeof(before));
+    if (blk_pread(blk, offset, bytes, before, 0) < 0 ||
+        blk_pwrite(blk, offset, bytes, before, 0) < 0 ||
+        blk_flush(blk) < 0 ||
+        blk_pread(blk, offset, bytes, after, 0) < 0) {
+        block_error(errp, EIO, "a request of the recovery failed");
+        return false;
+    }
+    if (memcmp(before, after, bytes) != 0) {
+        block_error(errp, EILSEQ, "what was written is not what is read");
+        return false;
+    }
+    return true;
 }

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #define CRASH_BYTES (16 * 1024)
-#define REWRITE_BYTES 4096
 
 static const BgSimCrashConfig crash_config = {
     .all_below = 256, .sample = 64, .second_every = 8,
@@ -20,28 +19,6 @@ typedef struct Crash {
     BlockBackend *blk;
     BgSimModel *model;
 } Crash;
-
-/*
- * Write what is there once more, and flush: a recovery that changes the disk
- * and leaves the same content, so the power may be cut again at any step.
- */
-static bool rewrite(BlockBackend *blk, GError **errp)
-{
-    uint8_t before[REWRITE_BYTES], after[REWRITE_BYTES];
-
-    if (blk_pread(blk, 0, sizeof(before), before, 0) < 0 ||
-        blk_pwrite(blk, 0, sizeof(before), before, 0) < 0 ||
-        blk_flush(blk) < 0 ||
-        blk_pread(blk, 0, sizeof(after), after, 0) < 0) {
-        block_error(errp, EIO, "a request of the recovery failed");
-        return false;
-    }
-    if (memcmp(before, after, sizeof(before)) != 0) {
-        block_error(errp, EILSEQ, "what was written is not what is read");
-        return false;
-    }
-    return true;
-}
 
 /* Open what the power cut left, read all of it, write, flush. */
 static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
@@ -58,7 +35,8 @@ static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
         return false;
     }
     blk = scenario_backend(sim, "recovery", bs);
-    ok = bgsim_check_durable(blk, s->model, errp) && rewrite(blk, errp);
+    ok = bgsim_check_durable(blk, s->model, errp) &&
+         scenario_rewrite(blk, 0, 4096, errp);
     blk_unref(blk);
     bdrv_unref(bs);
     return ok;

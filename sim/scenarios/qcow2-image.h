@@ -49,4 +49,17 @@ bool sim_qcow2_check(BgSimDisk *disk, SimQcow2Report *report, GError **errp);
  */
 bool sim_qcow2_check_both(BgSimDisk *disk, const char *when, GError **errp);
 
+/** Somebody who opens an image after a power cut. */
+typedef struct SimQcow2Recovery {
+    BgSim *sim;
+    BgSimDisk *disk;         /* with the image */
+    const char *options;     /* to open it with */
+    /** Look at what it holds, and write; false with @errp. */
+    bool (*use)(BlockBackend *blk, void *opaque, GError **errp);
+    void *opaque;
+} SimQcow2Recovery;
+
+/** Whether it is sound before and after; else false with @errp. */
+bool sim_qcow2_recovers(const SimQcow2Recovery *r, GError **errp);
+
 #endif /* SIM_QCOW2_IMAGE_H */

@@ -204,33 +204,30 @@ static bool check_content(Ops *s, BlockBackend *blk, GError **errp)
     return false;
 }
 
+static bool use_image(BlockBackend *blk, void *opaque, GError **errp)
+{
+    uint8_t data[1024] = { 1 };
+
+    if (!check_content(opaque, blk, errp)) {
+        return false;
+    }
+    if (blk_pread(blk, 8192, sizeof(data), data, 0) < 0 ||
+        blk_pwrite(blk, 8192, sizeof(data), data, 0) < 0 ||
+        blk_flush(blk) < 0) {
+        block_error(errp, EIO, "a request of the recovery failed");
+        return false;
+    }
+    return true;
+}
+
 static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
                         GError **errp)
 {
     Ops *s = opaque;
-    BlockDriverState *bs;
-    BlockBackend *blk;
-    uint8_t data[1024] = { 1 };
-    bool ok = sim_qcow2_check_both(s->disk, "after the cut", errp);
 
-    if (!ok) {
-        return false;
-    }
-    bs = bdrv_open(bgsim_graph(sim), scenario_options("%s", s->options), errp);
-    if (!bs) {
-        return false;
-    }
-    blk = scenario_backend(sim, "recovery", bs);
-    ok = check_content(s, blk, errp);
-    if (ok && (blk_pread(blk, 8192, sizeof(data), data, 0) < 0 ||
-               blk_pwrite(blk, 8192, sizeof(data), data, 0) < 0 ||
-               blk_flush(blk) < 0)) {
-        block_error(errp, EIO, "a request of the recovery failed");
-        ok = false;
-    }
-    blk_unref(blk);
-    bdrv_unref(bs);
-    return ok && sim_qcow2_check_both(s->disk, "after recovery", errp);
+    return sim_qcow2_recovers(&(SimQcow2Recovery){
+        .sim = sim, .disk = s->disk, .options = s->options, .use = use_image,
+        .opaque = s }, errp);
 }
 
 /* --- the run -------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A second opinion on images that a power cut left: that of qemu-img.
+ * Images that a power cut left: the opinion of both checkers, ours and
+ * qemu-img, before and after somebody uses them.
  */
 #include "sim/scenarios/qcow2-image.h"
 
@@ -62,4 +63,25 @@ bool sim_qcow2_check_both(BgSimDisk *disk, const char *when, GError **errp)
         block_error(errp, EUCLEAN, "%s: %s", when, error->message);
     }
     return ok;
+}
+
+bool sim_qcow2_recovers(const SimQcow2Recovery *r, GError **errp)
+{
+    BlockDriverState *bs;
+    BlockBackend *blk;
+    bool ok;
+
+    if (!sim_qcow2_check_both(r->disk, "after the cut", errp)) {
+        return false;
+    }
+    bs = bdrv_open(bgsim_graph(r->sim), scenario_options("%s", r->options),
+                   errp);
+    if (!bs) {
+        return false;
+    }
+    blk = scenario_backend(r->sim, "recovery", bs);
+    ok = r->use(blk, r->opaque, errp);
+    blk_unref(blk);
+    bdrv_unref(bs);
+    return ok && sim_qcow2_check_both(r->disk, "after recovery", errp);
 }

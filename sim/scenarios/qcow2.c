@@ -130,47 +130,23 @@ static void fill_backing(BgSim *sim, Qcow2Sim *s)
 
 /* --- power cuts ----------------------------------------------------------- */
 
-/* A write where there may be nothing yet, so that tables change. */
-static bool use_image(BlockBackend *blk, int64_t size, GError **errp)
+static bool use_image(BlockBackend *blk, void *opaque, GError **errp)
 {
-    uint8_t before[1024], after[1024];
-    int64_t at = size / 2 - 512;
+    Qcow2Sim *s = opaque;
 
-    if (blk_pread(blk, at, sizeof(before), before, 0) < 0 ||
-        blk_pwrite(blk, at, sizeof(before), before, 0) < 0 ||
-        blk_flush(blk) < 0 ||
-        blk_pread(blk, at, sizeof(after), after, 0) < 0) {
-        block_error(errp, EIO, "a request of the recovery failed");
-        return false;
-    }
-    if (memcmp(before, after, sizeof(before)) != 0) {
-        block_error(errp, EILSEQ, "what was written is not what is read");
-        return false;
-    }
-    return true;
+    /* The write is where there may be nothing yet, so that tables change. */
+    return bgsim_check_durable(blk, s->model, errp) &&
+           scenario_rewrite(blk, s->image.size / 2 - 512, 1024, errp);
 }
 
 static bool check_state(BgSim *sim, const BgSimCrashState *cut, void *opaque,
                         GError **errp)
 {
     Qcow2Sim *s = opaque;
-    BlockDriverState *bs;
-    BlockBackend *blk;
-    bool ok = sim_qcow2_check_both(s->disk, "after the cut", errp);
 
-    if (!ok) {
-        return false;
-    }
-    bs = bdrv_open(bgsim_graph(sim), scenario_options("%s", s->options), errp);
-    if (!bs) {
-        return false;
-    }
-    blk = scenario_backend(sim, "recovery", bs);
-    ok = bgsim_check_durable(blk, s->model, errp) &&
-         use_image(blk, s->image.size, errp);
-    blk_unref(blk);
-    bdrv_unref(bs);
-    return ok && sim_qcow2_check_both(s->disk, "after recovery", errp);
+    return sim_qcow2_recovers(&(SimQcow2Recovery){
+        .sim = sim, .disk = s->disk, .options = s->options, .use = use_image,
+        .opaque = s }, errp);
 }
 
 /* --- what is done to the image meanwhile ---------------------------------- */

@@ -48,6 +48,14 @@ bool scenario_faults(BgSim *sim);
 void scenario_check_rest(BgSim *sim);
 void scenario_check_empty(BgSim *sim);
 
+/**
+ * Write what is there at [@offset, +@bytes) (at most 4096) once more, flush:
+ * a recovery that changes the disk and leaves the same content, so the power
+ * may be cut again at any step.  False with @errp.
+ */
+bool scenario_rewrite(BlockBackend *blk, int64_t offset, int64_t bytes,
+                      GError **errp);
+
 /** bgsim_check_equal() as a violation. */
 void scenario_check_content(BgSim *sim, BlockBackend *blk, BgSimModel *model);
 

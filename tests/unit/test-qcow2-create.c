@@ -73,29 +73,30 @@ END_TEST
 
 START_TEST(what_does_not_go_together_is_refused)
 {
-    make_image_fails("a", "qcow2", EINVAL, "'size' is missing");
-    make_image_fails("a", "size=1M,compat=v2,lazy_refcounts=on", EINVAL,
-                     "lazy_refcounts needs version 3");
-    make_image_fails("a", "size=1M,compat=v2,refcount_bits=8", EINVAL,
-                     "needs version 3");
-    make_image_fails("a", "size=1M,compat=v2,extended_l2=on", EINVAL,
-                     "extended_l2 needs version 3");
-    make_image_fails("a", "size=1M,compat=v2,compression_type=zstd", EINVAL,
-                     "compression_type=zstd needs version 3");
-    make_image_fails("a", "size=1M,cluster_size=96k", EINVAL,
-                     "power of two");
-    make_image_fails("a", "size=1M,cluster_size=256", EINVAL, "cluster_size");
-    make_image_fails("a", "size=1M,cluster_size=4M", EINVAL, "cluster_size");
-    make_image_fails("a", "size=1M,refcount_bits=24", EINVAL,
-                     "power of two");
-    make_image_fails("a", "size=1M,extended_l2=on,cluster_size=8k", EINVAL,
-                     "at least 16k");
-    make_image_fails("a", "size=1M,data_file_raw=on", EINVAL,
-                     "needs data_file");
-    make_image_fails("a", "size=1M,backing_fmt=raw", EINVAL,
-                     "needs backing_file");
-    make_image_fails("a", "size=1M,colour=red", EINVAL, "colour");
-    make_image_fails("a", "size=1M,data-file=x", EINVAL, "data-file");
+    static const struct {
+        const char *options, *message;
+    } cases[] = {
+        { "qcow2", "'size' is missing" },
+        { "size=1M,compat=v2,lazy_refcounts=on",
+          "lazy_refcounts needs version 3" },
+        { "size=1M,compat=v2,refcount_bits=8", "needs version 3" },
+        { "size=1M,compat=v2,extended_l2=on", "extended_l2 needs version 3" },
+        { "size=1M,compat=v2,compression_type=zstd",
+          "compression_type=zstd needs version 3" },
+        { "size=1M,cluster_size=96k", "power of two" },
+        { "size=1M,cluster_size=256", "cluster_size" },
+        { "size=1M,cluster_size=4M", "cluster_size" },
+        { "size=1M,refcount_bits=24", "power of two" },
+        { "size=1M,extended_l2=on,cluster_size=8k", "at least 16k" },
+        { "size=1M,data_file_raw=on", "needs data_file" },
+        { "size=1M,backing_fmt=raw", "needs backing_file" },
+        { "size=1M,colour=red", "colour" },
+        { "size=1M,data-file=x", "data-file" },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        make_image_fails("a", cases[i].options, EINVAL, cases[i].message);
+    }
 }
 END_TEST
 
