@@ -519,6 +519,46 @@ START_TEST(an_image_whose_tables_collide_in_the_map_opens_soon)
 }
 END_TEST
 
+/* A million entries for one block that is full: no search goes over them. */
+START_TEST(a_block_that_serves_twice_is_never_searched)
+{
+    g_autofree uint8_t *table = g_malloc(QCOW2_MAX_REFTABLE_BYTES);
+    uint8_t full[65536], buf[512] = { 1 };
+    int64_t block, at = 16 << 20;
+    BlockBackend *blk;
+
+    make_image_ok("a", "size=64M");
+    block = peek64("a", peek64("a", QCOW2_H_REFTABLE_OFFSET));
+    memset(full, 1, sizeof(full));
+    patch_file("a", block, full, sizeof(full));
+    for (int i = 0; i < QCOW2_MAX_REFTABLE_BYTES / 8; i++) {
+        qcow2_put64(table + i * 8, block);
+    }
+    patch_file("a", at, table, QCOW2_MAX_REFTABLE_BYTES);
+    patch64("a", QCOW2_H_REFTABLE_OFFSET, at);
+    patch32("a", QCOW2_H_REFTABLE_CLUSTERS, QCOW2_MAX_REFTABLE_BYTES / 65536);
+    for (int ro = 1; ro >= 0; ro--) {
+        BlockDriverState *bs = bdrv_open(
+            graph, nth_options("a", ro ? "qcow2,read-only=on" : "qcow2"),
+            NULL);
+
+        ck_assert_ptr_nonnull(bs);
+        if (ro) {
+            reopen_ok(bs, "read-only=off");
+        }
+        blk = backend_of(bs);
+        fail_reads = true;
+        fail_at = 100;
+        ck_assert_int_eq(blk_pwrite(blk, 0, 512, buf, 0), -EIO);
+        ck_assert_int_ge(fail_at, 90);
+        fail_at = 0;
+        fail_reads = false;
+        close_backend(blk);
+    }
+    ck_assert(peek64("a", QCOW2_H_INCOMPATIBLE) & QCOW2_INCOMPAT_CORRUPT);
+}
+END_TEST
+
 START_TEST(options_that_make_no_sense_are_refused)
 {
     make_image_ok("a", "size=1M");
@@ -646,6 +686,7 @@ int main(void)
     PROMISE(tcase, the_cleaner_empties_a_cache_that_is_not_used);
     PROMISE(tcase, an_image_whose_tables_collide_in_the_cache_can_be_read);
     PROMISE(tcase, an_image_whose_tables_collide_in_the_map_opens_soon);
+    PROMISE(tcase, a_block_that_serves_twice_is_never_searched);
     PROMISE(tcase, options_that_make_no_sense_are_refused);
     PROMISE(tcase, reopen_changes_access_and_caches);
     PROMISE(tcase, a_reopen_loses_nothing_that_could_not_be_written_before);
