@@ -82,12 +82,23 @@ static int check_writable(BlockDriverState *bs, const char *what,
                        bs->node_name, what);
 }
 
-/* Whether an operation with this method may begin that changes the image. */
-static int check_change(BlockDriverState *bs, bool has_method,
-                        const char *what, GError **errp)
+/* Begin an operation with this method that changes the image.  Whether it can
+ * is asked last: it may be reopened while we wait. */
+static int coroutine_fn begin_change(ImageOp *op, BlockDriverState *bs,
+                                     bool has_method, const char *what,
+                                     GError **errp)
 {
-    return has_method ? check_writable(bs, what, errp)
-                      : unsupported(bs, what, errp);
+    int ret;
+
+    if (!has_method) {
+        return unsupported(bs, what, errp);
+    }
+    op_begin(op, bs, true);
+    ret = check_writable(bs, what, errp);
+    if (ret < 0) {
+        op_end(op);
+    }
+    return ret;
 }
 
 /* The driver may have changed length and limits. */
@@ -262,18 +273,17 @@ int coroutine_fn bdrv_co_amend(BlockDriverState *bs, BlockOptions *options,
     g_autoptr(BlockOptions) own = options;
     int64_t size;
     ImageOp op;
-    int ret = check_change(bs, bs->drv->amend, "change of properties", errp);
+    int ret = take_size(bs, own, &size, errp);
 
     if (ret == 0) {
-        ret = take_size(bs, own, &size, errp);
+        ret = begin_change(&op, bs, bs->drv->amend, "change of properties",
+                           errp);
     }
     if (ret < 0) {
         return ret;
     }
     bdrv_ref(bs);
-    op_begin(&op, bs, true);
-    ret = check_writable(bs, "change of properties", errp);
-    if (ret == 0 && block_options_count(own) > 0) {
+    if (block_options_count(own) > 0) {
         ret = refresh_node(bs, bs->drv->amend(bs, own, errp), errp);
     }
     op_end(&op);
@@ -290,13 +300,12 @@ int coroutine_fn bdrv_co_change_backing_file(BlockDriverState *bs,
                                              GError **errp)
 {
     ImageOp op;
-    int ret = check_change(bs, bs->drv->change_backing_file,
+    int ret = begin_change(&op, bs, bs->drv->change_backing_file,
                            "change of the backing file", errp);
 
     if (ret < 0) {
         return ret;
     }
-    op_begin(&op, bs, true);
     ret = bs->drv->change_backing_file(bs, file, format, errp);
     op_end(&op);
     return ret;
@@ -315,12 +324,13 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, const BdrvCheck *how,
         return unsupported(bs, "checking", errp);
     }
     if (how->flags) {
-        status = check_writable(bs, "repair", errp);
+        status = begin_change(&op, bs, true, "repair", errp);
+    } else {
+        op_begin(&op, bs, true);
     }
     if (status < 0) {
         return status;
     }
-    op_begin(&op, bs, true);
     status = bs->drv->check_image(bs, how, &result, errp);
     if (how->flags) {
         status = refresh_node(bs, status, errp);
@@ -376,13 +386,12 @@ int coroutine_fn bdrv_co_snapshot_create(BlockDriverState *bs,
                                          GError **errp)
 {
     ImageOp op;
-    int ret = check_change(bs, bs->drv->snapshot_create,
+    int ret = begin_change(&op, bs, bs->drv->snapshot_create,
                            "creation of internal snapshots", errp);
 
     if (ret < 0) {
         return ret;
     }
-    op_begin(&op, bs, true);
     ret = bs->drv->snapshot_create(bs, info, errp);
     op_end(&op);
     return ret;
@@ -392,13 +401,12 @@ int coroutine_fn bdrv_co_snapshot_goto(BlockDriverState *bs,
                                        const char *id_or_name, GError **errp)
 {
     ImageOp op;
-    int ret = check_change(bs, bs->drv->snapshot_goto,
+    int ret = begin_change(&op, bs, bs->drv->snapshot_goto,
                            "return to internal snapshots", errp);
 
     if (ret < 0) {
         return ret;
     }
-    op_begin(&op, bs, true);
     ret = refresh_node(bs, bs->drv->snapshot_goto(bs, id_or_name, errp), errp);
     /* All may read otherwise, also if it has failed half-way. */
     dirty_bitmaps_mark_all(bs);
@@ -410,18 +418,19 @@ int coroutine_fn bdrv_co_snapshot_delete(BlockDriverState *bs, const char *id,
                                          const char *name, GError **errp)
 {
     ImageOp op;
-    int ret = check_change(bs, bs->drv->snapshot_delete,
+    int ret = begin_change(&op, bs, bs->drv->snapshot_delete,
                            "deletion of internal snapshots", errp);
 
-    if (ret == 0 && !id && !name) {
-        ret = block_error(errp, EINVAL, "Node '%s': a snapshot to delete must "
-                          "be given by ID or name", bs->node_name);
-    }
     if (ret < 0) {
         return ret;
     }
-    op_begin(&op, bs, true);
-    ret = bs->drv->snapshot_delete(bs, id, name, errp);
+    ret = id || name
+              ? 0
+              : block_error(errp, EINVAL, "Node '%s': a snapshot to delete "
+                            "must be given by ID or name", bs->node_name);
+    if (ret == 0) {
+        ret = bs->drv->snapshot_delete(bs, id, name, errp);
+    }
     op_end(&op);
     return ret;
 }
@@ -485,17 +494,12 @@ int coroutine_fn bdrv_co_stored_bitmap_add(BlockDriverState *bs,
                                            GError **errp)
 {
     ImageOp op;
-    int ret = check_change(bs, bs->drv->stored_bitmap_add,
+    int ret = begin_change(&op, bs, bs->drv->stored_bitmap_add,
                            "storing of bitmaps", errp);
 
-    if (ret == 0) {
-        ret = dirty_bitmap_check_name(bs, name, errp);
-    }
     if (ret < 0) {
         return ret;
     }
-    op_begin(&op, bs, true);
-    /* Others may have come first. */
     ret = dirty_bitmap_check_name(bs, name, errp);
     if (ret == 0) {
         ret = bs->drv->stored_bitmap_add(bs, name, granularity, errp);
@@ -512,17 +516,13 @@ static int coroutine_fn remove_stored(BlockDriverState *bs, const char *name,
                                       GError **errp)
 {
     ImageOp op;
-    int ret = check_change(bs, bs->drv->stored_bitmap_remove,
+    int ret = begin_change(&op, bs, bs->drv->stored_bitmap_remove,
                            "removal of bitmaps", errp);
 
     if (ret < 0) {
         return ret;
     }
-    op_begin(&op, bs, true);
-    ret = check_writable(bs, "removal of bitmaps", errp);
-    if (ret == 0) {
-        ret = bs->drv->stored_bitmap_remove(bs, name, errp);
-    }
+    ret = bs->drv->stored_bitmap_remove(bs, name, errp);
     op_end(&op);
     return ret;
 }

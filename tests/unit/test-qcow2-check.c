@@ -479,6 +479,66 @@ START_TEST(a_corrupt_image_is_good_again_after_its_repair)
 }
 END_TEST
 
+/* --- a repair among other operations -------------------------------------- */
+
+typedef struct Together {
+    BlockDriverState *bs;
+    int reopen_ret, check_ret;
+    GError *error;
+} Together;
+
+static int coroutine_fn become_read_only(void *opaque)
+{
+    Together *t = opaque;
+    BdrvReopenQueue *queue = bdrv_reopen_queue_new(graph);
+
+    bdrv_reopen_queue_add(queue, t->bs, opts("read-only=on"), true);
+    t->reopen_ret = bdrv_co_reopen_multiple(queue, NULL);
+    return 0;
+}
+
+static int coroutine_fn repair_it(void *opaque)
+{
+    const BdrvCheck how = { .flags = FIX_ALL };
+    Together *t = opaque;
+    BdrvCheckResult res = { 0 };
+
+    t->check_ret = bdrv_co_check(t->bs, &how, &res, &t->error);
+    return 0;
+}
+
+static int coroutine_fn reopen_and_repair(void *opaque)
+{
+    CoTaskPool *pool = co_task_pool_new(2);
+
+    co_task_pool_start(pool, become_read_only, opaque);
+    co_task_pool_start(pool, repair_it, opaque);
+    co_task_pool_wait_all(pool);
+    co_task_pool_free(pool);
+    return 0;
+}
+
+START_TEST(an_image_that_becomes_read_only_is_not_repaired)
+{
+    Together t = { .check_ret = 1 };
+    BlockBackend *blk;
+
+    if (!have_qemu()) {
+        return;
+    }
+    make_used_image("");
+    low_refcount();
+    blk = open_image();
+    t.bs = bdrv_ref(blk_bs(blk));
+    blk_unref(blk);
+    in_co(reopen_and_repair, &t);
+    ck_assert_int_eq(t.reopen_ret, 0);
+    ck_assert_int_eq(t.check_ret, -EACCES);
+    expect_error(&t.error, EACCES, "read-only");
+    bdrv_unref(t.bs);
+}
+END_TEST
+
 /* --- failures of a repair ------------------------------------------------- */
 
 /* Whichever change of the file fails, a second repair finishes the work. */
@@ -600,6 +660,7 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase,
                    a_dirty_image_that_cannot_be_repaired_is_not_written);
     tcase_add_test(tcase, a_corrupt_image_is_good_again_after_its_repair);
+    tcase_add_test(tcase, an_image_that_becomes_read_only_is_not_repaired);
     tcase_add_loop_test(tcase, a_repair_that_stops_can_be_repeated, 0,
                         G_N_ELEMENTS(damages));
     tcase_add_loop_test(tcase, r23_random_damage_is_survived, 0, 40);
