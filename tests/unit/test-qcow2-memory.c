@@ -236,6 +236,7 @@ START_TEST(each_allocation_of_open_may_fail_R4)
         g_autoptr(GError) error = NULL;
         BlockDriverState *bs;
         BlockBackend *blk;
+        bool done;
 
         atomic_store(&left, n);
         bs = bdrv_open(graph, image_options("a", NULL), &error);
@@ -246,13 +247,15 @@ START_TEST(each_allocation_of_open_may_fail_R4)
             ck_assert_uint_eq(block_graph_nr_nodes(graph), before);
             continue;
         }
-        ck_assert_int_gt(atomic_load(&left), 0);
-        atomic_store(&left, 0);
+        /* A bitmap may be left out; the disk is worth more. */
+        done = atomic_exchange(&left, 0) > 0;
         ck_assert_int_gt(n, 3);
         blk = backend_of(bs);
         expect_rich(blk);
         close_backend(blk);
-        break;
+        if (done) {
+            break;
+        }
     }
 }
 END_TEST
