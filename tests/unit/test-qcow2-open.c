@@ -539,7 +539,7 @@ START_TEST(a_block_that_serves_twice_is_never_searched)
     patch32("a", QCOW2_H_REFTABLE_CLUSTERS, QCOW2_MAX_REFTABLE_BYTES / 65536);
     for (int ro = 1; ro >= 0; ro--) {
         BlockDriverState *bs = bdrv_open(
-            graph, nth_options("a", ro ? "qcow2,read-only=on" : "qcow2"),
+            graph, faulty_options("a", ro ? "qcow2,read-only=on" : "qcow2"),
             NULL);
 
         ck_assert_ptr_nonnull(bs);
@@ -547,12 +547,10 @@ START_TEST(a_block_that_serves_twice_is_never_searched)
             reopen_ok(bs, "read-only=off");
         }
         blk = backend_of(bs);
-        fail_reads = true;
-        fail_at = 100;
+        faulty_set(FAULTY_READS, 10, 1);
         ck_assert_int_eq(blk_pwrite(blk, 0, 512, buf, 0), -EIO);
-        ck_assert_int_ge(fail_at, 90);
-        fail_at = 0;
-        fail_reads = false;
+        ck_assert(!faulty_has_failed());
+        faulty_clear();
         close_backend(blk);
     }
     ck_assert(peek64("a", QCOW2_H_INCOMPATIBLE) & QCOW2_INCOMPAT_CORRUPT);
