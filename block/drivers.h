@@ -11,10 +11,12 @@
 #define BLOCK_DRIVERS(X)                                                      \
     X(blkdebug)                                                               \
     X(blklogwrites)                                                           \
+    X(copy_before_write)                                                      \
     X(file)                                                                   \
     X(null_co)                                                                \
     X(qcow2)                                                                  \
     X(raw)                                                                    \
+    X(snapshot_access)                                                        \
     X(throttle)
 
 #define BLOCK_DRIVER_DECLARE(name) extern const BlockDriver block_driver_##name;

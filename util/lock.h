@@ -20,6 +20,7 @@
  */
 typedef enum LockRank {
     LOCK_RANK_DRIVER = 1,   /* short locks inside a driver's state */
+    LOCK_RANK_COPY,         /* a block-copy state, below its driver */
     LOCK_RANK_ROOT_GATE,    /* BlockRoot: requests that wait at the gate */
     LOCK_RANK_NODE_BITMAPS, /* a node's dirty bitmaps */
     LOCK_RANK_NODE_TRACKED, /* a node's tree of serialising requests */

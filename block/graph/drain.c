@@ -21,6 +21,12 @@
  *     are counted like background work, and first wait until no section of
  *     others covers the node.  Sections that the same coroutine has begun do
  *     not hold it up, and do not wait for it: it would wait for itself.
+ * D6  A request may fork work of a node below before it ends: that is counted
+ *     at a closed gate, too.  So a section that adds up the counts, one after
+ *     the other, may see the work's before the fork and the request's after
+ *     its end, both zero.  The work is counted first, then the number of forks
+ *     grows, then the request ends; a sum during which that number has not
+ *     grown has missed no fork.
  */
 #include "block/graph/graph-int.h"
 
@@ -209,7 +215,7 @@ static bool is_work_of_owner(const BlockRoot *root,
            same_owner(work->owner, section->owner);
 }
 
-static int64_t section_in_flight(DrainSection *section)
+static int64_t section_sum(DrainSection *section)
 {
     int64_t count = 0;
 
@@ -220,6 +226,18 @@ static int64_t section_in_flight(DrainSection *section)
             count += root_in_flight(root);
         }
     }
+    return count;
+}
+
+static int64_t section_in_flight(BlockGraph *graph, DrainSection *section)
+{
+    int64_t count;
+    uint64_t forks;
+
+    do {
+        forks = atomic_load(&graph->forks);                     /* D6 */
+        count = section_sum(section);
+    } while (count == 0 && forks != atomic_load(&graph->forks));
     return count;
 }
 
@@ -240,7 +258,7 @@ static void coroutine_fn section_begin(BlockGraph *graph,
     section_apply(section);
     list_append(&graph->sections, &section->link);
     SIM_POINT("drain.begin", how->bs ? how->bs->node_name : NULL);
-    while (!SIM_PLANTED(18) && section_in_flight(section) > 0) {
+    while (!SIM_PLANTED(18) && section_in_flight(graph, section) > 0) {
         /* The cover may have changed over the yield; it is read again. */
         co_queue_wait(&graph->drain_waiters, NULL);
     }
@@ -335,6 +353,15 @@ BdrvWork *bdrv_work_new(BlockDriverState *bs)
 unsigned coroutine_fn bdrv_co_work_begin(BdrvWork *work)
 {
     return root_enter(&work->root);
+}
+
+unsigned bdrv_work_fork(BdrvWork *work)
+{
+    unsigned ticket;
+
+    root_count(&work->root, &ticket);                           /* D6 */
+    atomic_fetch_add(&work->root.graph->forks, 1);
+    return ticket;
 }
 
 /* Whether a section that somebody else has begun covers @bs.  D5 */

@@ -45,6 +45,9 @@ struct BlockGraph {
     AioContext *ctx;
     DrainNotifier *notifier;
 
+    /* Any thread. */
+    _Atomic uint64_t forks; /* of background work; drain.c D6 */
+
     /* Main context. */
     GHashTable *by_name;   /* node name -> node; for look-up, never iterated */
     ListHead nodes;        /* BlockDriverState.graph_link, by age */

@@ -205,6 +205,11 @@ void *bdrv_opaque(BlockDriverState *bs)
     return bs->opaque;
 }
 
+const BlockSnapshotMethods *bdrv_snapshot_methods(const BlockDriverState *bs)
+{
+    return bs->drv->snapshot;
+}
+
 BdrvChild *bdrv_primary_child(BlockDriverState *bs)
 {
     return bs->primary;

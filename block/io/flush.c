@@ -69,8 +69,9 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
         BdrvChild *child = LIST_ENTRY(link, BdrvChild, parent_link);
         int child_ret;
 
-        if (child->role & BDRV_CHILD_COW) {
-            continue; /* only read through us; its writers flush it */
+        if (!(child->role & (BDRV_CHILD_DATA | BDRV_CHILD_METADATA |
+                             BDRV_CHILD_FILTERED))) {
+            continue; /* what we do not write for our own parents */
         }
         /* All are tried, the first error is told. */
         child_ret = bdrv_co_flush(child->bs);

@@ -60,7 +60,9 @@ typedef struct BlockPerm {
     uint64_t shared; /* what it lets all others do */
 } BlockPerm;
 
-/** What an edge is for; bits. */
+/** What an edge is for; bits.  With neither DATA, METADATA nor FILTERED the
+ * child is the parent's own business: its limits and flushes do not pass up and
+ * down. */
 typedef enum BdrvChildRole {
     BDRV_CHILD_DATA = 1 << 0,     /* holds guest data */
     BDRV_CHILD_METADATA = 1 << 1, /* holds the parent's metadata */

@@ -62,6 +62,22 @@ typedef struct BdrvReopenState {
 } BdrvReopenState;
 
 /**
+ * What a driver that keeps a point in time of its content offers to those who
+ * read it (driver "snapshot-access").  Any thread; ranges lie inside.
+ */
+typedef struct BlockSnapshotMethods {
+    /** The length of the snapshot in bytes. */
+    int64_t (*length)(BlockDriverState *bs);
+    /** Read; -EACCES where the snapshot has nothing (any more). */
+    int coroutine_fn (*preadv)(BlockDriverState *bs, const BlockIO *io);
+    /** Describe the first extent; neither DATA nor ZERO: cannot be read. */
+    int coroutine_fn (*block_status)(BlockDriverState *bs, const BlockIO *io,
+                                     BlockExtent *ret);
+    /** The range of the snapshot is not needed any more. */
+    int coroutine_fn (*pdiscard)(BlockDriverState *bs, const BlockIO *io);
+} BlockSnapshotMethods;
+
+/**
  * A driver.  One const table per driver, registered with bdrv_register() or
  * listed in block/drivers.h.
  *
@@ -226,6 +242,10 @@ struct BlockDriver {
     /** Whether there is room for one more bitmap of this kind. */
     int (*can_store_bitmap)(BlockDriverState *bs, const char *name,
                             int64_t granularity, GError **errp);
+
+    /* --- points in time --- */
+
+    const BlockSnapshotMethods *snapshot; /* NULL: none */
 };
 
 /**
@@ -269,6 +289,10 @@ BLOCK_API void bdrv_reduce_child_role(BdrvChild *child, BdrvChildRole role);
 /** The driver's state of @bs, state_size bytes on a cache line of their own.
  * Thread: any. */
 BLOCK_API void *bdrv_opaque(BlockDriverState *bs);
+
+/** How to read the point in time that @bs keeps; NULL: it keeps none. */
+BLOCK_API const BlockSnapshotMethods *
+bdrv_snapshot_methods(const BlockDriverState *bs);
 
 /** The child that holds the node's data (role PRIMARY), or NULL. */
 BLOCK_API BdrvChild *bdrv_primary_child(BlockDriverState *bs);
@@ -385,6 +409,14 @@ BLOCK_API BdrvWork *bdrv_work_new(BlockDriverState *bs);
  * is drained.  Returns a ticket for bdrv_work_end().  Any thread.
  */
 BLOCK_API unsigned coroutine_fn bdrv_co_work_begin(BdrvWork *work);
+
+/**
+ * Count one piece of work that is begun by a request at the node or above, or
+ * by other work that is counted there, while that is still under way.  Does not
+ * wait, drained or not: who drains waits for both.  Returns a ticket as above.
+ * Any thread with an AioContext.
+ */
+BLOCK_API unsigned bdrv_work_fork(BdrvWork *work);
 
 /** The piece of work is done.  Any thread. */
 BLOCK_API void bdrv_work_end(BdrvWork *work, unsigned ticket);

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One copy: claim clusters that are alike, bring them over, end.
+ *
+ * What is to be done is found out before clusters are claimed, so that nobody
+ * waits for a look at tables; C4 says why that is right.
+ */
+#include "block/copy/copy-int.h"
+
+#include <errno.h>
+
+/* --- what is to be done --------------------------------------------------- */
+
+/* At least a cluster, whole clusters but for the end; cut a cluster that is
+ * alike only in part off, unless it is the first. */
+static int64_t whole_clusters(const BlockCopyState *s, int64_t offset,
+                              int64_t bytes)
+{
+    if (offset + bytes < s->length) {
+        bytes &= ~(s->cluster - 1);
+    }
+    return bytes;
+}
+
+/* The layer that is not the source's own any more, or NULL: look at all. */
+static BlockDriverState *coroutine_fn status_base(BlockCopyState *s)
+{
+    BlockDriverState *bs;
+    BdrvChild *cow;
+
+    if (!atomic_load(&s->skip_unallocated)) {
+        return NULL;
+    }
+    bs = bdrv_skip_filters(bdrv_child_bs(s->config.source));
+    cow = bdrv_cow_child(bs);
+    return cow ? bdrv_child_bs(cow) : NULL;
+}
+
+static CopyMethod method_of(BlockCopyState *s, unsigned status)
+{
+    if (atomic_load(&s->skip_unallocated) &&
+        !(status & BDRV_BLOCK_ALLOCATED)) {
+        return COPY_METHOD_SKIP;
+    }
+    if (status & BDRV_BLOCK_ZERO) {
+        return COPY_METHOD_ZERO;
+    }
+    return atomic_load(&s->use_copy_range) ? COPY_METHOD_RANGE
+                                           : COPY_METHOD_READ_WRITE;
+}
+
+static int64_t method_bytes(const BlockCopyState *s, CopyMethod method,
+                            int64_t max_chunk)
+{
+    int64_t bytes = method == COPY_METHOD_READ_WRITE ? COPY_BUFFER_BYTES
+                    : method == COPY_METHOD_RANGE    ? COPY_RANGE_BYTES
+                    : method == COPY_METHOD_ZERO     ? COPY_ZERO_BYTES
+                                                     : INT64_MAX;
+
+    if (s->config.compress && method == COPY_METHOD_READ_WRITE) {
+        bytes = s->cluster; /* what formats compress is one cluster */
+    }
+    if (max_chunk > 0 && method < COPY_METHOD_ZERO) {
+        bytes = MIN(bytes, max_chunk);
+    }
+    return MAX(bytes & ~(s->cluster - 1), s->cluster);
+}
+
+static bool find_dirty(BlockCopyState *s, int64_t offset, int64_t end,
+                       CopyArea *ret)
+{
+    LOCK_GUARD(&s->lock);
+    return hbitmap_next_dirty_area(s->dirty, offset, end, INT64_MAX,
+                                   &ret->offset, &ret->bytes);
+}
+
+bool coroutine_fn copy_find_area(BlockCopyState *s, int64_t offset,
+                                 int64_t end, int64_t max_chunk,
+                                 CopyArea *ret)
+{
+    BlockDriverState *bs = bdrv_child_bs(s->config.source);
+    BlockExtent extent;
+    int64_t bytes;
+
+    if (!find_dirty(s, offset, end, ret)) {
+        return false;
+    }
+    SIM_POINT("copy.find", bdrv_node_name(bs));
+    if (bdrv_co_block_status_above(bs, status_base(s), ret->offset,
+                                   ret->bytes, &extent) < 0) {
+        /* Copying will tell. */
+        extent = (BlockExtent){ .status = BDRV_BLOCK_DATA |
+                                          BDRV_BLOCK_ALLOCATED };
+    }
+    bytes = whole_clusters(s, ret->offset, MIN(extent.bytes, ret->bytes));
+    if (bytes == 0) {
+        /* Not all of the first cluster is like its beginning. */
+        extent.status = BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED;
+        bytes = s->cluster;
+    }
+    ret->method = method_of(s, extent.status);
+    if (ret->method < COPY_METHOD_ZERO) {
+        /* What follows may be zero or not, but it is copied as well. */
+        bytes = MAX(bytes, s->cluster);
+    }
+    bytes = MIN(bytes, method_bytes(s, ret->method, max_chunk));
+    ret->bytes = MIN(bytes, ret->bytes);
+    return true;
+}
+
+/* --- claim and end -------------------------------------------------------- */
+
+CopyTask *copy_task_claim(BlockCopyState *s, const CopyArea *area)
+{
+    CopyTask *task = g_new0(CopyTask, 1);
+    int64_t offset, bytes;
+    bool any = false;
+
+    task->s = s;
+    task->method = area->method;
+    list_init(&task->link);
+    WITH_LOCK(&s->lock) {
+        any = hbitmap_next_dirty_area(s->dirty, area->offset,
+                                      area->offset + area->bytes, INT64_MAX,
+                                      &offset, &bytes);
+        if (any) {
+            hbitmap_reset(s->dirty, offset, bytes);
+            reqlist_init_req(&s->tasks, &task->req, offset, bytes);
+            s->in_flight += bytes;
+        }
+    }
+    if (!any) {
+        g_free(task);
+        return NULL;
+    }
+    return task;
+}
+
+void copy_task_end(CopyTask *task, int ret)
+{
+    BlockCopyState *s = task->s;
+
+    WITH_LOCK(&s->lock) {
+        int64_t bytes = reqlist_bytes(&task->req);
+
+        s->in_flight -= bytes;
+        if (ret < 0) {
+            hbitmap_set(s->dirty, reqlist_offset(&task->req), bytes); /* C2 */
+        } else {
+            s->done += bytes;
+        }
+        reqlist_remove_req(&s->tasks, &task->req);
+    }
+    g_free(task);
+}
+
+/* --- copying -------------------------------------------------------------- */
+
+int coroutine_fn copy_read(BlockCopyState *s, int64_t offset, int64_t bytes,
+                           void *buf)
+{
+    int ret = SIM_FAULT("copy.read", NULL);
+
+    return ret < 0 ? ret
+                   : bdrv_co_pread(s->config.source, offset, bytes, buf, 0);
+}
+
+int coroutine_fn copy_write_zeroes(BlockCopyState *s, int64_t offset,
+                                   int64_t bytes)
+{
+    unsigned flags = s->write_flags & ~BDRV_REQ_WRITE_COMPRESSED;
+
+    return bdrv_co_pwrite_zeroes(s->config.target, offset, bytes,
+                                 flags | BDRV_REQ_MAY_UNMAP);
+}
+
+int coroutine_fn copy_write(BlockCopyState *s, int64_t offset, int64_t bytes,
+                            const void *buf)
+{
+    int ret = SIM_FAULT("copy.write", NULL);
+
+    if (ret < 0) {
+        return ret;
+    }
+    return block_buffer_is_zero(buf, bytes)
+               ? copy_write_zeroes(s, offset, bytes)
+               : bdrv_co_pwrite(s->config.target, offset, bytes, buf,
+                                s->write_flags);
+}
+
+void *copy_alloc(const BlockCopyState *s, int64_t bytes)
+{
+    const BlockLimits *a = bdrv_limits(bdrv_child_bs(s->config.source));
+    const BlockLimits *b = bdrv_limits(bdrv_child_bs(s->config.target));
+
+    return block_aligned_try_alloc(MAX(a->opt_mem_alignment,
+                                       b->opt_mem_alignment), bytes);
+}
+
+static int coroutine_fn copy_through_memory(BlockCopyState *s, int64_t offset,
+                                            int64_t bytes, bool *ret_read)
+{
+    void *buf;
+    int ret;
+
+    mem_budget_take(&s->memory, bytes);
+    buf = copy_alloc(s, bytes);
+    if (buf) {
+        ret = copy_read(s, offset, bytes, buf);
+        *ret_read = ret < 0;
+        SIM_POINT("copy.between", NULL);
+        ret = ret < 0 ? ret : copy_write(s, offset, bytes, buf);
+    } else {
+        ret = -ENOMEM;
+    }
+    block_aligned_free(buf);
+    mem_budget_give(&s->memory, bytes);
+    return ret;
+}
+
+/* Piece by piece: what a task by copy_range claimed is too much for memory. */
+static int coroutine_fn copy_pieces(BlockCopyState *s, int64_t offset,
+                                    int64_t bytes, bool *ret_read)
+{
+    int64_t max = MAX(COPY_BUFFER_BYTES, s->cluster);
+    int ret = 0;
+
+    while (ret == 0 && bytes > 0) {
+        int64_t n = MIN(bytes, max);
+
+        ret = copy_through_memory(s, offset, n, ret_read);
+        offset += n;
+        bytes -= n;
+    }
+    return ret;
+}
+
+static int coroutine_fn copy_by_range(BlockCopyState *s, int64_t offset,
+                                      int64_t bytes, bool *ret_read)
+{
+    BlockCopyRange copy = {
+        .src = s->config.source, .src_offset = offset,
+        .dst = s->config.target, .dst_offset = offset,
+        .bytes = bytes, .write_flags = s->write_flags,
+    };
+
+    if (atomic_load(&s->use_copy_range)) {
+        if (bdrv_co_copy_range(&copy) == 0) {
+            return 0;
+        }
+        /* Whatever the reason: memory will tell whether it was a real one.
+         * The end of the disk may just not be aligned. */
+        if (!(bytes & (s->cluster - 1))) {
+            atomic_store(&s->use_copy_range, false);
+        }
+    }
+    return copy_pieces(s, offset, bytes, ret_read);
+}
+
+int coroutine_fn copy_task_run(CopyTask *task, bool *ret_read)
+{
+    BlockCopyState *s = task->s;
+    int64_t offset = reqlist_offset(&task->req);
+    int64_t bytes = reqlist_bytes(&task->req);
+    int ret;
+
+    *ret_read = false;
+    switch (task->method) {
+    case COPY_METHOD_SKIP:
+        return 0;
+    case COPY_METHOD_ZERO:
+        ret = copy_write_zeroes(s, offset, bytes);
+        break;
+    case COPY_METHOD_RANGE:
+        ret = copy_by_range(s, offset, bytes, ret_read);
+        break;
+    default:
+        ret = copy_pieces(s, offset, bytes, ret_read);
+        break;
+    }
+    if (ret == 0 && s->config.discard_source) {
+        /* What is not taken stays: no harm. */
+        bdrv_co_pdiscard(s->config.source, offset, bytes);
+    }
+    return ret;
+}

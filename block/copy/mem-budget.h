@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Memory that many share: who wants more than is left waits, in the order of
+ * coming.
+ */
+#ifndef BLOCK_COPY_MEM_BUDGET_H
+#define BLOCK_COPY_MEM_BUDGET_H
+
+#include "util/co-queue.h"
+
+typedef struct MemBudget {
+    Lock lock;
+    /* Guarded by @lock. */
+    int64_t bytes;      /* in all */
+    int64_t used;
+    uint64_t next;      /* ticket of who comes */
+    uint64_t serving;   /* ticket of who is next to get some */
+    CoQueue waiters;
+} MemBudget;
+
+/** @bytes of memory, none used. */
+void mem_budget_init(MemBudget *budget, int64_t bytes);
+
+/**
+ * Take @bytes; waits until they are there.  Who wants more than there is in
+ * all gets it when nobody else has any.  Any thread.
+ */
+void coroutine_fn mem_budget_take(MemBudget *budget, int64_t bytes);
+
+/** Give @bytes back.  Any thread. */
+void mem_budget_give(MemBudget *budget, int64_t bytes);
+
+#endif /* BLOCK_COPY_MEM_BUDGET_H */

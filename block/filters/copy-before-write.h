@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The inside of the filter "copy-before-write", for its files and for jobs that
+ * copy over it.
+ *
+ * A cluster is in one of these states:
+ *
+ *   untouched   the source still has the old content
+ *   done        a guest has been let through: only the target, or the staging
+ *               memory until it is in the target, has it; a bit in @done
+ *   no access   readers get EACCES: it is outside the bitmap, or was discarded
+ *
+ *   W1  A guest changes a cluster after it is done, and after the readers that
+ *       read it from the source have ended.
+ *   W2  A reader looks for a cluster in the staging memory, then at @done, then
+ *       enters itself as a reader of the source, all in one hold of @lock.  A
+ *       guest stages, or copies, before it sets @done under @lock.  So either
+ *       the reader finds the copy, or the guest finds the reader.
+ *   W3  When the old content of a cluster is lost (break-snapshot), the error
+ *       is set before the guest changes the cluster; a reader of the source
+ *       looks at it after having read.
+ *
+ * A guest's write to clusters that are all done, with no reader anywhere, takes
+ * no lock.  It sees the bits that another guest has set under @lock, so it sees
+ * all readers that entered before; and who enters later finds the bits set.
+ */
+#ifndef BLOCK_FILTERS_COPY_BEFORE_WRITE_H
+#define BLOCK_FILTERS_COPY_BEFORE_WRITE_H
+
+#include <blockgraph/copy-before-write.h>
+
+#include "block/copy/block-copy.h"
+#include "block/copy/reqlist.h"
+
+typedef enum OnCbwError {
+    ON_CBW_ERROR_BREAK_GUEST_WRITE,
+    ON_CBW_ERROR_BREAK_SNAPSHOT,
+} OnCbwError;
+
+typedef struct CbwNode {
+    /* Constant. */
+    BlockDriverState *bs;
+    BdrvChild *target;
+    BlockCopyState *copy;
+    BdrvWork *work;
+    OnCbwError on_error;
+    int64_t timeout_ns;           /* 0: none */
+    int64_t staging_bytes;        /* 0: no write-behind */
+    int64_t length;               /* of the snapshot */
+    unsigned cluster_bits;
+
+    /* Any thread. */
+    _Atomic uint64_t *done;       /* a bit a cluster; set under @lock */
+    _Atomic unsigned nr_readers;  /* in @readers */
+    _Atomic unsigned discards;    /* by readers, begun */
+    _Atomic int snapshot_error;   /* negative errno: there is no snapshot */
+
+    Lock lock;
+    /* Guarded by @lock. */
+    HBitmap *access;              /* what readers may read; NULL: everything */
+    BlockReqList readers;         /* of the source, and frozen ranges */
+} CbwNode;
+
+/** The state of @bs, or NULL if that is no copy-before-write node. */
+CbwNode *cbw_node(BlockDriverState *bs);
+
+/** The block-copy state of @bs, for the job that copies the rest. */
+BlockCopyState *cbw_block_copy(BlockDriverState *bs);
+
+/** The error that has broken the snapshot, or 0.  Any thread. */
+int cbw_snapshot_error(BlockDriverState *bs);
+
+/* --- cbw-snapshot.c: what snapshot-access asks ---------------------------- */
+
+extern const BlockSnapshotMethods cbw_snapshot_methods;
+
+/** Take the range for a reader of the source, under @lock. */
+static inline void cbw_reader_enter(CbwNode *s, BlockReq *req, int64_t offset,
+                                    int64_t bytes)
+{
+    reqlist_init_req(&s->readers, req, offset, bytes);
+    atomic_fetch_add(&s->nr_readers, 1);
+}
+
+/** It has been read. */
+static inline void cbw_reader_leave(CbwNode *s, BlockReq *req)
+{
+    WITH_LOCK(&s->lock) {
+        reqlist_remove_req(&s->readers, req);
+        atomic_fetch_sub(&s->nr_readers, 1);
+    }
+}
+
+/** Whether cluster number @i is done. */
+static inline bool cbw_is_done(CbwNode *s, int64_t i)
+{
+    return atomic_load_explicit(&s->done[i / 64], memory_order_acquire) >>
+               (i % 64) & 1;
+}
+
+#endif /* BLOCK_FILTERS_COPY_BEFORE_WRITE_H */
