@@ -51,9 +51,10 @@ static void place_by_clusters(CbwNode *s, Part *part)
 static bool may_access(CbwNode *s, int64_t offset, int64_t bytes,
                        int64_t *ret_bytes)
 {
+    const HBitmap *may = s->access ? s->access : s->scope;
+
     *ret_bytes = bytes;
-    return !s->access ||
-           hbitmap_status(s->access, offset, bytes, ret_bytes);
+    return !may || hbitmap_status(may, offset, bytes, ret_bytes);
 }
 
 /* Where [@offset, +@bytes) begins, and how far that is so.  W2 */
@@ -226,7 +227,11 @@ static int forbid(CbwNode *s, int64_t offset, int64_t bytes)
         if (!s->access) {
             return -ENOMEM;
         }
-        hbitmap_set(s->access, 0, s->length);
+        if (s->scope) {
+            hbitmap_merge(s->access, s->scope);
+        } else {
+            hbitmap_set(s->access, 0, s->length);
+        }
     }
     atomic_fetch_add(&s->discards, 1);
     hbitmap_reset(s->access, offset, bytes);
@@ -349,7 +354,8 @@ static void begin_anew(CbwNode *s)
         atomic_store(&s->done[i], 0);
     }
     atomic_store(&s->snapshot_error, 0);
-    block_copy_set_bitmap(s->copy, s->access);
+    g_clear_pointer(&s->access, hbitmap_free);
+    block_copy_set_bitmap(s->copy, s->scope);
 }
 
 int coroutine_fn bdrv_co_cbw_checkpoint(BlockDriverState *cbw, GError **errp)

@@ -8,6 +8,7 @@
  */
 #include "block/filters/copy-before-write.h"
 
+#include <blockgraph/dirty-bitmap.h>
 #include <errno.h>
 
 #include "block/drivers.h"
@@ -18,6 +19,8 @@
 #define STAGING_MAX_BYTES (INT64_C(1) << 40)
 
 typedef struct CbwOptions {
+    char *bitmap_node;
+    char *bitmap_name;
     int on_error;
     int64_t timeout;
     int64_t min_cluster;
@@ -37,6 +40,11 @@ static const BlockOption cbw_options[] = {
       .help = "node whose content is saved before it changes" },
     { .name = "target", .type = BLOCK_OPTION_CHILD,
       .help = "node that old content is copied to" },
+    { .name = "bitmap.node", .type = BLOCK_OPTION_STRING,
+      .offset = OPT(bitmap_node), .help = "node of the bitmap" },
+    { .name = "bitmap.name", .type = BLOCK_OPTION_STRING,
+      .offset = OPT(bitmap_name),
+      .help = "save only what this dirty bitmap has when the node is opened" },
     { .name = "on-cbw-error", .type = BLOCK_OPTION_ENUM,
       .def = "break-guest-write", .values = on_error_names,
       .offset = OPT(on_error),
@@ -120,6 +128,73 @@ static void staged_failed(void *opaque, int ret)
     break_snapshot(opaque, ret);
 }
 
+/* The bitmap that @o name, fit for use; NULL without @errp: none is named. */
+static BdrvDirtyBitmap *find_bitmap(CbwNode *s, const CbwOptions *o,
+                                    GError **errp)
+{
+    const char *me = bdrv_node_name(s->bs);
+    BlockDriverState *bs;
+    BdrvDirtyBitmap *bitmap;
+
+    if (!o->bitmap_node || !o->bitmap_name) {
+        if (o->bitmap_node || o->bitmap_name) {
+            block_error(errp, EINVAL, "Node '%s': bitmap.node and bitmap.name "
+                        "need each other", me);
+        }
+        return NULL;
+    }
+    bs = bdrv_find_node(bdrv_graph(s->bs), o->bitmap_node);
+    bitmap = bs ? bdrv_find_dirty_bitmap(bs, o->bitmap_name) : NULL;
+    if (!bitmap) {
+        block_error(errp, ENOENT, "Node '%s': node '%s' %s '%s'", me,
+                    o->bitmap_node, bs ? "has no bitmap"
+                                       : "not found, to have bitmap",
+                    o->bitmap_name);
+        return NULL;
+    }
+    if (bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY |
+                                BDRV_BITMAP_INCONSISTENT, errp) < 0) {
+        return NULL;
+    }
+    if (bdrv_dirty_bitmap_size(bitmap) != s->length) {
+        block_error(errp, EINVAL, "Node '%s': bitmap '%s' is of %"
+                    G_GINT64_FORMAT " bytes, the source has %" G_GINT64_FORMAT,
+                    me, o->bitmap_name, bdrv_dirty_bitmap_size(bitmap),
+                    s->length);
+        return NULL;
+    }
+    return bitmap;
+}
+
+/* Only what a bitmap has is in the snapshot, rounded outwards to clusters. */
+static int limit_scope(CbwNode *s, const CbwOptions *o, GError **errp)
+{
+    g_autoptr(GError) error = NULL;
+    BdrvDirtyBitmap *bitmap = find_bitmap(s, o, &error);
+    int64_t at = 0, start, bytes;
+
+    if (!bitmap) {
+        int ret = error ? -block_error_code(error) : 0;
+
+        if (error) {
+            g_propagate_error(errp, g_steal_pointer(&error));
+        }
+        return ret;
+    }
+    s->scope = hbitmap_new(s->length, s->cluster_bits);
+    if (!s->scope) {
+        return block_error(errp, ENOMEM, "Node '%s': no memory for a bitmap",
+                           bdrv_node_name(s->bs));
+    }
+    while (bdrv_dirty_bitmap_next_dirty_area(bitmap, at, s->length, INT64_MAX,
+                                             &start, &bytes)) {
+        hbitmap_set(s->scope, start, bytes);
+        at = start + bytes;
+    }
+    block_copy_set_bitmap(s->copy, s->scope);
+    return 0;
+}
+
 static int make_state(CbwNode *s, const CbwOptions *o, GError **errp)
 {
     BlockCopyConfig config = {
@@ -141,10 +216,12 @@ static int make_state(CbwNode *s, const CbwOptions *o, GError **errp)
     s->cluster_bits = __builtin_ctzll(block_copy_cluster_bytes(s->copy));
     words = (s->length >> s->cluster_bits) / 64 + 1;
     s->done = g_try_new0(_Atomic uint64_t, words);
-    return s->done ? 0
-                   : block_error(errp, ENOMEM, "Node '%s': no memory for a "
-                                 "bitmap of %" G_GINT64_FORMAT " bytes",
-                                 bdrv_node_name(s->bs), words * 8);
+    if (!s->done) {
+        return block_error(errp, ENOMEM, "Node '%s': no memory for a bitmap "
+                           "of %" G_GINT64_FORMAT " bytes",
+                           bdrv_node_name(s->bs), words * 8);
+    }
+    return limit_scope(s, o, errp);
 }
 
 static void free_state(CbwNode *s)
@@ -152,6 +229,7 @@ static void free_state(CbwNode *s)
     block_copy_state_free(s->copy);
     bdrv_work_free(s->work);
     hbitmap_free(s->access);
+    hbitmap_free(s->scope);
     g_free((void *)s->done);
 }
 
@@ -173,6 +251,31 @@ static int coroutine_fn open_children(CbwNode *s, BlockOptions *options,
     return check_lengths(s, errp);
 }
 
+static int coroutine_fn open_with(CbwNode *s, BlockDriverState *bs,
+                                  const CbwOptions *o, BlockOptions *options,
+                                  GError **errp)
+{
+    int ret = check_options(bs, o, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    s->bs = bs;
+    s->on_error = o->on_error;
+    s->timeout_ns = o->timeout * NS_PER_SEC;
+    s->staging_bytes = o->staging;
+    lock_init(&s->lock, LOCK_RANK_DRIVER);
+    s->work = bdrv_work_new(bs);
+    ret = open_children(s, options, errp);
+    if (ret == 0) {
+        ret = make_state(s, o, errp);
+    }
+    if (ret < 0) {
+        free_state(s);
+    }
+    return ret;
+}
+
 static int coroutine_fn cbw_open(BlockDriverState *bs, BlockOptions *options,
                                  unsigned flags, GError **errp)
 {
@@ -182,26 +285,13 @@ static int coroutine_fn cbw_open(BlockDriverState *bs, BlockOptions *options,
     CbwOptions o;
     int ret;
 
-    if (block_options_absorb(options, cbw_options, &o, what, errp) < 0 ||
-        check_options(bs, &o, errp) < 0) {
+    if (block_options_absorb(options, cbw_options, &o, what, errp) < 0) {
         return -EINVAL;
     }
-    s->bs = bs;
-    s->on_error = o.on_error;
-    s->timeout_ns = o.timeout * NS_PER_SEC;
-    s->staging_bytes = o.staging;
-    lock_init(&s->lock, LOCK_RANK_DRIVER);
-    s->work = bdrv_work_new(bs);
-    ret = open_children(s, options, errp);
-    if (ret == 0) {
-        ret = make_state(s, &o, errp);
-    }
-    if (ret < 0) {
-        free_state(s);
-    }
+    ret = open_with(s, bs, &o, options, errp);
+    block_options_clear(cbw_options, &o);
     return ret;
 }
-
 static void coroutine_fn cbw_close(BlockDriverState *bs)
 {
     CbwNode *s = bdrv_opaque(bs);

@@ -48,6 +48,7 @@ typedef struct CbwNode {
     int64_t staging_bytes;        /* 0: no write-behind */
     int64_t length;               /* of the snapshot */
     unsigned cluster_bits;
+    HBitmap *scope;               /* what is in the snapshot; NULL: all */
 
     /* Any thread. */
     _Atomic uint64_t *done;       /* a bit a cluster; set under @lock */
@@ -57,7 +58,7 @@ typedef struct CbwNode {
 
     Lock lock;
     /* Guarded by @lock. */
-    HBitmap *access;              /* what readers may read; NULL: everything */
+    HBitmap *access;              /* what readers may read; NULL: @scope */
     BlockReqList readers;         /* of the source, and frozen ranges */
 } CbwNode;
 

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A guest on a disk in memory, with copy-before-write above it and a reader of
+ * the point in time:
+ *
+ *   guest -> cbw -> source;  cbw -> target;  reader -> snapshot -> cbw
+ *
+ * The old content of each byte is old_byte() of its offset.
+ */
+#ifndef TESTS_UNIT_CBW_FIXTURE_H
+#define TESTS_UNIT_CBW_FIXTURE_H
+
+#include "graph-fixture.h"
+#include "mem-driver.h"
+
+#define CLUSTER (64 << 10)
+#define DISK (8 * CLUSTER)
+
+static BlockDriverState *source, *target, *cbw, *snapshot;
+static BlockBackend *guest, *reader;
+
+static inline uint8_t old_byte(int64_t offset)
+{
+    return 'a' + offset / 512 % 23;
+}
+
+static inline BlockBackend *any_backend(const char *name, BlockDriverState *bs,
+                                        bool write)
+{
+    return backend_ok(name, bs, BLK_PERM_CONSISTENT_READ |
+                      (write ? BLK_PERM_WRITE | BLK_PERM_RESIZE : 0),
+                      BLK_PERM_ALL);
+}
+
+static inline void guest_write(int64_t offset, int64_t bytes, uint8_t byte)
+{
+    g_autofree uint8_t *buf = g_malloc(bytes);
+
+    memset(buf, byte, bytes);
+    ck_assert_int_eq(blk_pwrite(guest, offset, bytes, buf, 0), 0);
+}
+
+static inline void expect_byte(BlockBackend *blk, int64_t offset,
+                               int64_t bytes, uint8_t byte)
+{
+    g_autofree uint8_t *buf = g_malloc(bytes);
+
+    int64_t i = 0;
+
+    ck_assert_int_eq(blk_pread(blk, offset, bytes, buf, 0), 0);
+    while (i < bytes && buf[i] == byte) {
+        i++;
+    }
+    ck_assert_msg(i == bytes, "at %" G_GINT64_FORMAT " is %d, not %d",
+                  offset + i, buf[i], byte);
+}
+
+/** The reader sees what was there. */
+static inline void expect_snapshot(int64_t offset, int64_t bytes)
+{
+    g_autofree uint8_t *buf = g_malloc(bytes);
+
+    int64_t i = 0;
+
+    ck_assert_int_eq(blk_pread(reader, offset, bytes, buf, 0), 0);
+    while (i < bytes && buf[i] == old_byte(offset + i)) {
+        i++;
+    }
+    ck_assert_msg(i == bytes, "at %" G_GINT64_FORMAT " is %d, not %d",
+                  offset + i, buf[i], old_byte(offset + i));
+}
+
+/** A source with its old content, and a guest on it. */
+static inline void cbw_disks(void)
+{
+    g_autofree uint8_t *buf = g_malloc(DISK);
+
+    source = open_ok("mem,node-name=source,size=512k,discard=unmap");
+    target = open_ok("mem,node-name=target,size=512k,discard=unmap");
+    guest = any_backend("guest", source, true);
+    for (int64_t i = 0; i < DISK; i++) {
+        buf[i] = old_byte(i);
+    }
+    ck_assert_int_eq(blk_pwrite(guest, 0, DISK, buf, 0), 0);
+}
+
+/** Put the filter in, with options @more, and read from above it. */
+static inline void cbw_insert(const char *more)
+{
+    g_autofree char *text = g_strdup_printf(
+        "copy-before-write,node-name=cbw,target=target%s", more);
+    g_autoptr(GError) error = NULL;
+    int ret = bdrv_insert_node(source, opts(text), &cbw, &error);
+
+    ck_assert_msg(ret == 0, "%s", error ? error->message : "no error set");
+    snapshot = open_ok("snapshot-access,node-name=snapshot,file=cbw");
+    reader = any_backend("reader", snapshot, false);
+}
+
+static inline void cbw_start(const char *more)
+{
+    cbw_disks();
+    cbw_insert(more);
+}
+
+/** Take all of it down; the filter goes while the guest is there. */
+static inline void cbw_stop(void)
+{
+    g_autoptr(GError) error = NULL;
+
+    blk_unref(reader);
+    bdrv_unref(snapshot);
+    ck_assert_msg(bdrv_drop_filter(cbw, &error) == 0, "%s",
+                  error ? error->message : "no error set");
+    bdrv_unref(cbw);
+    blk_unref(guest);
+    bdrv_unref(target);
+    bdrv_unref(source);
+}
+
+#endif /* TESTS_UNIT_CBW_FIXTURE_H */
