@@ -84,7 +84,7 @@ int64_t dirty_bitmaps_finest(BlockDriverState *bs);
 /* --- persistent.c --------------------------------------------------------- */
 
 /** Load what the image of @bs stores; at open, when the length is known. */
-void coroutine_fn dirty_bitmaps_load(BlockDriverState *bs);
+int coroutine_fn dirty_bitmaps_load(BlockDriverState *bs, GError **errp);
 
 /** Store what the image of @bs has to keep; before close, and before it
  * becomes read-only.  Drained. */

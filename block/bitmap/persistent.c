@@ -122,14 +122,9 @@ void dirty_bitmap_note_changed(BdrvDirtyBitmap *bitmap)
 
 /* --- life of the node ----------------------------------------------------- */
 
-void coroutine_fn dirty_bitmaps_load(BlockDriverState *bs)
+int coroutine_fn dirty_bitmaps_load(BlockDriverState *bs, GError **errp)
 {
-    g_autoptr(GError) error = NULL;
-
-    if (bs->drv->load_bitmaps && bs->drv->load_bitmaps(bs, &error) < 0) {
-        /* The disk is worth more than its bitmaps. */
-        g_warning("%s", error->message);
-    }
+    return bs->drv->load_bitmaps ? bs->drv->load_bitmaps(bs, errp) : 0;
 }
 
 int coroutine_fn dirty_bitmaps_store(BlockDriverState *bs, GError **errp)

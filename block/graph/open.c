@@ -358,7 +358,7 @@ static int coroutine_fn open_node_driver(BlockDriverState *bs,
         ret = transaction_end(txn, perm_refresh_one(bs, txn, errp));
     }
     if (ret == 0) {
-        dirty_bitmaps_load(bs);
+        ret = dirty_bitmaps_load(bs, errp);
     }
     if (ret < 0 && bs->drv->close) {
         bs->drv->close(bs);

@@ -233,7 +233,7 @@ struct BlockDriver {
     /**
      * Make dirty bitmaps of @bs from what the image stores; each is read-only
      * if the node is, and inconsistent if it cannot be used.  At the end of
-     * open.
+     * open, which fails if this does.
      */
     int coroutine_fn (*load_bitmaps)(BlockDriverState *bs, GError **errp);
     /** Store the persistent bitmaps of @bs.  Drained; before close, and before

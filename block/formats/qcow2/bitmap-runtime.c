@@ -32,44 +32,72 @@ static int64_t shown_granularity(const Qcow2Bitmap *bitmap)
     return INT64_C(1) << bits;
 }
 
+/* What all loads of one open share. */
+typedef struct Load {
+    Qcow2 *q;
+    int64_t budget;
+    unsigned lost; /* bitmaps that cannot be used */
+} Load;
+
+/*
+ * The disk is worth more than its bitmaps: it opens whatever they are like.
+ * But for want of memory it does not open, since the first write would make an
+ * end of a bitmap that is good.
+ */
+static int coroutine_fn load_one(Load *load, const Qcow2Bitmap *bitmap,
+                                 GError **errp)
+{
+    BlockDriverState *bs = load->q->bs;
+    int64_t need = bitmap->table_entries * load->q->geo.cluster_bytes;
+    g_autoptr(GError) error = NULL;
+    HBitmap *bits = NULL;
+    int ret = qcow2_bitmap_load_entry(load->q, bitmap, &load->budget, &bits,
+                                      &error);
+
+    if (ret == 0) {
+        dirty_bitmap_new_loaded(bs, bitmap->name, bits,
+                                bitmap->flags & QCOW2_BME_AUTO);
+        return 0;
+    }
+    if (ret == -ENOMEM && need <= load->budget) {
+        g_propagate_error(errp, g_steal_pointer(&error));
+        return ret;
+    }
+    if (load->lost++ == 0) {
+        g_warning("%s", error->message);
+    }
+    dirty_bitmap_new_inconsistent(bs, shown_granularity(bitmap),
+                                  bitmap->name);
+    return 0;
+}
+
 int coroutine_fn qcow2_load_bitmaps(BlockDriverState *bs, GError **errp)
 {
-    Qcow2 *q = qcow2_of(bs);
+    Load load = { .q = qcow2_of(bs), .budget = QCOW2_BITMAPS_MEMORY_MAX };
     g_autoptr(GPtrArray) bitmaps = NULL;
-    int64_t budget = QCOW2_BITMAPS_MEMORY_MAX;
-    unsigned lost = 0;
+    g_autoptr(GError) error = NULL;
     int ret;
 
-    if (q->snapshot_view) {
+    if (load.q->snapshot_view) {
         return 0; /* they are of the disk, which is not shown */
     }
-    ret = qcow2_bitmap_dir_read(q, &bitmaps, NULL);
-    if (ret < 0) {
+    ret = qcow2_bitmap_dir_read(load.q, &bitmaps, &error);
+    if (ret == -EINVAL) {
         return 0; /* qcow2_bitmaps_open() has said it */
     }
-    for (guint i = 0; i < bitmaps->len; i++) {
-        const Qcow2Bitmap *bitmap = g_ptr_array_index(bitmaps, i);
-        g_autoptr(GError) error = NULL;
-        HBitmap *bits = NULL;
-
-        ret = qcow2_bitmap_load_entry(q, bitmap, &budget, &bits, &error);
-        if (ret == 0) {
-            dirty_bitmap_new_loaded(bs, bitmap->name, bits,
-                                    bitmap->flags & QCOW2_BME_AUTO);
-            continue;
-        }
-        if (lost++ == 0) {
-            g_warning("%s", error->message);
-        }
-        dirty_bitmap_new_inconsistent(bs, shown_granularity(bitmap),
-                                      bitmap->name);
+    if (ret < 0) {
+        g_propagate_error(errp, g_steal_pointer(&error));
+        return ret;
     }
-    if (lost > 1) {
+    for (guint i = 0; ret == 0 && i < bitmaps->len; i++) {
+        ret = load_one(&load, g_ptr_array_index(bitmaps, i), errp);
+    }
+    if (load.lost > 1) {
         g_warning("Node '%s' ('%s'): %u more bitmaps cannot be used",
-                  bdrv_node_name(bs), bdrv_filename(bs), lost - 1);
+                  bdrv_node_name(bs), bdrv_filename(bs), load.lost - 1);
     }
     dirty_bitmaps_loaded(bs);
-    return 0;
+    return ret;
 }
 
 /* --- storing -------------------------------------------------------------- */
