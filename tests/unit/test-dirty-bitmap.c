@@ -10,7 +10,6 @@
 #include <blockgraph/image.h>
 
 #define K INT64_C(1024)
-#define MIB (INT64_C(1) << 20)
 
 static BlockBackend *blk;
 static BlockDriverState *bs;
@@ -249,21 +248,649 @@ START_TEST(names_and_granularities_out_of_range_are_refused)
 }
 END_TEST
 
-int main(void)
+/* --- states --------------------------------------------------------------- */
+
+START_TEST(bitmaps_are_found_listed_and_released)
 {
-    Suite *suite = suite_create("dirty-bitmap");
+    BdrvDirtyBitmap *a, *anonymous, *b;
+
+    given("size=16k");
+    a = create("a");
+    anonymous = create(NULL);
+    b = create("b");
+    ck_assert_ptr_eq(bdrv_find_dirty_bitmap(bs, "a"), a);
+    ck_assert_ptr_null(bdrv_find_dirty_bitmap(bs, "c"));
+    ck_assert_ptr_eq(bdrv_dirty_bitmap_next(bs, NULL), a);
+    ck_assert_ptr_eq(bdrv_dirty_bitmap_next(bs, a), anonymous);
+    ck_assert_ptr_null(bdrv_dirty_bitmap_next(bs, b));
+    ck_assert_ptr_null(bdrv_dirty_bitmap_name(anonymous));
+    ck_assert_str_eq(bdrv_dirty_bitmap_name(b), "b");
+    ck_assert_ptr_eq(bdrv_dirty_bitmap_bs(b), bs);
+    bdrv_release_dirty_bitmap(a);
+    bdrv_release_dirty_bitmap(NULL);
+    ck_assert_ptr_null(bdrv_find_dirty_bitmap(bs, "a"));
+    ck_assert_int_eq(put(0, 512), 0);
+    expect_bits(b, "x---");
+    expect_bits(anonymous, "x---");
+    bdrv_release_dirty_bitmap(anonymous);
+    done();
+}
+END_TEST
+
+START_TEST(the_default_granularity_is_the_cluster_size_of_at_least_4k)
+{
+    given("size=16k");
+    ck_assert_int_eq(bdrv_default_bitmap_granularity(bs), 64 * K);
+    ck_assert_int_eq(
+        bdrv_dirty_bitmap_granularity(create_at("b", 0)), 64 * K);
+    done();
+}
+END_TEST
+
+START_TEST(a_disabled_bitmap_keeps_its_bits_and_gets_no_new_ones)
+{
+    BdrvDirtyBitmap *bitmap;
+
+    given("size=16k");
+    bitmap = create("b");
+    ck_assert_int_eq(put(0, 512), 0);
+    ck_assert_int_eq(bdrv_disable_dirty_bitmap(bitmap, NULL), 0);
+    ck_assert(!bdrv_dirty_bitmap_enabled(bitmap));
+    ck_assert_int_eq(put(4 * K, 512), 0);
+    expect_bits(bitmap, "x---");
+    ck_assert_int_eq(bdrv_enable_dirty_bitmap(bitmap, NULL), 0);
+    ck_assert(bdrv_dirty_bitmap_enabled(bitmap));
+    ck_assert_int_eq(put(8 * K, 512), 0);
+    expect_bits(bitmap, "x-x-");
+    ck_assert_int_eq(bdrv_clear_dirty_bitmap(bitmap, NULL), 0);
+    expect_bits(bitmap, "----");
+    done();
+}
+END_TEST
+
+START_TEST(a_check_names_bitmap_node_and_what_is_the_matter)
+{
+    BdrvDirtyBitmap *bitmap;
+    GError *error = NULL;
+
+    given("size=16k");
+    bitmap = create("b");
+    ck_assert_int_eq(bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_DEFAULT,
+                                             &error), 0);
+    bdrv_dirty_bitmap_set_busy(bitmap, true);
+    ck_assert(bdrv_dirty_bitmap_busy(bitmap));
+    ck_assert_int_eq(bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY,
+                                             &error), -EBUSY);
+    expect_error(&error, EBUSY, "Bitmap 'b' of node 'n' is in use");
+    ck_assert_int_eq(bdrv_dirty_bitmap_check(
+                         bitmap, BDRV_BITMAP_RO | BDRV_BITMAP_INCONSISTENT,
+                         &error), 0);
+    bdrv_dirty_bitmap_set_busy(bitmap, false);
+    bdrv_dirty_bitmap_set_readonly(bitmap, true);
+    ck_assert(bdrv_dirty_bitmap_readonly(bitmap));
+    ck_assert_int_eq(bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_ALLOW_RO,
+                                             &error), 0);
+    ck_assert_int_eq(bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_DEFAULT,
+                                             &error), -EACCES);
+    expect_error(&error, EACCES, "Bitmap 'b' of node 'n' is read-only");
+    ck_assert_int_eq(bdrv_disable_dirty_bitmap(bitmap, &error), -EACCES);
+    expect_error(&error, EACCES, "'b'");
+    bdrv_dirty_bitmap_set_readonly(bitmap, false);
+    bdrv_dirty_bitmap_set_inconsistent(bitmap);
+    ck_assert(bdrv_dirty_bitmap_inconsistent(bitmap));
+    ck_assert_int_eq(bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_ALLOW_RO,
+                                             &error), -EINVAL);
+    expect_error(&error, EINVAL, "Bitmap 'b' of node 'n' is inconsistent");
+    /* It is of no use, but harms nobody. */
+    ck_assert_int_eq(put(0, 512), 0);
+    ck_assert_int_eq(bdrv_get_dirty_count(bitmap), 0);
+    ck_assert_int_eq(bdrv_dirty_bitmap_size(bitmap), 0);
+    ck_assert_int_eq(resize(32 * K), 0);
+    done();
+}
+END_TEST
+
+/* --- bits ----------------------------------------------------------------- */
+
+START_TEST(r94_set_rounds_outwards_and_reset_inwards)
+{
+    BdrvDirtyBitmap *bitmap;
+
+    given("size=17k");
+    bitmap = create("b");
+    bdrv_set_dirty_bitmap(bitmap, 4 * K - 1, 2);
+    expect_bits(bitmap, "xx---");
+    bdrv_reset_dirty_bitmap(bitmap, 1, 8 * K - 1);
+    expect_bits(bitmap, "x----");
+    bdrv_reset_dirty_bitmap(bitmap, 0, 4 * K - 1);
+    expect_bits(bitmap, "x----");
+    bdrv_reset_dirty_bitmap(bitmap, 0, 4 * K);
+    expect_bits(bitmap, "-----");
+    /* The end of the disk ends the last granule; what is beyond is cut. */
+    bdrv_set_dirty_bitmap(bitmap, 17 * K - 1, INT64_MAX);
+    expect_bits(bitmap, "----x");
+    ck_assert_int_eq(bdrv_get_dirty_count(bitmap), K);
+    bdrv_reset_dirty_bitmap(bitmap, 16 * K, K - 1);
+    expect_bits(bitmap, "----x");
+    bdrv_reset_dirty_bitmap(bitmap, 16 * K, K);
+    expect_bits(bitmap, "-----");
+    bdrv_set_dirty_bitmap(bitmap, 17 * K, 1);
+    bdrv_reset_dirty_bitmap(bitmap, INT64_MAX, INT64_MAX);
+    ck_assert_int_eq(bdrv_get_dirty_count(bitmap), 0);
+    done();
+}
+END_TEST
+
+START_TEST(r98_ranges_shorter_than_a_granule_are_no_trouble)
+{
+    BdrvDirtyBitmap *bitmap;
+
+    given("size=16k");
+    bitmap = create("b");
+    bdrv_set_dirty_bitmap(bitmap, 0, 16 * K);
+    for (int64_t bytes = 0; bytes < 4 * K; bytes += 511) {
+        for (int64_t offset = 1; offset < 4 * K; offset += 1023) {
+            bdrv_reset_dirty_bitmap(bitmap, offset, bytes);
+            ck_assert_int_eq(blk_pwrite_zeroes(blk, offset, bytes, 0), 0);
+        }
+    }
+    expect_bits(bitmap, "xxxx");
+    bdrv_set_dirty_bitmap(bitmap, 0, 0);
+    done();
+}
+END_TEST
+
+START_TEST(searches_see_the_bits)
+{
+    BdrvDirtyBitmap *bitmap;
+    int64_t start, bytes;
+
+    given("size=32k");
+    bitmap = create("b");
+    bdrv_set_dirty_bitmap(bitmap, 8 * K, 8 * K);
+    ck_assert_int_eq(bdrv_dirty_bitmap_next_dirty(bitmap, 0, INT64_MAX),
+                     8 * K);
+    ck_assert_int_eq(bdrv_dirty_bitmap_next_dirty(bitmap, 0, 8 * K), -1);
+    ck_assert_int_eq(bdrv_dirty_bitmap_next_zero(bitmap, 9 * K, INT64_MAX),
+                     16 * K);
+    ck_assert(bdrv_dirty_bitmap_next_dirty_area(bitmap, K, 32 * K, 5 * K,
+                                                &start, &bytes));
+    ck_assert_int_eq(start, 8 * K);
+    ck_assert_int_eq(bytes, 5 * K);
+    ck_assert(!bdrv_dirty_bitmap_next_dirty_area(bitmap, 16 * K, 32 * K, K,
+                                                 &start, &bytes));
+    ck_assert(!bdrv_dirty_bitmap_status(bitmap, K, 20 * K, &bytes));
+    ck_assert_int_eq(bytes, 7 * K);
+    ck_assert(bdrv_dirty_bitmap_status(bitmap, 9 * K, 2 * K, &bytes));
+    ck_assert_int_eq(bytes, 2 * K);
+    done();
+}
+END_TEST
+
+START_TEST(a_bitmap_goes_to_bytes_and_back)
+{
+    BdrvDirtyBitmap *from, *to;
+    int64_t align;
+    g_autofree char *sum = NULL, *sum_to = NULL;
+
+    given("size=1000k");
+    from = create_at("from", 512);
+    to = create_at("to", 512);
+    for (int64_t at = 0; at < 1000 * K; at += 3517) {
+        bdrv_set_dirty_bitmap(from, at, 1000);
+    }
+    align = bdrv_dirty_bitmap_serialization_align(from);
+    ck_assert_int_eq(align, 32 * K);
+    for (int64_t at = 0; at < 1000 * K; at += 2 * align) {
+        int64_t bytes = MIN(2 * align, 1000 * K - at);
+        size_t n = bdrv_dirty_bitmap_serialization_size(from, at, bytes);
+        g_autofree char *buf = g_malloc(n);
+
+        ck_assert_int_eq(bdrv_dirty_bitmap_serialize_part(from, buf, at,
+                                                          bytes), 0);
+        ck_assert_int_eq(bdrv_dirty_bitmap_deserialize_part(to, buf, at,
+                                                            bytes), 0);
+    }
+    sum = bdrv_dirty_bitmap_sha256(from);
+    sum_to = bdrv_dirty_bitmap_sha256(to);
+    ck_assert_str_eq(sum, sum_to);
+    ck_assert_int_eq(bdrv_get_dirty_count(from), bdrv_get_dirty_count(to));
+    /* No such parts. */
+    ck_assert_int_eq(bdrv_dirty_bitmap_serialize_part(from, NULL, 1, align),
+                     -EINVAL);
+    ck_assert_int_eq(bdrv_dirty_bitmap_deserialize_part(to, NULL, 0, 512),
+                     -EINVAL);
+    ck_assert_int_eq(bdrv_dirty_bitmap_deserialize_part(to, NULL, align,
+                                                        INT64_MAX), -EINVAL);
+    ck_assert_int_eq(bdrv_dirty_bitmap_deserialize_part(to, NULL, 0,
+                                                        1000 * K), 0);
+    ck_assert_int_eq(bdrv_get_dirty_count(to), 1000 * K);
+    done();
+}
+END_TEST
+
+/* --- merges --------------------------------------------------------------- */
+
+START_TEST(r107_a_merge_counts_and_rounds_outwards_between_granularities)
+{
+    BdrvDirtyBitmap *fine, *coarse, *third;
+
+    given("size=32k");
+    fine = create_at("fine", 512);
+    coarse = create_at("coarse", 8 * K);
+    third = create("third");
+    bdrv_set_dirty_bitmap(fine, 9 * K, 1);
+    ck_assert_int_eq(bdrv_merge_dirty_bitmap(coarse, fine, NULL), 0);
+    expect_bits(coarse, "-x--");
+    ck_assert_int_eq(bdrv_get_dirty_count(coarse), 8 * K);
+    ck_assert_int_eq(bdrv_merge_dirty_bitmap(third, coarse, NULL), 0);
+    expect_bits(third, "--xx----");
+    ck_assert_int_eq(bdrv_get_dirty_count(third), 8 * K);
+    ck_assert_int_eq(bdrv_merge_dirty_bitmap(third, third, NULL), 0);
+    ck_assert_int_eq(bdrv_merge_dirty_bitmap(fine, third, NULL), 0);
+    ck_assert_int_eq(bdrv_get_dirty_count(fine), 8 * K);
+    done();
+}
+END_TEST
+
+START_TEST(a_merge_between_nodes_is_all_or_nothing)
+{
+    BlockDriverState *other, *longer;
+    BdrvDirtyBitmap *dest, *good, *bad, *busy, *sources[2];
+    GError *error = NULL;
+
+    given("size=16k");
+    other = open_ok("mem,node-name=o,size=16k");
+    longer = open_ok("mem,node-name=l,size=20k");
+    dest = create("dest");
+    good = bdrv_create_dirty_bitmap(other, 8 * K, "good", NULL);
+    bad = bdrv_create_dirty_bitmap(longer, 4 * K, "bad", NULL);
+    busy = bdrv_create_dirty_bitmap(other, 4 * K, "busy", NULL);
+    bdrv_set_dirty_bitmap(good, 0, 1);
+    bdrv_set_dirty_bitmap(busy, 12 * K, 1);
+    sources[0] = good;
+    sources[1] = bad;
+    ck_assert_int_eq(bdrv_merge_dirty_bitmaps(dest, sources, 2, &error),
+                     -EINVAL);
+    expect_error(&error, EINVAL, "'bad' of node 'l' (20480 bytes)");
+    expect_bits(dest, "----");
+    sources[1] = busy;
+    bdrv_dirty_bitmap_set_busy(busy, true);
+    ck_assert_int_eq(bdrv_merge_dirty_bitmaps(dest, sources, 2, &error),
+                     -EBUSY);
+    expect_error(&error, EBUSY, "'busy' of node 'o'");
+    expect_bits(dest, "----");
+    bdrv_dirty_bitmap_set_busy(busy, false);
+    ck_assert_int_eq(bdrv_merge_dirty_bitmaps(dest, sources, 2, &error), 0);
+    expect_bits(dest, "xx-x");
+    expect_bits(good, "x-");
+    bdrv_unref(other);
+    bdrv_unref(longer);
+    done();
+}
+END_TEST
+
+/* --- successors ----------------------------------------------------------- */
+
+START_TEST(a_frozen_bitmap_does_not_change_and_gets_all_back)
+{
+    BdrvDirtyBitmap *bitmap;
+    GError *error = NULL;
+
+    given("size=16k");
+    bitmap = create("b");
+    ck_assert_ptr_null(bdrv_reclaim_dirty_bitmap(bitmap, &error));
+    expect_error(&error, EINVAL, "no successor");
+    ck_assert_int_eq(put(0, 512), 0);
+    ck_assert_int_eq(bdrv_dirty_bitmap_create_successor(bitmap, NULL), 0);
+    ck_assert(bdrv_dirty_bitmap_has_successor(bitmap));
+    ck_assert(bdrv_dirty_bitmap_busy(bitmap));
+    ck_assert(bdrv_dirty_bitmap_enabled(bitmap));
+    ck_assert_int_eq(bdrv_dirty_bitmap_create_successor(bitmap, &error),
+                     -EBUSY);
+    expect_error(&error, EBUSY, "in use");
+    ck_assert_int_eq(put(4 * K, 512), 0);
+    expect_bits(bitmap, "x---");
+    ck_assert_ptr_eq(bdrv_reclaim_dirty_bitmap(bitmap, &error), bitmap);
+    expect_bits(bitmap, "xx--");
+    ck_assert(!bdrv_dirty_bitmap_busy(bitmap));
+    ck_assert_int_eq(put(8 * K, 512), 0);
+    expect_bits(bitmap, "xxx-");
+    done();
+}
+END_TEST
+
+START_TEST(an_abdicated_bitmap_leaves_its_name_to_what_came_since)
+{
+    BdrvDirtyBitmap *bitmap, *next;
+    GError *error = NULL;
+
+    given("size=16k");
+    bitmap = create("b");
+    ck_assert_ptr_null(bdrv_dirty_bitmap_abdicate(bitmap, &error));
+    expect_error(&error, EINVAL, "no successor");
+    ck_assert_int_eq(put(0, 512), 0);
+    ck_assert_int_eq(bdrv_dirty_bitmap_create_successor(bitmap, NULL), 0);
+    ck_assert_int_eq(put(4 * K, 512), 0);
+    next = bdrv_dirty_bitmap_abdicate(bitmap, &error);
+    ck_assert_ptr_eq(bdrv_find_dirty_bitmap(bs, "b"), next);
+    ck_assert_ptr_null(bdrv_dirty_bitmap_next(bs, next));
+    expect_bits(next, "-x--");
+    ck_assert(!bdrv_dirty_bitmap_busy(next));
+    ck_assert_int_eq(put(8 * K, 512), 0);
+    expect_bits(next, "-xx-");
+    /* One that does not track leaves one that does not. */
+    ck_assert_int_eq(bdrv_disable_dirty_bitmap(next, NULL), 0);
+    ck_assert_int_eq(bdrv_dirty_bitmap_create_successor(next, NULL), 0);
+    ck_assert_int_eq(put(12 * K, 512), 0);
+    ck_assert_ptr_eq(bdrv_reclaim_dirty_bitmap(next, NULL), next);
+    ck_assert(!bdrv_dirty_bitmap_enabled(next));
+    expect_bits(next, "-xx-");
+    done();
+}
+END_TEST
+
+START_TEST(r109_who_cleans_one_bitmap_changes_no_other)
+{
+    BdrvDirtyBitmap *mine, *others, *coarse;
+
+    given("size=16k");
+    mine = create(NULL);
+    others = create("others");
+    coarse = create_at("coarse", 8 * K);
+    ck_assert_int_eq(put(0, 16 * K), 0);
+    bdrv_reset_dirty_bitmap(mine, 0, 8 * K);
+    ck_assert_int_eq(bdrv_clear_dirty_bitmap(mine, NULL), 0);
+    expect_bits(others, "xxxx");
+    expect_bits(coarse, "xx");
+    done();
+}
+END_TEST
+
+/* --- other nodes ---------------------------------------------------------- */
+
+START_TEST(each_node_of_a_chain_has_its_own_bitmaps)
+{
+    BlockDriverState *filter;
+    BdrvDirtyBitmap *above, *below;
+    BlockBackend *top;
+
+    given("size=16k");
+    filter = open_ok("pass,node-name=f,file=n");
+    top = backend_ok("top", filter, BLK_PERM_WRITE, BLK_PERM_ALL);
+    above = bdrv_create_dirty_bitmap(filter, 4 * K, "b", NULL);
+    below = create("b");
+    ck_assert_int_eq(blk_pwrite(top, 0, 3, "xyz", 0), 0);
+    ck_assert_int_eq(blk_pwrite_zeroes(top, 4 * K, 512, 0), 0);
+    expect_bits(above, "xx--");
+    expect_bits(below, "xx--");
+    ck_assert_int_eq(put(8 * K, 512), 0);
+    expect_bits(above, "xx--");
+    expect_bits(below, "xxx-");
+    bdrv_unref(filter);
+    blk_unref(top);
+    done();
+}
+END_TEST
+
+static int coroutine_fn copy_to(BlockDriverState *node,
+                                const BlockCopyRange *copy)
+{
+    return copy->bytes == 512 ? -EIO : 0;
+}
+
+static int coroutine_fn copy_from(BlockDriverState *node,
+                                  const BlockCopyRange *copy)
+{
+    return bdrv_co_copy_range_to(copy);
+}
+
+static int coroutine_fn copier_open(BlockDriverState *node,
+                                    BlockOptions *options, unsigned flags,
+                                    GError **errp)
+{
+    return 0;
+}
+
+static int64_t coroutine_fn copier_getlength(BlockDriverState *node)
+{
+    return 16 * K;
+}
+
+static void register_copier(void)
+{
+    static const BlockDriver driver = {
+        .struct_size = sizeof(BlockDriver),
+        .name = "copier",
+        .kind = BLOCK_DRIVER_PROTOCOL,
+        .open = copier_open,
+        .getlength = copier_getlength,
+        .copy_range_from = copy_from,
+        .copy_range_to = copy_to,
+    };
+
+    if (!bdrv_find_driver("copier") && bdrv_register(&driver, NULL) < 0) {
+        abort();
+    }
+}
+
+static int coroutine_fn copy_entry(void *opaque)
+{
+    return blk_co_copy_range(blk, 0, blk, 4 * K, *(int64_t *)opaque, 0);
+}
+
+START_TEST(a_copy_makes_its_target_dirty_also_when_it_fails)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BdrvDirtyBitmap *bitmap;
+    int64_t bytes = 512;
+
+    bs = open_ok("copier");
+    blk = backend_ok("guest", bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
+                     BLK_PERM_ALL);
+    bdrv_unref(bs);
+    bitmap = create("b");
+    ck_assert_int_eq(aio_co_run(ctx, copy_entry, &bytes), -EIO);
+    expect_bits(bitmap, "-x--");
+    bytes = 5 * K;
+    ck_assert_int_eq(aio_co_run(ctx, copy_entry, &bytes), 0);
+    expect_bits(bitmap, "-xx-");
+    done();
+}
+END_TEST
+
+/* --- against an array ----------------------------------------------------- */
+
+#define MODEL_GRANULES 64
+
+typedef struct Model {
+    BdrvDirtyBitmap *bitmap;
+    int64_t step;
+    bool enabled;
+    bool dirty[MODEL_GRANULES * 8];
+} Model;
+
+static void model_touch(Model *m, int64_t offset, int64_t bytes, int64_t size)
+{
+    int64_t end = MIN(offset + bytes, size);
+
+    if (!m->enabled) {
+        return;
+    }
+    for (int64_t at = offset / m->step; at * m->step < end && bytes; at++) {
+        m->dirty[at] = true;
+    }
+}
+
+static void model_check(const Model *m, int64_t size, guint32 seed, int step)
+{
+    int64_t count = 0;
+
+    ck_assert_int_eq(bdrv_dirty_bitmap_size(m->bitmap), size);
+    for (int64_t at = 0; at < size; at += m->step) {
+        bool dirty = bdrv_dirty_bitmap_get(m->bitmap, at);
+
+        if (dirty != m->dirty[at / m->step]) {
+            ck_abort_msg("seed %u, step %d: granule at %ld", seed, step,
+                         (long)at);
+        }
+        count += dirty ? MIN(m->step, size - at) : 0;
+    }
+    ck_assert_int_eq(bdrv_get_dirty_count(m->bitmap), count);
+}
+
+static void model_resize(Model *m, int64_t old, int64_t size)
+{
+    /* What is beyond the last granule is new when it comes back. */
+    for (int64_t i = (size + m->step - 1) / m->step;
+         i < (int64_t)G_N_ELEMENTS(m->dirty); i++) {
+        m->dirty[i] = false;
+    }
+    if (size > old) {
+        model_touch(m, old, size - old, size);
+    }
+}
+
+static void model_toggle(Model *m, GRand *rand)
+{
+    switch (g_rand_int_range(rand, 0, 4)) {
+    case 0:
+        m->enabled = !m->enabled;
+        ck_assert_int_eq(m->enabled
+                             ? bdrv_enable_dirty_bitmap(m->bitmap, NULL)
+                             : bdrv_disable_dirty_bitmap(m->bitmap, NULL), 0);
+        break;
+    case 1:
+        bdrv_clear_dirty_bitmap(m->bitmap, NULL);
+        memset(m->dirty, 0, sizeof(m->dirty));
+        break;
+    case 2:
+        ck_assert_int_eq(
+            bdrv_dirty_bitmap_create_successor(m->bitmap, NULL), 0);
+        m->bitmap = bdrv_reclaim_dirty_bitmap(m->bitmap, NULL);
+        break;
+    case 3:
+        ck_assert_int_eq(
+            bdrv_dirty_bitmap_create_successor(m->bitmap, NULL), 0);
+        m->bitmap = bdrv_dirty_bitmap_abdicate(m->bitmap, NULL);
+        memset(m->dirty, 0, sizeof(m->dirty));
+        break;
+    }
+}
+
+static void model_request(Model *models, int nr, GRand *rand, int64_t size)
+{
+    int64_t offset = g_rand_int_range(rand, 0, size);
+    int64_t bytes = g_rand_int_range(rand, 0, MIN(size - offset, 20 * K) + 1);
+    bool fails = g_rand_int_range(rand, 0, 8) == 0;
+    int kind = g_rand_int_range(rand, 0, 3);
+    int ret;
+
+    mem_disk(bs)->fail[kind == 0 ? MEM_WRITE : MEM_ZERO] = fails ? EIO : 0;
+    if (kind == 2) {
+        ret = blk_pdiscard(blk, offset, bytes);
+    } else {
+        ret = kind ? blk_pwrite_zeroes(blk, offset, bytes, 0)
+                   : put(offset, bytes);
+    }
+    ck_assert(ret == 0 || ret == -EIO);
+    mem_disk(bs)->fail[MEM_WRITE] = mem_disk(bs)->fail[MEM_ZERO] = 0;
+    for (int i = 0; i < nr; i++) {
+        model_touch(&models[i], offset, bytes, size);
+    }
+}
+
+START_TEST(random_requests_and_changes_agree_with_an_array)
+{
+    const char *given_seed = g_getenv("BITMAP_SEED");
+    guint32 seed = given_seed ? (guint32)g_ascii_strtoull(given_seed, NULL, 10)
+                              : g_random_int();
+    g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
+    Model models[3] = { { .step = 512 }, { .step = 4 * K },
+                        { .step = 64 * K } };
+    int64_t size = 64 * K;
+
+    given("size=64k,discard=unmap");
+    for (int i = 0; i < 3; i++) {
+        g_autofree char *name = g_strdup_printf("m%d", i);
+
+        models[i].bitmap = create_at(name, models[i].step);
+        models[i].enabled = true;
+    }
+    for (int step = 0; step < 3000; step++) {
+        int what = g_rand_int_range(rand, 0, 20);
+
+        if (what == 0) {
+            int64_t old = size;
+
+            size = g_rand_int_range(rand, 1, 200 * K);
+            ck_assert_int_eq(resize(size), 0);
+            for (int i = 0; i < 3; i++) {
+                model_resize(&models[i], old, size);
+            }
+        } else if (what == 1) {
+            model_toggle(&models[g_rand_int_range(rand, 0, 3)], rand);
+        } else {
+            model_request(models, 3, rand, size);
+        }
+        for (int i = 0; i < 3; i++) {
+            model_check(&models[i], size, seed, step);
+        }
+    }
+    done();
+}
+END_TEST
+
+static void add_requests(Suite *suite)
+{
     TCase *tcase = tcase_create("requests");
 
-    mem_register();
-    register_pass_driver();
     tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
+    tcase_set_timeout(tcase, 60);
     PROMISE(tcase, writes_zero_writes_and_discards_make_dirty_what_they_touch);
     PROMISE(tcase, reads_and_flushes_make_nothing_dirty);
     PROMISE(tcase, a_failed_write_leaves_the_bit_set);
     PROMISE(tcase, growth_is_dirty_and_what_was_cut_is_forgotten);
     PROMISE(tcase, a_resize_that_fails_leaves_the_bitmap_as_it_was);
     PROMISE(tcase, a_write_that_grows_the_node_makes_the_gap_dirty_too);
-    PROMISE(tcase, names_and_granularities_out_of_range_are_refused);
+    PROMISE(tcase, each_node_of_a_chain_has_its_own_bitmaps);
+    PROMISE(tcase, a_copy_makes_its_target_dirty_also_when_it_fails);
+    tcase_add_loop_test(tcase, random_requests_and_changes_agree_with_an_array,
+                        0, 10);
     suite_add_tcase(suite, tcase);
+}
+
+static void add_states(Suite *suite)
+{
+    TCase *tcase = tcase_create("states");
+
+    tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
+    PROMISE(tcase, names_and_granularities_out_of_range_are_refused);
+    PROMISE(tcase, bitmaps_are_found_listed_and_released);
+    PROMISE(tcase, the_default_granularity_is_the_cluster_size_of_at_least_4k);
+    PROMISE(tcase, a_disabled_bitmap_keeps_its_bits_and_gets_no_new_ones);
+    PROMISE(tcase, a_check_names_bitmap_node_and_what_is_the_matter);
+    PROMISE(tcase, r94_set_rounds_outwards_and_reset_inwards);
+    PROMISE(tcase, r98_ranges_shorter_than_a_granule_are_no_trouble);
+    PROMISE(tcase, searches_see_the_bits);
+    PROMISE(tcase, a_bitmap_goes_to_bytes_and_back);
+    PROMISE(tcase,
+            r107_a_merge_counts_and_rounds_outwards_between_granularities);
+    PROMISE(tcase, a_merge_between_nodes_is_all_or_nothing);
+    PROMISE(tcase, a_frozen_bitmap_does_not_change_and_gets_all_back);
+    PROMISE(tcase, an_abdicated_bitmap_leaves_its_name_to_what_came_since);
+    PROMISE(tcase, r109_who_cleans_one_bitmap_changes_no_other);
+    suite_add_tcase(suite, tcase);
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("dirty-bitmap");
+
+    mem_register();
+    register_pass_driver();
+    register_copier();
+    add_requests(suite);
+    add_states(suite);
     return check_main(suite);
 }
