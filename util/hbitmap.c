@@ -213,6 +213,11 @@ static void set_bits(HBitmap *hb, int64_t first, int64_t last)
     int64_t ignored = 0;
     int64_t *changed = &hb->nr_dirty;
 
+    /* In a sparse bitmap both are changed, and neither is in the cache. */
+    if (hb->nr_levels > 1) {
+        __builtin_prefetch(
+            &hb->levels[1].words[first >> 2 * HBITMAP_WORD_SHIFT], 1);
+    }
     for (int k = 0; k < hb->nr_levels; k++) {
         if (!set_in_level(&hb->levels[k], first, last, changed)) {
             return;
@@ -488,19 +493,36 @@ int64_t hbitmap_iter_next(HBitmapIter *iter)
 
 /* --- whole bitmaps -------------------------------------------------------- */
 
+/* Words @first..@end-1 of the lowest level; returns how many bits are new. */
+static int64_t merge_run(uint64_t *to, const uint64_t *from, int64_t first,
+                         int64_t end)
+{
+    int64_t added = 0;
+
+    for (int64_t w = first; w < end; w++) {
+        uint64_t add = from[w] & ~to[w];
+
+        if (add) {
+            hbitmap_put(&to[w], to[w] | add);
+            added += hbitmap_popcount(add);
+        }
+    }
+    return added;
+}
+
 static void merge_words(HBitmap *to, const HBitmap *from)
 {
+    int64_t nr_words = from->levels[0].nr_words;
     int64_t bit = 0;
 
-    /* Visit the words of @from that are not zero. */
+    /* Visit the runs of 64 words of @from that are not all zero. */
     while ((bit = find_set(from, bit)) < from->nr_bits) {
-        int64_t w = bit >> HBITMAP_WORD_SHIFT;
-        uint64_t old = to->levels[0].words[w];
-        uint64_t new = old | from->levels[0].words[w];
+        int64_t first = bit >> HBITMAP_WORD_SHIFT;
+        int64_t end = MIN((first | (HBITMAP_WORD_BITS - 1)) + 1, nr_words);
 
-        hbitmap_put(&to->levels[0].words[w], new);
-        to->nr_dirty += hbitmap_popcount(old ^ new);
-        bit = (w + 1) << HBITMAP_WORD_SHIFT;
+        to->nr_dirty += merge_run(to->levels[0].words, from->levels[0].words,
+                                  first, end);
+        bit = end << HBITMAP_WORD_SHIFT;
     }
     /* Bitmaps of the same size and granularity have the same shape. */
     for (int k = 1; k < to->nr_levels; k++) {

@@ -484,6 +484,126 @@ START_TEST(the_digest_is_of_the_bits)
 }
 END_TEST
 
+/* --- memory --------------------------------------------------------------- */
+
+START_TEST(growth_by_small_steps_copies_rarely_and_loses_nothing)
+{
+    const uint64_t *words;
+    unsigned moves = 0;
+
+    model_init(&model, 1, 0);
+    model_set(&model, 0, 1);
+    words = model.hb->levels[0].words;
+    while (model.size < 200000) {
+        int64_t size = model.size + 97;
+
+        ck_assert_int_eq(hbitmap_truncate(model.hb, size), 0);
+        model.size = size;
+        model_set(&model, size - 1, 1);
+        moves += words != model.hb->levels[0].words;
+        words = model.hb->levels[0].words;
+    }
+    check_all(&model);
+    ck_assert_uint_lt(moves, 120);
+    hbitmap_free(model.hb);
+}
+END_TEST
+
+START_TEST(what_was_reserved_is_there_and_shows_nothing)
+{
+    const uint64_t *words;
+
+    model_init(&model, 100, 0);
+    model_set(&model, 99, 1);
+    ck_assert_int_eq(hbitmap_reserve(model.hb, 300000), 0);
+    check_all(&model);
+    words = model.hb->levels[0].words;
+    ck_assert_int_eq(hbitmap_reserve(model.hb, 50), 0);
+    ck_assert_int_eq(hbitmap_truncate(model.hb, 300000), 0);
+    ck_assert_ptr_eq(words, model.hb->levels[0].words);
+    model.size = 300000;
+    check_all(&model);
+    model_set(&model, 299999, 1);
+    check_all(&model);
+    ck_assert_int_eq(hbitmap_reserve(model.hb, INT64_MAX), -EFBIG);
+    hbitmap_free(model.hb);
+}
+END_TEST
+
+START_TEST(a_clone_has_the_bits_and_goes_its_own_way)
+{
+    g_autoptr(GRand) rand = g_rand_new_with_seed(3);
+    HBitmap *original;
+
+    model_init(&model, 64 * 4096 + 1, 0);
+    for (int i = 0; i < 50; i++) {
+        change(&model, rand);
+    }
+    original = model.hb;
+    model.hb = hbitmap_clone(original);
+    check_all(&model);
+    hbitmap_reset_all(original);
+    check_all(&model);
+    hbitmap_free(original);
+    hbitmap_free(model.hb);
+}
+END_TEST
+
+START_TEST(a_look_without_the_lock_is_true_or_careful)
+{
+    g_autoptr(GRand) rand = g_rand_new_with_seed(_i);
+    int granularity = _i % 4;
+    HBitmapPeek peek;
+
+    model_init(&model, 20000 + _i, granularity);
+    peek = hbitmap_peek(model.hb);
+    for (int round = 0; round < 2000; round++) {
+        int64_t start = random_below(rand, model.size);
+        int64_t count = 1 + random_below(rand, 3000);
+        int64_t end = start + count;
+        bool dirty = end <= model.size &&
+                     model_next(&model, start, end, 0) < 0;
+        int64_t bits = ((end - 1) >> granularity) - (start >> granularity);
+
+        CHECK(hbitmap_peek_is_dirty(&peek, start, count) ==
+              (dirty && bits < HBITMAP_PEEK_BITS));
+        change(&model, rand);
+    }
+    CHECK(!hbitmap_peek_is_dirty(&peek, INT64_MAX, INT64_MAX));
+    hbitmap_free(model.hb);
+}
+END_TEST
+
+START_TEST(a_part_is_merged_from_bytes_into_what_is_there)
+{
+    g_autoptr(GRand) rand = g_rand_new_with_seed(_i);
+    int64_t size = sizes[_i];
+    unsigned char *buf;
+    size_t bytes;
+
+    model_init(&model, size, 0);
+    model_init(&other, size, 0);
+    for (int i = 0; i < 10; i++) {
+        change(&model, rand);
+        change(&other, rand);
+    }
+    bytes = hbitmap_serialization_size(other.hb, 0, size);
+    buf = g_malloc(bytes);
+    hbitmap_serialize_part(other.hb, buf, 0, size);
+    if (size % 64) {
+        buf[bytes - 1] |= 0x80; /* past the end */
+    }
+    hbitmap_merge_part(model.hb, buf, 0, size);
+    for (int64_t i = 0; i < size; i++) {
+        model.dirty[i] |= other.dirty[i];
+    }
+    check_all(&model);
+    g_free(buf);
+    hbitmap_free(model.hb);
+    hbitmap_free(other.hb);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("hbitmap");
@@ -507,6 +627,13 @@ int main(void)
     PROMISE(tcase, serialized_words_are_little_endian);
     PROMISE(tcase, stored_bits_past_the_end_are_ignored);
     PROMISE(tcase, the_digest_is_of_the_bits);
+    PROMISE(tcase, growth_by_small_steps_copies_rarely_and_loses_nothing);
+    PROMISE(tcase, what_was_reserved_is_there_and_shows_nothing);
+    PROMISE(tcase, a_clone_has_the_bits_and_goes_its_own_way);
+    tcase_add_loop_test(tcase, a_look_without_the_lock_is_true_or_careful, 0,
+                        8);
+    tcase_add_loop_test(tcase, a_part_is_merged_from_bytes_into_what_is_there,
+                        0, nr_sizes);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
