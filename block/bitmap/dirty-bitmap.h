@@ -68,7 +68,7 @@ bool dirty_bitmap_must_be_stored(BdrvDirtyBitmap *bitmap);
 /** All of the image are there: requests mark them from now on. */
 void dirty_bitmaps_loaded(BlockDriverState *bs);
 
-/** Whether @name is a persistent bitmap of @bs that can be used.  Any thread. */
+/** Whether @name is a persistent bitmap of @bs that can be used; any thread. */
 bool dirty_bitmaps_track(BlockDriverState *bs, const char *name);
 
 /** Whether that is, and is as it was stored or loaded.  Any thread. */

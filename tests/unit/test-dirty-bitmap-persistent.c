@@ -183,7 +183,7 @@ START_TEST(a_persistent_bitmap_survives_close_with_bits_and_state)
 }
 END_TEST
 
-START_TEST(r111_in_use_is_on_the_disk_before_the_first_change_and_gone_at_close)
+START_TEST(r111_in_use_is_on_disk_before_the_first_change_and_gone_at_close)
 {
     make();
     open_it();
@@ -377,6 +377,11 @@ END_TEST
 
 /* --- removal, refusal ----------------------------------------------------- */
 
+static int coroutine_fn remove_entry(void *opaque)
+{
+    return bdrv_co_remove_dirty_bitmap(opaque, NULL);
+}
+
 START_TEST(removal_removes_it_from_the_image_whether_stored_or_not)
 {
     make();
@@ -384,7 +389,7 @@ START_TEST(removal_removes_it_from_the_image_whether_stored_or_not)
     create("stored", 64 * K);
     cycle();
     create("new", 64 * K);
-    ck_assert_int_eq(bdrv_remove_dirty_bitmap(find("new"), NULL), 0);
+    ck_assert_int_eq(in_co(remove_entry, find("new")), 0);
     ck_assert_int_eq(bdrv_stored_bitmap_remove(bs, "stored", NULL), 0);
     expect_states("");
     cycle();
@@ -703,7 +708,7 @@ static void add_tests(Suite *suite)
     tcase_set_timeout(tcase, 120);
     PROMISE(tcase, a_persistent_bitmap_survives_close_with_bits_and_state);
     PROMISE(tcase,
-            r111_in_use_is_on_the_disk_before_the_first_change_and_gone_at_close);
+            r111_in_use_is_on_disk_before_the_first_change_and_gone_at_close);
     PROMISE(tcase,
             r105_after_a_crash_a_bitmap_is_inconsistent_and_can_be_removed);
     PROMISE(tcase, r111_a_crash_before_the_first_write_leaves_bitmaps_good);

@@ -74,7 +74,7 @@ static void expect_bits(BdrvDirtyBitmap *bitmap, const char *expected)
 
 static int put(int64_t offset, int64_t bytes)
 {
-    g_autofree char *buf = g_malloc0(bytes);
+    g_autofree char *buf = g_malloc0(bytes + 1);
 
     memset(buf, 7, bytes);
     return blk_pwrite(blk, offset, bytes, buf, 0);
