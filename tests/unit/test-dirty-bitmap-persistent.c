@@ -4,7 +4,7 @@
  *
  * Where qemu-img is there, it looks at the images, too.
  */
-#include "qcow2-faulty.h"
+#include "qcow2-fixture.h"
 
 #include <blockgraph/dirty-bitmap.h>
 
@@ -16,19 +16,9 @@ static BlockDriverState *bs;
 
 /* --- images --------------------------------------------------------------- */
 
-static void make_with(const char *more)
+static void make_with(const char *options)
 {
-    g_autoptr(GError) error = NULL;
-    g_autofree char *path = path_of("t.qcow2");
-    g_autofree char *text = g_strdup_printf("qcow2,%s", more);
-    BlockOptions *options;
-
-    create_ok("filename=%s/t.qcow2,size=0");
-    options = opts(text);
-    block_options_set_str(options, "file.driver", "file");
-    block_options_set_str(options, "file.filename", path);
-    ck_assert_msg(bdrv_create(graph, options, &error) == 0, "%s",
-                  error ? error->message : "no error set");
+    make_image_ok("t.qcow2", options);
 }
 
 static void make(void)
@@ -38,6 +28,7 @@ static void make(void)
 
 static void open_with(const char *more)
 {
+    faulty_clear();
     blk = open_faulty(more);
     bs = blk_bs(blk);
 }
@@ -241,7 +232,7 @@ START_TEST(r111_a_crash_before_the_first_write_leaves_bitmaps_good)
     create("b", 64 * K);
     fill(blk, 0, 512, 1);
     cycle();
-    expect_guest(blk, 0, 512, 1);
+    expect_fill(blk, 0, 512, 1);
     crash();
     expect_states("b:EP");
     expect_bits("b", "x---------------");
@@ -258,9 +249,7 @@ START_TEST(r111_whenever_the_file_fails_a_good_bitmap_knows_all_changes)
         open_it();
         create("b", 64 * K);
         cycle();
-        faulty.changes = 0;
-        faulty.fail_from = from;
-        faulty.fail_to = G_MAXUINT;
+        faulty_set(FAULTY_CHANGES, from, G_MAXUINT);
         {
             g_autofree char *buf = g_malloc0(64 * K);
 
@@ -358,13 +347,11 @@ START_TEST(a_reopen_that_cannot_store_is_refused)
     fill(blk, 0, 512, 1);
     node = bdrv_ref(bs);
     blk_unref(blk);
-    faulty.changes = 0;
-    faulty.fail_from = 1;
-    faulty.fail_to = G_MAXUINT;
+    faulty_set(FAULTY_CHANGES, 1, G_MAXUINT);
     bs = node;
     ck_assert_int_lt(try_reopen(bs, "read-only=on", &error), 0);
     ck_assert_ptr_nonnull(error);
-    faulty.fail_from = faulty.fail_to = 0;
+    faulty_clear();
     ck_assert(!bdrv_is_read_only(bs));
     expect_states("b:EP");
     expect_bits("b", "x---------------");
@@ -412,8 +399,7 @@ START_TEST(r110_a_busy_bitmap_is_not_removed_and_a_failed_removal_keeps_it)
     ck_assert_int_eq(bdrv_remove_dirty_bitmap(find("b"), &error), -EBUSY);
     expect_error(&error, EBUSY, "in use by another operation");
     bdrv_dirty_bitmap_set_busy(find("b"), false);
-    faulty.changes = 0;
-    faulty.fail_from = faulty.fail_to = 1;
+    faulty_set(FAULTY_CHANGES, 1, 1);
     ck_assert_int_lt(bdrv_remove_dirty_bitmap(find("b"), &error), 0);
     g_clear_error(&error);
     expect_bits("b", "x---------------");
