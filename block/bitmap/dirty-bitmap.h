@@ -65,6 +65,13 @@ void dirty_bitmap_note_changed(BdrvDirtyBitmap *bitmap);
 /** Whether @bitmap is persistent and has changed since it was stored. */
 bool dirty_bitmap_must_be_stored(BdrvDirtyBitmap *bitmap);
 
+/** Most memory for the bits of stored bitmaps of all nodes of a graph: a chain
+ * of small images could ask for any amount of it. */
+#define DIRTY_BITMAPS_GRAPH_BYTES_MAX (INT64_C(1) << 30)
+
+/** How much of that is left.  Main context. */
+int64_t dirty_bitmaps_memory_left(BlockGraph *graph);
+
 /** All of the image are there: requests mark them from now on. */
 void dirty_bitmaps_loaded(BlockDriverState *bs);
 

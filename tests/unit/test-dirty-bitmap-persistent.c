@@ -635,6 +635,34 @@ START_TEST(r20_bitmaps_beyond_the_memory_limit_are_listed_but_not_loaded)
 }
 END_TEST
 
+START_TEST(r20_a_chain_of_images_takes_no_more_memory_than_the_graph_may)
+{
+    BlockDriverState *nodes[5];
+    unsigned lost = 0;
+
+    make_with("size=1T");
+    open_it();
+    ck_assert_int_eq(bdrv_stored_bitmap_add(bs, "a", 512, NULL), 0);
+    ck_assert_int_eq(bdrv_stored_bitmap_add(bs, "b", 512, NULL), 0);
+    close_it();
+    /* 512 MiB of bits each. */
+    for (size_t i = 0; i < G_N_ELEMENTS(nodes); i++) {
+        nodes[i] = file_open_ok("qcow2,read-only=on,file.driver=file,"
+                                "file.filename=%s/t.qcow2");
+        bs = nodes[i];
+        lost += bdrv_dirty_bitmap_inconsistent(find("a"));
+        lost += bdrv_dirty_bitmap_inconsistent(find("b"));
+    }
+    ck_assert_uint_eq(lost, 6);
+    for (size_t i = 0; i < G_N_ELEMENTS(nodes); i++) {
+        bdrv_unref(nodes[i]);
+    }
+    open_it();
+    expect_states("a:EP b:EP");
+    close_it();
+}
+END_TEST
+
 /* --- QEMU ----------------------------------------------------------------- */
 
 START_TEST(qemu_goes_on_with_our_bitmaps_and_we_with_its)
@@ -717,6 +745,8 @@ static void add_tests(Suite *suite)
     PROMISE(tcase, a_frozen_bitmap_is_stored_with_what_its_successor_has);
     PROMISE(tcase,
             r20_bitmaps_beyond_the_memory_limit_are_listed_but_not_loaded);
+    PROMISE(tcase,
+            r20_a_chain_of_images_takes_no_more_memory_than_the_graph_may);
     PROMISE(tcase, qemu_goes_on_with_our_bitmaps_and_we_with_its);
     PROMISE(tcase, r112_an_image_in_use_by_us_is_inconsistent_for_others);
     suite_add_tcase(suite, tcase);

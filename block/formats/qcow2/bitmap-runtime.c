@@ -73,7 +73,9 @@ static int coroutine_fn load_one(Load *load, const Qcow2Bitmap *bitmap,
 
 int coroutine_fn qcow2_load_bitmaps(BlockDriverState *bs, GError **errp)
 {
-    Load load = { .q = qcow2_of(bs), .budget = QCOW2_BITMAPS_MEMORY_MAX };
+    int64_t left = dirty_bitmaps_memory_left(bdrv_graph(bs));
+    Load load = { .q = qcow2_of(bs),
+                  .budget = MIN(QCOW2_BITMAPS_MEMORY_MAX, left) };
     g_autoptr(GPtrArray) bitmaps = NULL;
     g_autoptr(GError) error = NULL;
     int ret;
