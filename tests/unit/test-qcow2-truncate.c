@@ -127,6 +127,56 @@ START_TEST(growth_over_a_longer_backing_file_reads_as_zero)
 }
 END_TEST
 
+/* As above, at the moment when the header has the new size. */
+START_TEST(growth_never_shows_a_longer_backing_file)
+{
+    static const char *const cases[] = {
+        "size=512k", "size=528k,extended_l2=on", "size=528k",
+        "size=528k,compat=0.10",
+    };
+
+    make_image_ok("base", "size=4M");
+    {
+        BlockBackend *blk = image_backend("base", NULL);
+
+        fill(blk, 0, 4 * MIB, 5);
+        close_backend(blk);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *options = g_strdup_printf(
+            "%s,backing_file=base,backing_fmt=qcow2", cases[i]);
+
+        /* What comes after the growth is never done. */
+        for (unsigned n = 1;; n++) {
+            g_autoptr(GError) error = NULL;
+            BlockBackend *blk;
+            int64_t length;
+            bool done;
+
+            make_image_ok("a", options);
+            blk = backend_of(bdrv_open(graph, faulty_options("a", NULL),
+                                       &error));
+            length = blk_getlength(blk);
+            faulty_set(FAULTY_CHANGES, n, UINT_MAX);
+            try_resize(blk, 2 * MIB + 512, PREALLOC_MODE_OFF, NULL);
+            done = !faulty_has_failed();
+            close_backend(blk);
+            faulty_clear();
+            blk = image_backend("a", "qcow2,read-only=on");
+            expect_fill(blk, 0, length, 5);
+            if (blk_getlength(blk) > length) {
+                ck_assert_int_eq(blk_getlength(blk), 2 * MIB + 512);
+                expect_fill(blk, length, 2 * MIB + 512 - length, 0);
+            }
+            close_backend(blk);
+            if (done) {
+                break;
+            }
+        }
+    }
+}
+END_TEST
+
 START_TEST(growth_can_be_preallocated)
 {
     static const PreallocMode modes[] = {
@@ -387,6 +437,7 @@ int main(void)
     PROMISE(tcase, what_was_cut_off_never_comes_back);
     PROMISE(tcase, a_shrunk_image_gives_its_clusters_back);
     PROMISE(tcase, growth_over_a_longer_backing_file_reads_as_zero);
+    PROMISE(tcase, growth_never_shows_a_longer_backing_file);
     PROMISE(tcase, growth_can_be_preallocated);
     PROMISE(tcase, sizes_that_cannot_be_are_refused);
     PROMISE(tcase, snapshots_keep_their_size_over_a_resize_R69);

@@ -587,6 +587,7 @@ static void qcow2_refresh_limits(BlockDriverState *bs, BlockLimits *limits)
     limits->pwrite_zeroes_alignment = q->geo.subcluster_bytes;
     limits->pdiscard_alignment = q->geo.cluster_bytes;
     limits->write_flags = BDRV_REQ_WRITE_COMPRESSED;
+    limits->truncate_flags = BDRV_REQ_ZERO_WRITE; /* always */
     limits->zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
 }
 

@@ -552,6 +552,10 @@ int coroutine_fn qcow2_flush(BlockDriverState *bs);
 int coroutine_fn qcow2_discard_range(Qcow2 *q, int64_t offset, int64_t bytes,
                                      Qcow2DiscardType type, bool full);
 
+/** zero.c: make whole units (the last may end at the image's end) zero. */
+int coroutine_fn qcow2_zero_range(Qcow2 *q, int64_t offset, int64_t bytes,
+                                  unsigned flags);
+
 /** preallocate.c: give unallocated clusters of the range a host cluster, linked
  * that reads as zero: preallocation.  Does the first run: @ret_bytes of it, and
  * where it lies, or @ret_host -1 if it had host clusters before. */

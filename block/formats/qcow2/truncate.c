@@ -29,6 +29,7 @@ typedef struct Resize {
     int64_t old;
     int64_t new;
     PreallocMode prealloc;
+    int64_t shown;       /* where the backing file shows through ends */
     GError **errp;
 } Resize;
 
@@ -153,12 +154,27 @@ static int coroutine_fn forget_new_part(const Resize *r)
     return ret;
 }
 
-/* Data behind the old end, in the cluster where it lies; q->size is new. */
-static int coroutine_fn zero_tail(const Resize *r)
+/* Whether something else than zero is in the part where @mapping is. */
+static bool shows_data(const Resize *r, int64_t offset,
+                       const Qcow2Mapping *mapping)
+{
+    switch (mapping->kind) {
+    case QCOW2_NORMAL:
+    case QCOW2_COMPRESSED:
+        return true;
+    case QCOW2_UNALLOCATED:
+    case QCOW2_UNALLOCATED_ALLOC:
+        return offset < r->shown;
+    default:
+        return false;
+    }
+}
+
+/* Make [@offset, +@bytes) zero, where it is not; q->size is new. */
+static int coroutine_fn zero_part(const Resize *r, int64_t offset,
+                                  int64_t bytes)
 {
     Qcow2 *q = r->q;
-    int64_t bytes = MIN(qcow2_cluster_up(&q->geo, r->old), r->new) - r->old;
-    int64_t offset = r->old;
     Qcow2Mapping mapping;
     BlockIOVec1 iov;
     BlockIO io;
@@ -174,9 +190,8 @@ static int coroutine_fn zero_tail(const Resize *r)
             return ret;
         }
         io = (BlockIO){ .offset = offset, .bytes = mapping.bytes };
-        if (mapping.kind != QCOW2_NORMAL &&
-            mapping.kind != QCOW2_COMPRESSED) {
-            continue; /* the core zeroes what a backing file would show */
+        if (!shows_data(r, offset, &mapping)) {
+            continue;
         }
         zeroes = g_try_malloc0(mapping.bytes);
         if (!zeroes) {
@@ -189,6 +204,24 @@ static int coroutine_fn zero_tail(const Resize *r)
         }
     }
     return 0;
+}
+
+/* The cluster where the old end is, and what a longer backing file would show
+ * behind it: before the header says that it is there. */
+static int coroutine_fn zero_new_part(const Resize *r)
+{
+    Qcow2 *q = r->q;
+    int64_t at = MIN(qcow2_cluster_up(&q->geo, r->old), r->new);
+    int64_t end = MIN(qcow2_cluster_up(&q->geo, r->shown), r->new);
+    int ret = zero_part(r, r->old, at - r->old);
+
+    if (ret == 0 && at < end && q->header.version >= 3) {
+        return qcow2_zero_range(q, at, end - at, 0);
+    }
+    for (; ret == 0 && at < end; at += q->geo.cluster_bytes) {
+        ret = zero_part(r, at, MIN(end - at, q->geo.cluster_bytes));
+    }
+    return ret;
 }
 
 /* Make the file hold [@host, +@bytes) so that writing there has space. */
@@ -271,7 +304,7 @@ static int coroutine_fn grow(const Resize *r)
     /* From here on we may write there.  Nobody else does: the node's length,
      * which the core keeps, is the old one until we return. */
     atomic_store(&q->size, r->new);
-    ret = failed(r, zero_tail(r), "its last cluster could not be zeroed");
+    ret = failed(r, zero_new_part(r), "the new part could not be zeroed");
     if (ret == 0 && q->has_data_file) {
         ret = failed(r, extend_data_file(r, r->new, q->data_file_raw),
                      "the data file could not be resized");
@@ -333,10 +366,14 @@ int coroutine_fn qcow2_truncate(BlockDriverState *bs,
     Qcow2 *q = qcow2_of(bs);
     Resize r = { .q = q, .old = atomic_load(&q->size), .new = how->offset,
                  .prealloc = how->prealloc, .errp = errp };
+    BdrvChild *backing = bdrv_cow_child(bs);
     int ret;
 
     if (r.new == r.old) {
         return 0;
+    }
+    if (backing) {
+        r.shown = bdrv_length(bdrv_child_bs(backing));
     }
     ret = check_resize(&r);
     if (ret == 0) {

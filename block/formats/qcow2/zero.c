@@ -277,9 +277,8 @@ static int coroutine_fn zero_clusters(Qcow2 *q, int64_t offset, int64_t bytes,
     return clear_range(q, &how, offset, bytes);
 }
 
-/* Make whole clusters (the last may end at the image's end) zero. */
-static int coroutine_fn zero_range(Qcow2 *q, int64_t offset, int64_t bytes,
-                                   unsigned flags)
+int coroutine_fn qcow2_zero_range(Qcow2 *q, int64_t offset, int64_t bytes,
+                                  unsigned flags)
 {
     int64_t cluster = q->geo.cluster_bytes;
     int64_t end = offset + bytes;
@@ -329,7 +328,7 @@ int coroutine_fn qcow2_pwrite_zeroes(BlockDriverState *bs, const BlockIO *io)
                               atomic_load(&q->size)))) {
         return 0; /* and no host cluster would be given up */
     }
-    return zero_range(q, io->offset, io->bytes, io->flags);
+    return qcow2_zero_range(q, io->offset, io->bytes, io->flags);
 }
 
 /* --- discards ------------------------------------------------------------- */
@@ -342,7 +341,7 @@ int coroutine_fn qcow2_discard_range(Qcow2 *q, int64_t offset, int64_t bytes,
                      .keep = q->options.discard_no_unref && !full };
 
     if (q->data_file_raw && !full) {
-        return zero_range(q, offset, bytes, BDRV_REQ_MAY_UNMAP);
+        return qcow2_zero_range(q, offset, bytes, BDRV_REQ_MAY_UNMAP);
     }
     return clear_range(q, &how, offset, bytes);
 }
