@@ -234,7 +234,7 @@ static inline void reopen_fails(BlockDriverState *bs, const char *text,
 {
     GError *error = NULL;
 
-    ck_assert_int_lt(try_reopen(bs, text, &error), 0);
+    ck_assert_int_eq(try_reopen(bs, text, &error), -err);
     expect_error(&error, err, message);
 }
 

@@ -46,7 +46,7 @@ static inline void make_image_fails(const char *name, const char *options,
     size_t before = block_graph_nr_nodes(graph);
     GError *error = NULL;
 
-    ck_assert_int_lt(make_image(name, options, &error), 0);
+    ck_assert_int_eq(make_image(name, options, &error), -err);
     expect_error(&error, err, message);
     ck_assert_uint_eq(block_graph_nr_nodes(graph), before);
 }

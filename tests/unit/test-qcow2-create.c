@@ -109,6 +109,20 @@ START_TEST(creation_and_open_have_the_same_limits_R13)
 }
 END_TEST
 
+START_TEST(a_node_that_is_missing_says_so)
+{
+    g_autoptr(GError) error = NULL;
+
+    make_image_fails("a", "backing_file=none,backing_fmt=qcow2", ENOENT,
+                     "none");
+    make_image_fails("a", "size=1M,data_file=d,data-file=none", ENOENT,
+                     "not found");
+    ck_assert_int_eq(bdrv_create(graph, opts("qcow2,size=1M,file=none"),
+                                 &error), -ENOENT);
+    ck_assert_int_eq(block_error_code(error), ENOENT);
+}
+END_TEST
+
 START_TEST(a_backing_file_needs_a_format_R32)
 {
     make_image_ok("base", "size=3M");
@@ -314,6 +328,7 @@ int main(void)
     PROMISE(tcase, features_are_recorded_as_they_were_asked_for);
     PROMISE(tcase, what_does_not_go_together_is_refused);
     PROMISE(tcase, creation_and_open_have_the_same_limits_R13);
+    PROMISE(tcase, a_node_that_is_missing_says_so);
     PROMISE(tcase, a_backing_file_needs_a_format_R32);
     PROMISE(tcase, the_size_defaults_to_that_of_the_backing_file);
     PROMISE(tcase, names_that_creation_takes_can_be_opened_R28);

@@ -115,6 +115,29 @@ START_TEST(the_template_says_what_is_guarded)
 }
 END_TEST
 
+/* That the tables of snapshots are read may fail; then all is as before. */
+START_TEST(a_reopen_can_guard_more)
+{
+    BlockBackend *blk = open_full("");
+    Qcow2 *q = state_of(blk);
+    int64_t at = place_of(q, QCOW2_OL_INACTIVE_L2);
+    Qcow2Snapshot *s = g_ptr_array_index(q->snapshots, 0);
+    uint64_t l1_offset = s->l1_offset;
+
+    s->l1_offset = INT64_C(1) << 40;
+    reopen_fails(blk_bs(blk), "overlap-check=all", EINVAL, "L1 table");
+    s->l1_offset = l1_offset;
+    ck_assert_uint_eq(q->options.overlap_check, QCOW2_OL_CACHED);
+    ck_assert_int_eq(hit(blk, 0, at, 512), 0);
+    reopen_ok(blk_bs(blk), "overlap-check=all");
+    ck_assert_int_eq(hit(blk, 0, at, 512), -EIO);
+    reopen_ok(blk_bs(blk), "overlap-check=cached");
+    ck_assert_int_eq(hit(blk, 0, at, 512), 0);
+    close_backend(blk);
+    expect_clean();
+}
+END_TEST
+
 START_TEST(data_may_be_written)
 {
     BlockBackend *blk;
@@ -201,6 +224,7 @@ static void add_tests(TCase *tcase)
     tcase_add_loop_test(tcase, every_kind_is_guarded_and_can_be_let_through,
                         0, 9);
     tcase_add_loop_test(tcase, the_template_says_what_is_guarded, 0, 5);
+    tcase_add_test(tcase, a_reopen_can_guard_more);
     tcase_add_test(tcase, data_may_be_written);
     tcase_add_test(tcase,
                    a_write_to_an_entry_that_names_metadata_marks_the_image);

@@ -526,6 +526,7 @@ static int coroutine_fn store_held(Qcow2 *q,
     g_autoptr(GArray) old = g_array_new(FALSE, FALSE, sizeof(Extent));
     g_autoptr(GArray) owned = g_array_new(FALSE, FALSE, sizeof(Extent));
     Store s = { .q = q, .content = content, .owned = owned };
+    GError *error = NULL;
     Qcow2Bitmap *bitmap;
     int64_t entries = 0;
     int ret = check_content(q, content, &entries, errp);
@@ -539,9 +540,9 @@ static int coroutine_fn store_held(Qcow2 *q,
     if (ret < 0) {
         return ret;
     }
-    bitmap = entry_for(q, content, bitmaps, old, errp);
+    bitmap = entry_for(q, content, bitmaps, old, &error);
     if (!bitmap) {
-        return -EINVAL;
+        return qcow2_pass_error(errp, error);
     }
     bitmap->flags = (bitmap->flags & QCOW2_BME_EXTRA_COMPATIBLE) |
                     content->flags;

@@ -433,11 +433,7 @@ static int coroutine_fn open_data_file(NewImage *n, BlockGraph *graph,
     if (!n->data_bs && !error) {
         n->data_bs = make_data_file(graph, file, n->o->data_file, &error);
     }
-    if (error) {
-        g_propagate_error(n->errp, error);
-        return -EINVAL;
-    }
-    return 0;
+    return error ? qcow2_pass_error(n->errp, error) : 0;
 }
 
 /*
@@ -451,6 +447,7 @@ static int coroutine_fn look_at_backing(NewImage *n, BlockGraph *graph,
     Qcow2BackingName name = { .file = n->o->backing_file,
                               .format = n->o->backing_format };
     BlockOptions *options;
+    GError *error = NULL;
     BlockDriverState *bs;
     int64_t length;
 
@@ -465,9 +462,9 @@ static int coroutine_fn look_at_backing(NewImage *n, BlockGraph *graph,
     }
     block_options_set_bool(options, "read-only", true);
     block_options_set_bool(options, "file.read-only", true);
-    bs = bdrv_co_open(graph, options, n->errp);
+    bs = bdrv_co_open(graph, options, &error);
     if (!bs) {
-        return -EINVAL;
+        return qcow2_pass_error(n->errp, error);
     }
     length = bdrv_co_getlength(bs);
     bdrv_co_unref(bs);
@@ -491,6 +488,7 @@ static int coroutine_fn grow_image(BlockGraph *graph, BlockDriverState *file,
                           .prealloc = (PreallocMode)n->o->prealloc };
     BlockOptions *options = block_options_parse_json("{\"backing\": null}",
                                                      NULL);
+    GError *error = NULL;
     BlockDriverState *bs;
     BlockBackend *blk;
     int ret;
@@ -501,9 +499,9 @@ static int coroutine_fn grow_image(BlockGraph *graph, BlockDriverState *file,
         block_options_set_str(options, "data-file",
                               bdrv_node_name(n->data_bs));
     }
-    bs = bdrv_co_open(graph, options, n->errp);
+    bs = bdrv_co_open(graph, options, &error);
     if (!bs) {
-        return -EINVAL;
+        return qcow2_pass_error(n->errp, error);
     }
     blk = blk_new(graph, "creation of an image", &perm);
     ret = blk_co_insert_bs(blk, bs, n->errp);
@@ -613,14 +611,16 @@ int coroutine_fn qcow2_create(BlockGraph *graph, BlockOptions *options,
                               GError **errp)
 {
     Qcow2CreateOptions o;
+    GError *error = NULL;
     BlockDriverState *file;
     int ret = qcow2_create_options_take(options, &o, errp);
 
     if (ret < 0) {
         return ret;
     }
-    file = take_node(graph, options, "file", true, errp);
-    ret = file ? create_in(graph, file, &o, options, errp) : -EINVAL;
+    file = take_node(graph, options, "file", true, &error);
+    ret = file ? create_in(graph, file, &o, options, errp)
+               : qcow2_pass_error(errp, error);
     bdrv_co_unref(file);
     qcow2_create_options_clear(&o);
     return ret;

@@ -196,6 +196,7 @@ static int coroutine_fn open_data_file(Qcow2 *q, BlockOptions *options,
                                        GError **errp)
 {
     const char *name = bdrv_node_name(q->bs);
+    GError *error = NULL;
     ChildGiven given;
     int ret = child_given(options, "data-file", &given, errp);
 
@@ -222,9 +223,9 @@ static int coroutine_fn open_data_file(Qcow2 *q, BlockOptions *options,
         return ret;
     }
     q->data_file = bdrv_co_open_child(q->bs, options, "data-file",
-                                      BDRV_CHILD_DATA, true, errp);
+                                      BDRV_CHILD_DATA, true, &error);
     if (!q->data_file) {
-        return -EINVAL;
+        return qcow2_pass_error(errp, error);
     }
     bdrv_reduce_child_role(qcow2_file(q),
                            BDRV_CHILD_METADATA | BDRV_CHILD_PRIMARY);
@@ -265,8 +266,7 @@ static int coroutine_fn open_backing(Qcow2 *q, BlockOptions *options,
     }
     if (!bdrv_co_open_child(q->bs, options, "backing", BDRV_CHILD_COW, false,
                             &error)) {
-        ret = -block_error_code(error);
-        g_propagate_error(errp, error);
+        ret = qcow2_pass_error(errp, error);
     }
     return ret;
 }
@@ -507,6 +507,22 @@ static int check_reopen(Qcow2 *q, const Qcow2GivenOptions *given,
     return check_corrupt(q, &next->options, false, errp);
 }
 
+/* The map has L2 tables of snapshots only while they are guarded, or if they
+ * were about to be. */
+static int coroutine_fn prepare_metamap(Qcow2 *q, const Qcow2Options *next,
+                                        GError **errp)
+{
+    unsigned more = next->overlap_check & ~q->options.overlap_check;
+    int ret = 0;
+
+    if (more & QCOW2_OL_INACTIVE_L2) {
+        co_mutex_lock(&q->meta_lock);
+        ret = qcow2_metamap_add_inactive_l2(q, errp);
+        co_mutex_unlock(&q->meta_lock);
+    }
+    return ret;
+}
+
 static int coroutine_fn prepare_reopen(Qcow2 *q,
                                        const Qcow2GivenOptions *given,
                                        unsigned flags, GError **errp)
@@ -521,6 +537,9 @@ static int coroutine_fn prepare_reopen(Qcow2 *q,
     /* If the reopen is aborted, the next write prepares the image again. */
     if (ret == 0) {
         ret = qcow2_settle(q, errp);
+    }
+    if (ret == 0) {
+        ret = prepare_metamap(q, &next->options, errp);
     }
     /* What an image that takes no more writes has in its caches it has nowhere
      * else: they stay. */

@@ -334,6 +334,8 @@ static bool in_file(const Qcow2 *q, uint64_t offset)
 static void add_l2_tables(Qcow2 *q, Qcow2Metamap *map, Qcow2L1 *l1,
                           unsigned kind)
 {
+    LOCK_GUARD(&map->lock);
+
     for (size_t i = 0; l1 && i < l1->nr; i++) {
         uint64_t entry = atomic_load_explicit(&l1->entry[i],
                                               memory_order_relaxed);
@@ -373,20 +375,26 @@ static void add_table(Qcow2 *q, Qcow2Metamap *map, unsigned kind,
     }
 }
 
-/* L2 tables of snapshots have to be read; only if they are to be guarded. */
-static int coroutine_fn add_snapshots(Qcow2 *q, Qcow2Metamap *map,
-                                      GError **errp)
+static void add_snapshots(Qcow2 *q, Qcow2Metamap *map)
 {
-    bool l2 = q->options.overlap_check & QCOW2_OL_INACTIVE_L2;
+    for (guint i = 0; q->snapshots && i < q->snapshots->len; i++) {
+        const Qcow2Snapshot *s = g_ptr_array_index(q->snapshots, i);
 
+        add_table(q, map, QCOW2_OL_INACTIVE_L1, s->l1_offset,
+                  (uint64_t)s->l1_size * 8);
+    }
+}
+
+/* They have to be read: only if they are to be guarded. */
+static int coroutine_fn add_inactive_l2(Qcow2 *q, Qcow2Metamap *map,
+                                        GError **errp)
+{
     for (guint i = 0; q->snapshots && i < q->snapshots->len; i++) {
         const Qcow2Snapshot *s = g_ptr_array_index(q->snapshots, i);
         Qcow2L1 *l1;
         int ret;
 
-        add_table(q, map, QCOW2_OL_INACTIVE_L1, s->l1_offset,
-                  (uint64_t)s->l1_size * 8);
-        if (!l2 || s->l1_size == 0) {
+        if (s->l1_size == 0) {
             continue;
         }
         ret = qcow2_l1_load(q, s->l1_offset, s->l1_size, &l1, errp);
@@ -404,7 +412,7 @@ int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp)
     Qcow2Metamap *map = metamap_new();
     const Qcow2Header *h = &q->header;
     bool twice;
-    int ret;
+    int ret = 0;
 
     map_add(map, &q->geo, QCOW2_OL_MAIN_HEADER, 0, q->geo.cluster_bytes);
     add_table(q, map, QCOW2_OL_ACTIVE_L1, h->l1_offset,
@@ -419,7 +427,10 @@ int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp)
     }
     add_l2_tables(q, map, atomic_load(&q->l1), QCOW2_OL_ACTIVE_L2);
     twice = add_refblocks(q, map);
-    ret = add_snapshots(q, map, errp);
+    add_snapshots(q, map);
+    if (q->options.overlap_check & QCOW2_OL_INACTIVE_L2) {
+        ret = add_inactive_l2(q, map, errp);
+    }
     if (ret < 0) {
         qcow2_metamap_free(map);
         return ret;
@@ -434,4 +445,10 @@ int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp)
         atomic_store(&q->corrupt, true); /* till it is repaired */
     }
     return 0;
+}
+
+int coroutine_fn qcow2_metamap_add_inactive_l2(Qcow2 *q, GError **errp)
+{
+    g_assert(q->metamap);
+    return add_inactive_l2(q, q->metamap, errp);
 }

@@ -276,6 +276,15 @@ static inline Qcow2 *qcow2_of(BlockDriverState *bs)
 }
 
 /** The child with the metadata. */
+/** Hand @error, which is set, over to @errp.  Returns its code, negative. */
+static inline int qcow2_pass_error(GError **errp, GError *error)
+{
+    int ret = -block_error_code(error);
+
+    g_propagate_error(errp, error);
+    return ret;
+}
+
 static inline BdrvChild *qcow2_file(const Qcow2 *q)
 {
     return bdrv_primary_child(q->bs);
@@ -692,6 +701,10 @@ void qcow2_pending_drop(Qcow2 *q);
 /** Build the map of metadata clusters from header, L1, refcount table,
  * snapshots.  Main context, in open and after repairs. */
 int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp);
+
+/** Have the L2 tables of snapshots in the map, too, before they are guarded.
+ * Meta lock.  Those that are there after a failure do no harm. */
+int coroutine_fn qcow2_metamap_add_inactive_l2(Qcow2 *q, GError **errp);
 void qcow2_metamap_free(Qcow2Metamap *map);
 
 /** The clusters of [@offset, +@bytes) are metadata of @kind from now on, or
