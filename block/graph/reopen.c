@@ -287,6 +287,36 @@ static int inherit_options(BdrvReopenQueue *queue, ReopenNode *node,
     return 0;
 }
 
+/* A child that the node does not have; null says just that. */
+static int take_no_child(ReopenNode *node, const char *name, GError **errp)
+{
+    BlockOptionsChild kind;
+    g_autofree char *reference = NULL;
+    g_autoptr(BlockOptions) tree = NULL;
+    int ret = block_options_take_child(node->state.options, name, &kind,
+                                       &reference, &tree, errp);
+
+    if (ret == 0 && (reference || tree)) {
+        ret = block_error(errp, EINVAL, "Node '%s': '%s' cannot be added by "
+                          "reopen", node->state.bs->node_name, name);
+    }
+    return ret;
+}
+
+/* Those that it has were taken when the reopen was planned. */
+static int take_no_children(ReopenNode *node, GError **errp)
+{
+    const BlockOption *option = node->state.bs->drv->options;
+    int ret = 0;
+
+    for (; ret == 0 && option && option->type != BLOCK_OPTION_END; option++) {
+        if (option->type == BLOCK_OPTION_CHILD) {
+            ret = take_no_child(node, option->name, errp);
+        }
+    }
+    return ret;
+}
+
 /* From what was given to what the driver and we work with. */
 static int compute_options(BdrvReopenQueue *queue, ReopenNode *node,
                            GError **errp)
@@ -312,7 +342,10 @@ static int compute_options(BdrvReopenQueue *queue, ReopenNode *node,
         }
     }
     node->state.options = block_options_clone(node->given);
-    ret = inherit_options(queue, node, errp);
+    ret = take_no_children(node, errp);
+    if (ret == 0) {
+        ret = inherit_options(queue, node, errp);
+    }
     if (ret < 0) {
         return ret;
     }

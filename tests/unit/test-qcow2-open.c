@@ -609,6 +609,26 @@ START_TEST(reopen_changes_access_and_caches)
 }
 END_TEST
 
+START_TEST(what_was_left_out_at_open_is_left_out_by_reopen)
+{
+    g_autoptr(BlockOptions) none =
+        block_options_parse_json("{\"backing\": null}", NULL);
+    BlockOptions *options;
+    BlockDriverState *bs;
+
+    make_image_ok("base", "size=1M");
+    make_image_ok("a", "backing_file=base,backing_fmt=qcow2");
+    options = image_options("a", NULL);
+    block_options_merge(options, none);
+    bs = bdrv_open(graph, options, NULL);
+    reopen_ok(bs, "read-only=on");
+    ck_assert_ptr_null(bdrv_cow_child(bs));
+    reopen_fails(bs, "backing=x", EINVAL, "cannot be added");
+    reopen_ok(bs, "read-only=off");
+    bdrv_unref(bs);
+}
+END_TEST
+
 /* New caches take the place of old ones that hold nothing any more, also after
  * an operation that could not bring it all to the disk. */
 START_TEST(a_reopen_loses_nothing_that_could_not_be_written_before)
@@ -687,6 +707,7 @@ int main(void)
     PROMISE(tcase, a_block_that_serves_twice_is_never_searched);
     PROMISE(tcase, options_that_make_no_sense_are_refused);
     PROMISE(tcase, reopen_changes_access_and_caches);
+    PROMISE(tcase, what_was_left_out_at_open_is_left_out_by_reopen);
     PROMISE(tcase, a_reopen_loses_nothing_that_could_not_be_written_before);
     PROMISE(tcase, becoming_read_only_settles_the_image);
     suite_add_tcase(suite, tcase);
