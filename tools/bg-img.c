@@ -13,8 +13,9 @@ static const ImgCommand commands[] = {
     { "amend", img_amend,
       "[-p] [-q] [-f fmt] [-t cache] -o options filename" },
     { "bitmap", img_bitmap,
-      "(--add | --remove | --clear | --enable | --disable)... "
-      "[-g granularity] [-f fmt] filename bitmap" },
+      "(--add [-g granularity] | --remove | --clear | --enable | --disable | "
+      "--merge source)... [-b source_file [-F source_fmt]] [-f fmt] filename "
+      "bitmap" },
     { "check", img_check,
       "[-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T cache] [-U] "
       "filename" },

@@ -69,6 +69,9 @@ CASES = [
                          'compare -f qcow2 -F qcow2 base base',
                          'compare -f qcow2 -F raw base raw']),
     ('compare strictly', 'text', ['compare -s -f qcow2 -F raw base raw']),
+    ('a cache mode that is none', 'status',
+     ['check -T x -f qcow2 base', 'compare -T x base base',
+      'convert -T x -O raw base out']),
     ('compare with nothing', 'status', ['compare base nothing']),
     ('grow', 'text', ['resize -f qcow2 base +1M', 'resize -f qcow2 base 8M']),
     ('shrink', 'status', ['resize -f qcow2 base 1M',
@@ -98,6 +101,25 @@ CASES = [
                            'bitmap --add -g 4096 base two',
                            'bitmap --remove base nope',
                            'bitmap --remove base one', 'bitmap base two']),
+    ('change bitmaps', 'status',
+     ['bitmap --add -g 4096 --disable base one', 'bitmap --add base two',
+      'bitmap --enable --clear --disable base two',
+      'bitmap --merge one --enable base two', 'bitmap --clear base nope',
+      'bitmap --merge nope base one', 'bitmap --remove --add base two',
+      'bitmap --disable --remove --clear base one']),
+    ('merge bitmaps of another image', 'status',
+     ['create -q -f qcow2 other 4M', 'bitmap --add other one',
+      'bitmap --add --merge one -b other -F qcow2 base two',
+      'bitmap --merge one -b nothing -F qcow2 base two',
+      'bitmap --merge nope -b other -F qcow2 base two']),
+    ('bitmap options that do not fit', 'status',
+     ['bitmap --add base one', 'bitmap --merge one -F qcow2 base one',
+      'bitmap -g 4096 --clear base one',
+      'bitmap --add -b base -F qcow2 base two']),
+    ('bitmaps after changes', 'status',
+     ['bitmap --add -g 4096 base one', 'bitmap --add base two',
+      'bitmap --disable base two', 'bitmap --add -g 1M base three',
+      'bitmap --clear base three', 'bitmap --remove base one']),
     ('convert', 'text', ['convert -f qcow2 -O raw top out.raw',
                          'convert -f raw -O qcow2 raw out.qcow2',
                          'convert -f raw -O qcow2 -c raw packed.qcow2',
@@ -154,6 +176,13 @@ def differs(how, ours, theirs):
     return None
 
 
+def bitmaps_of(path):
+    info = json.loads(run(f'qemu-img info -f qcow2 --output=json {path}',
+                          path.parent)[1])
+    bitmaps = info['format-specific']['data'].get('bitmaps', [])
+    return sorted(bitmaps, key=lambda bitmap: bitmap['name'])
+
+
 def run_case(name, how, commands, prepared, bg_img, folder):
     for side in ('ours', 'theirs'):
         shutil.copytree(prepared, folder / side)
@@ -171,6 +200,8 @@ def run_case(name, how, commands, prepared, bg_img, folder):
             continue
         if path.read_bytes()[:4] == b'QFI\xfb':
             result = run(f'qemu-img compare {path} {other}', folder)
+            if bitmaps_of(path) != bitmaps_of(other):
+                result = 1, bitmaps_of(path), bitmaps_of(other)
         else:
             result = run(f'cmp {path} {other}', folder)
         if result[0] != 0:
