@@ -188,7 +188,7 @@ int img_check(int argc, char **argv)
         if (letter == 'r' && parse_repair(optarg, &flags) == 0) {
             continue;
         }
-        if (letter == 'T' && tool_image_set_cache(&args.image, optarg) == 0) {
+        if (letter == 'T' && img_set_cache(&args.image, optarg) == 0) {
             continue;
         }
         return EXIT_FAILURE;

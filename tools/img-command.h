@@ -114,6 +114,16 @@ void img_print_snapshots(const GPtrArray *list);
 /** Add "key=value,..." of -o to @args; prints an error. */
 int img_add_options(ImgArgs *args, const char *text);
 
+/** Take what -t or -T says; prints an error. */
+int img_set_cache(ToolImage *image, const char *mode);
+
+/** The length of an image in bytes, or -1, printed. */
+int64_t img_length(BlockBackend *blk, const char *name);
+
+/** @name, from an image, as it can be printed: it must not steer the terminal.
+ * g_free() it. */
+char *img_safe_name(const char *name);
+
 /** A BlockOptions tree that is only {"driver": NAME, "file": {driver file,
  * filename}}. */
 BlockOptions *img_file_tree(const char *driver, const char *filename);

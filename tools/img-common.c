@@ -67,6 +67,16 @@ int img_add_options(ImgArgs *args, const char *text)
     return 0;
 }
 
+int img_set_cache(ToolImage *image, const char *mode)
+{
+    int ret = tool_image_set_cache(image, mode);
+
+    if (ret < 0) {
+        tool_error("Invalid cache option: %s", mode);
+    }
+    return ret;
+}
+
 /* The options that most commands have.  0; -1: printed; 1: not one of them. */
 static int common_option(ImgArgs *args, int letter)
 {
@@ -86,11 +96,7 @@ static int common_option(ImgArgs *args, int letter)
         if (args->two_caches) {
             return 1;
         }
-        if (tool_image_set_cache(&args->image, optarg) < 0) {
-            tool_error("Invalid cache option: %s", optarg);
-            return -1;
-        }
-        return 0;
+        return img_set_cache(&args->image, optarg) < 0 ? -1 : 0;
     case 'U':
         args->image.force_share = true;
         return 0;
@@ -253,6 +259,28 @@ BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
     return blk;
 }
 
+int64_t img_length(BlockBackend *blk, const char *name)
+{
+    int64_t length = blk_getlength(blk);
+
+    if (length < 0) {
+        tool_error("Could not get the length of '%s': %s", name,
+                   g_strerror(-length));
+        return -1;
+    }
+    return length;
+}
+
+char *img_safe_name(const char *name)
+{
+    for (const char *p = name; *p; p++) {
+        if (g_ascii_iscntrl(*p)) {
+            return g_strescape(name, "\\\"");
+        }
+    }
+    return g_strdup(name);
+}
+
 BlockOptions *img_file_tree(const char *driver, const char *filename)
 {
     BlockOptions *options = block_options_new();
@@ -309,6 +337,8 @@ void img_progress(bool on, int64_t done, int64_t total)
 static void print_snapshot(const BdrvSnapshotInfo *info)
 {
     g_autofree char *vm_size = img_size_text(info->vm_state_bytes);
+    g_autofree char *id = img_safe_name(info->id);
+    g_autofree char *name = img_safe_name(info->name);
     char date[32], clock[40], icount[24] = "";
     time_t when = info->date_sec;
     uint64_t ms = info->vm_clock_ns / 1000000;
@@ -322,8 +352,7 @@ static void print_snapshot(const BdrvSnapshotInfo *info)
     if (info->icount != UINT64_MAX) {
         snprintf(icount, sizeof(icount), "%" G_GUINT64_FORMAT, info->icount);
     }
-    printf("%-9s %-16s %8s%20s%13s%11s\n", info->id, info->name, vm_size, date,
-           clock, icount);
+    printf("%-9s %-16s %8s%20s%13s%11s\n", id, name, vm_size, date, clock, icount);
 }
 
 void img_print_snapshots(const GPtrArray *list)

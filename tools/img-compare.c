@@ -133,7 +133,10 @@ static int compare(Compare *c)
     int ret = COMPARE_SAME;
 
     for (int k = 0; k < 2; k++) {
-        c->length[k] = blk_getlength(c->blk[k]);
+        c->length[k] = img_length(c->blk[k], c->name[k]);
+        if (c->length[k] < 0) {
+            return COMPARE_STATUS_FAILED;
+        }
     }
     end = MAX(c->length[0], c->length[1]);
     if (c->length[0] != c->length[1]) {
@@ -192,7 +195,7 @@ int img_compare(int argc, char **argv)
         } else if (letter == 's') {
             c.strict = true;
         } else if (letter != 'T' ||
-                   tool_image_set_cache(&args.image, optarg) < 0) {
+                   img_set_cache(&args.image, optarg) < 0) {
             return COMPARE_OPEN_FAILED;
         }
     }

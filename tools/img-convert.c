@@ -147,8 +147,10 @@ static int coroutine_fn take(Convert *c, Piece *p)
         } else {
             p->bytes = left;
             ret = look(c, p);
-            c->run_kind = p->kind;
-            c->run_end = p->offset + p->bytes;
+            if (ret == 0) {
+                c->run_kind = p->kind;
+                c->run_end = p->offset + p->bytes;
+            }
         }
         if (ret == 0) {
             fit(c, p, left);
@@ -315,7 +317,10 @@ static int open_sources(Convert *c, char **names)
         if (!c->src[i]) {
             return -EINVAL;
         }
-        length = blk_getlength(c->src[i]);
+        length = img_length(c->src[i], names[i]);
+        if (length < 0) {
+            return -EIO;
+        }
         if (length > BDRV_MAX_LENGTH - c->total) {
             tool_error("The sources together are too long");
             return -EFBIG;
@@ -430,15 +435,6 @@ static int parse_number(Convert *c, int letter)
     return 0;
 }
 
-static int parse_cache(ToolImage *image)
-{
-    if (tool_image_set_cache(image, optarg) < 0) {
-        tool_error("Invalid cache option: %s", optarg);
-        return -EINVAL;
-    }
-    return 0;
-}
-
 /* 0 or -EINVAL, printed. */
 static int parse_letter(Convert *c, int letter)
 {
@@ -465,9 +461,9 @@ static int parse_letter(Convert *c, int letter)
         c->format = optarg;
         return 0;
     case 'T':
-        return parse_cache(&c->args.image);
+        return img_set_cache(&c->args.image, optarg);
     case 't':
-        return parse_cache(&c->dst_args.image);
+        return img_set_cache(&c->dst_args.image, optarg);
     case 'W':
         c->any_order = true;
         return 0;

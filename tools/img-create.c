@@ -116,7 +116,7 @@ static int64_t backing_length(BlockGraph *graph, const Create *c,
         tool_error("%s: Could not open backing image.", filename);
         return -1;
     }
-    length = blk_getlength(blk);
+    length = img_length(blk, path);
     blk_unref(blk);
     return length;
 }
@@ -298,11 +298,14 @@ static int measure(ImgArgs *args, const char *format, int64_t size,
     if (source) {
         blk = img_open(graph, args, source, 0, g_steal_pointer(&extra));
     }
-    if ((blk || !source) && g_str_equal(format, "raw")) {
-        measure_raw(blk ? blk_getlength(blk) : size, &m);
+    if (blk && g_str_equal(format, "raw")) {
+        size = img_length(blk, source);
+    }
+    if (size >= 0 && g_str_equal(format, "raw")) {
+        measure_raw(size, &m);
         print_measure(&m, args->json);
         ret = EXIT_SUCCESS;
-    } else if (blk || !source) {
+    } else if ((blk || !source) && !g_str_equal(format, "raw")) {
         if (bdrv_measure(graph, g_steal_pointer(&options),
                          blk ? blk_bs(blk) : NULL, &m, &error) < 0) {
             img_fail(error, "Could not measure");

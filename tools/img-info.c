@@ -223,18 +223,11 @@ static void print_value(const json_t *value, int indent)
     }
 }
 
-/* A name from an image must not steer the terminal. */
 static void print_name(const char *what, const char *name)
 {
-    g_autofree char *safe = g_strescape(name, "\\\"");
+    g_autofree char *safe = img_safe_name(name);
 
-    for (const char *p = name; *p; p++) {
-        if (g_ascii_iscntrl(*p)) {
-            printf("%s: %s\n", what, safe);
-            return;
-        }
-    }
-    printf("%s: %s\n", what, name);
+    printf("%s: %s\n", what, safe);
 }
 
 static void print_info(const Info *info)
@@ -260,13 +253,12 @@ static void print_info(const Info *info)
         printf("cleanly shut down: no\n");
     }
     if (info->backing) {
-        g_autofree char *safe = g_strescape(info->backing, "\\\"");
         g_autofree char *both = g_str_equal(info->backing, info->full_backing)
-            ? g_strdup(safe)
-            : g_strdup_printf("%s (actual path: %s)", safe,
+            ? g_strdup(info->backing)
+            : g_strdup_printf("%s (actual path: %s)", info->backing,
                               info->full_backing);
 
-        printf("backing file: %s\n", both);
+        print_name("backing file", both);
     }
     if (info->backing_format) {
         print_name("backing file format", info->backing_format);

@@ -199,7 +199,7 @@ static int run_map(BlockGraph *graph, BlockDriverState *bs, MapCall *call)
 int img_map(int argc, char **argv)
 {
     ImgArgs args = { 0 };
-    int64_t start = 0, length = -1;
+    int64_t start = 0, length = -1, end;
     BlockGraph *graph;
     BlockBackend *blk;
     int letter, ret = EXIT_FAILURE;
@@ -213,7 +213,8 @@ int img_map(int argc, char **argv)
         } else {
             length = img_parse_size(optarg);
         }
-        if (start < 0 || (length < 0 && letter == IMG_OPTION_MAX_LENGTH)) {
+        if (start < 0 || (length < 0 && (letter == IMG_OPTION_MAX_LENGTH ||
+                                         letter == 'l'))) {
             return EXIT_FAILURE;
         }
     }
@@ -222,15 +223,15 @@ int img_map(int argc, char **argv)
     }
     graph = img_graph();
     blk = img_open(graph, &args, argv[optind], 0, NULL);
-    if (blk) {
-        int64_t end = blk_getlength(blk);
+    end = blk ? img_length(blk, argv[optind]) : -1;
+    if (end >= 0) {
         MapCall call = { .json = args.json, .start = MIN(start, end) };
 
         call.end = length < 0 ? end : call.start + MIN(length,
                                                        end - call.start);
         ret = run_map(graph, blk_bs(blk), &call);
-        blk_unref(blk);
     }
+    blk_unref(blk);
     block_graph_free(graph);
     return ret;
 }
