@@ -256,7 +256,7 @@ static void request_begin(ModelRequest *req)
     BgSimModel *model = req->model;
     BgSim *sim = model->sim;
 
-    g_assert(!model->frozen);
+    g_assert(!model->frozen || !is_change(req->kind));
     g_assert(req->offset >= 0 && req->bytes >= 0 &&
              req->offset % SECTOR_BYTES == 0 &&
              req->bytes % SECTOR_BYTES == 0 &&

@@ -235,9 +235,6 @@ void block_copy_set_speed(BlockCopyState *s, uint64_t bytes_per_second)
                                                 THROTTLE_VALUE_MAX);
     WITH_LOCK(&s->lock) {
         throttle_configure(&s->limit, &config, now);
-        LIST_FOREACH(link, &s->calls) {
-            co_sleep_wake(&LIST_ENTRY(link, BlockCopyCall, link)->sleep);
-        }
     }
 }
 

@@ -105,7 +105,7 @@ void block_copy_set_bitmap(BlockCopyState *s, const HBitmap *bitmap);
 void block_copy_set_skip_unallocated(BlockCopyState *s, bool skip);
 
 /** At most @bytes_per_second are copied for calls that obey the limit; 0: no
- * limit. */
+ * limit.  Calls that wait see it within 100 ms, or by a kick. */
 void block_copy_set_speed(BlockCopyState *s, uint64_t bytes_per_second);
 
 /** How much is done. */

@@ -183,6 +183,7 @@ static int coroutine_fn ask_child(BdrvChild *child, Part *part,
         *ret = (BlockExtent){ .bytes = part->bytes,
                               .status = BDRV_BLOCK_ZERO }; /* beyond its end */
     }
+    ret->status |= BDRV_BLOCK_ALLOCATED; /* there is nothing below */
     return code;
 }
 
@@ -195,12 +196,13 @@ static int coroutine_fn snapshot_block_status(BlockDriverState *bs,
     int code = 0;
 
     find(s, io->offset, io->bytes, &part);
-    *ret = (BlockExtent){ .bytes = part.bytes };
+    *ret = (BlockExtent){ .bytes = part.bytes,
+                          .status = BDRV_BLOCK_ALLOCATED };
     switch (part.place) {
     case PLACE_NOWHERE:
         return 0;
     case PLACE_STAGED:
-        ret->status = part.staged->data ? BDRV_BLOCK_DATA : BDRV_BLOCK_ZERO;
+        ret->status |= part.staged->data ? BDRV_BLOCK_DATA : BDRV_BLOCK_ZERO;
         break;
     case PLACE_TARGET:
         code = ask_child(s->target, &part, ret);
@@ -210,10 +212,10 @@ static int coroutine_fn snapshot_block_status(BlockDriverState *bs,
         break;
     }
     if (!leave(s, &part)) {
-        *ret = (BlockExtent){ .bytes = part.bytes };
+        *ret = (BlockExtent){ .bytes = part.bytes,
+                              .status = BDRV_BLOCK_ALLOCATED };
         return 0;
     }
-    ret->status |= BDRV_BLOCK_ALLOCATED;
     return code;
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * snapshot-access: a read-only disk that is the point in time that the node
- * below keeps (copy-before-write).
+ * snapshot-access: a disk that is the point in time that the node below keeps
+ * (copy-before-write).
  *
  * Its requests go to the snapshot methods of that node, past the requests of
- * guests.  Discards are taken although the node is read-only: they say that a
- * part of the snapshot was fetched and is not needed any more.
+ * guests.  It takes no writes.  Discards, which say that a part of the snapshot
+ * was fetched and is not needed any more, need read-only=off and discard=unmap.
  */
 #include <errno.h>
 
@@ -38,7 +38,6 @@ static int coroutine_fn snapshot_access_open(BlockDriverState *bs,
     if (!file) {
         return -EINVAL;
     }
-    bdrv_set_read_only(bs, true);
     if (!methods(bs)) {
         return block_error(errp, EINVAL, "Node '%s': node '%s' (driver '%s') "
                            "keeps no point in time", bdrv_node_name(bs),
@@ -69,6 +68,13 @@ static int coroutine_fn snapshot_access_preadv(BlockDriverState *bs,
     return methods(bs)->preadv(kept_by(bs), io);
 }
 
+/* A point in time does not change. */
+static int coroutine_fn snapshot_access_refuse(BlockDriverState *bs,
+                                               const BlockIO *io)
+{
+    return -EACCES;
+}
+
 static int coroutine_fn snapshot_access_pdiscard(BlockDriverState *bs,
                                                  const BlockIO *io)
 {
@@ -91,6 +97,8 @@ const BlockDriver block_driver_snapshot_access = {
     .child_perm = snapshot_access_child_perm,
     .getlength = snapshot_access_getlength,
     .preadv = snapshot_access_preadv,
+    .pwritev = snapshot_access_refuse,
+    .pwrite_zeroes = snapshot_access_refuse,
     .pdiscard = snapshot_access_pdiscard,
     .block_status = snapshot_access_block_status,
 };

@@ -178,7 +178,7 @@ static int coroutine_fn node_status(BlockDriverState *bs, unsigned want,
             (ret->status & BDRV_BLOCK_OFFSET_VALID) && ret->file != bs) {
             refine_by_file(want, ret);
         }
-    } else {
+    } else if (!(ret->status & BDRV_BLOCK_ALLOCATED)) {
         unallocated_is_zero(bs, offset, ret);
     }
     ret->status &= ~(BDRV_BLOCK_RAW | BDRV_BLOCK_RECURSE);

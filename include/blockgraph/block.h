@@ -400,7 +400,8 @@ typedef enum BdrvBlockStatus {
     BDRV_BLOCK_ZERO = 0x02,         /* reads as zero */
     BDRV_BLOCK_OFFSET_VALID = 0x04, /* stored as it is at map in file */
     BDRV_BLOCK_RAW = 0x08,          /* driver to core: ask the file instead */
-    BDRV_BLOCK_ALLOCATED = 0x10,    /* decided by this layer, not a lower one */
+    BDRV_BLOCK_ALLOCATED = 0x10,    /* decided by this layer, not a lower one;
+                                     * neither DATA nor ZERO: unreadable */
     BDRV_BLOCK_EOF = 0x20,          /* the extent reaches the end */
     BDRV_BLOCK_RECURSE = 0x40,      /* driver to core: file may know zeroes */
     BDRV_BLOCK_COMPRESSED = 0x80,   /* stored compressed */

@@ -13,6 +13,7 @@ const BgSimScenario *const bgsim_builtin_scenarios[] = {
     &scenario_file,
     &scenario_qcow2,
     &scenario_qcow2_ops,
+    &scenario_fleecing,
     &scenario_speed,
     &scenario_canary,
     NULL,

@@ -24,6 +24,8 @@ extern const BgSimScenario scenario_file;  /* file.c: the file driver */
 extern const BgSimScenario scenario_qcow2; /* qcow2.c: tiny images */
 extern const BgSimScenario scenario_qcow2_ops; /* qcow2-ops.c: all of them */
 
+extern const BgSimScenario scenario_fleecing; /* fleecing.c: points in time */
+
 /** Options of "driver,key=value,..."; printf-like.  Must parse. */
 BlockOptions *scenario_options(const char *format, ...) G_GNUC_PRINTF(1, 2);
 

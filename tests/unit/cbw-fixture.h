@@ -5,7 +5,8 @@
  *
  *   guest -> cbw -> source;  cbw -> target;  reader -> snapshot -> cbw
  *
- * The old content of each byte is old_byte() of its offset.
+ * The old content of each byte of DISK is old_byte() of its offset; a cluster
+ * behind was never written.
  */
 #ifndef TESTS_UNIT_CBW_FIXTURE_H
 #define TESTS_UNIT_CBW_FIXTURE_H
@@ -75,8 +76,8 @@ static inline void cbw_disks(void)
 {
     g_autofree uint8_t *buf = g_malloc(DISK);
 
-    source = open_ok("mem,node-name=source,size=512k,discard=unmap");
-    target = open_ok("mem,node-name=target,size=512k,discard=unmap");
+    source = open_ok("mem,node-name=source,size=576k,discard=unmap");
+    target = open_ok("mem,node-name=target,size=576k,discard=unmap");
     guest = any_backend("guest", source, true);
     for (int64_t i = 0; i < DISK; i++) {
         buf[i] = old_byte(i);
@@ -93,8 +94,9 @@ static inline void cbw_insert(const char *more)
     int ret = bdrv_insert_node(source, opts(text), &cbw, &error);
 
     ck_assert_msg(ret == 0, "%s", error ? error->message : "no error set");
-    snapshot = open_ok("snapshot-access,node-name=snapshot,file=cbw");
-    reader = any_backend("reader", snapshot, false);
+    snapshot = open_ok("snapshot-access,node-name=snapshot,file=cbw,"
+                       "discard=unmap");
+    reader = any_backend("reader", snapshot, true);
 }
 
 static inline void cbw_start(const char *more)
@@ -103,8 +105,8 @@ static inline void cbw_start(const char *more)
     cbw_insert(more);
 }
 
-/** Take all of it down; the filter goes while the guest is there. */
-static inline void cbw_stop(void)
+/** Take the filter out, while the guest is there. */
+static inline void cbw_stop_early(void)
 {
     g_autoptr(GError) error = NULL;
 
@@ -113,9 +115,20 @@ static inline void cbw_stop(void)
     ck_assert_msg(bdrv_drop_filter(cbw, &error) == 0, "%s",
                   error ? error->message : "no error set");
     bdrv_unref(cbw);
+}
+
+static inline void cbw_close_disks(void)
+{
     blk_unref(guest);
     bdrv_unref(target);
     bdrv_unref(source);
+}
+
+/** Take all of it down. */
+static inline void cbw_stop(void)
+{
+    cbw_stop_early();
+    cbw_close_disks();
 }
 
 #endif /* TESTS_UNIT_CBW_FIXTURE_H */

@@ -131,6 +131,12 @@ static int coroutine_fn enter(MemDisk *d, MemOp op, const BlockIO *io)
                                         io->iov ? io->iov->niov : 0 };
         }
     }
+    if (atomic_exchange(&d->catch_next[op], false)) {
+        atomic_store(&d->caught, true);
+        while (atomic_load(&d->caught)) {
+            co_sleep_ns(0);
+        }
+    }
     while (atomic_load(&d->hold[op])) {
         atomic_fetch_add(&d->held, 1);
         co_sleep_ns(0);

@@ -53,6 +53,10 @@ typedef struct MemDisk {
     _Atomic bool hold[MEM_OPS];
     _Atomic unsigned held;
 
+    /* The next request of this kind waits, alone, while @caught; any thread. */
+    _Atomic bool catch_next[MEM_OPS];
+    _Atomic bool caught;
+
     /* Set by open. */
     int64_t align, mem_align, max_transfer, max_iov, zero_align,
         discard_align;

@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * block-copy over a copy-before-write node, and the list of ranges below it.
+ */
+#include "cbw-fixture.h"
+
+#include "block/copy/block-copy.h"
+#include "block/filters/copy-before-write.h"
+
+#define WHOLE (DISK + CLUSTER)
+
+static BlockCopyState *copy;
+static unsigned finished;
+
+static void count_finished(void *opaque)
+{
+    finished++;
+}
+
+static void start(const char *more)
+{
+    cbw_start(more);
+    copy = cbw_block_copy(cbw);
+    finished = 0;
+}
+
+static AioContext *loop(void)
+{
+    return block_graph_aio_context(graph);
+}
+
+static BlockCopyCall *begin(BlockCopyHow how)
+{
+    how.bytes = how.bytes ? how.bytes : WHOLE;
+    return block_copy_async(copy, &how, count_finished, NULL);
+}
+
+static int finish(BlockCopyCall *call, bool *ret_read_failed)
+{
+    int ret;
+
+    while (!block_copy_call_finished(call)) {
+        aio_poll(loop(), true);
+    }
+    ret = block_copy_call_status(call, ret_read_failed);
+    block_copy_call_free(call);
+    return ret;
+}
+
+static void settle(void)
+{
+    for (int i = 0; i < 50; i++) {
+        aio_poll(loop(), false);
+    }
+}
+
+/* The target has the old content of the range. */
+static void expect_target(int64_t offset, int64_t bytes)
+{
+    const uint8_t *data = mem_disk(target)->data + offset;
+    int64_t i = 0;
+
+    while (i < bytes && data[i] == old_byte(offset + i)) {
+        i++;
+    }
+    ck_assert_int_eq(i, bytes);
+}
+
+typedef struct Ask {
+    int64_t offset;
+    int64_t bytes;
+} Ask;
+
+static int coroutine_fn ask_entry(void *opaque)
+{
+    Ask *ask = opaque;
+
+    return block_copy_reset_unallocated(copy, ask->offset, &ask->bytes);
+}
+
+/* 1: what the top layer does not have was forgotten; 0. */
+static int ask_unallocated(int64_t offset, int64_t *ret_bytes)
+{
+    Ask ask = { .offset = offset };
+    int ret = aio_co_run(loop(), ask_entry, &ask);
+
+    ck_assert_int_ge(ret, 0);
+    *ret_bytes = ask.bytes;
+    return ret;
+}
+
+/* --- what is copied ------------------------------------------------------- */
+
+START_TEST(all_is_copied_as_it_was)
+{
+    start("");
+    guest_write(0, CLUSTER, 'X');
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), NULL), 0);
+    ck_assert_uint_eq(finished, 1);
+    expect_target(0, DISK);
+    ck_assert_int_eq(block_copy_progress(copy).remaining_bytes, 0);
+    ck_assert_int_eq(block_copy_progress(copy).done_bytes, WHOLE);
+    ck_assert_int_eq(block_copy_next_dirty(copy, 0), -1);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_range_is_copied_and_nothing_else)
+{
+    start("");
+    ck_assert_int_eq(finish(begin((BlockCopyHow){
+        .offset = 2 * CLUSTER, .bytes = CLUSTER }), NULL), 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_WRITE], 1);
+    expect_target(2 * CLUSTER, CLUSTER);
+    ck_assert_int_eq(block_copy_next_dirty(copy, 2 * CLUSTER), 3 * CLUSTER);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(neighbours_are_joined_up_to_the_chunk)
+{
+    start("");
+    ck_assert_int_eq(finish(begin((BlockCopyHow){
+        .max_chunk = 2 * CLUSTER }), NULL), 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_WRITE], 4);
+    ck_assert_int_eq(mem_disk(target)->last[MEM_WRITE].bytes, 2 * CLUSTER);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_ZERO], 1);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(what_needs_no_copy_is_not_copied)
+{
+    start("");
+    block_copy_reset(copy, 0, 6 * CLUSTER);
+    ck_assert_int_eq(block_copy_progress(copy).remaining_bytes,
+                     WHOLE - 6 * CLUSTER);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ .max_chunk = CLUSTER }),
+                            NULL), 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_WRITE], 2);
+    expect_target(6 * CLUSTER, 2 * CLUSTER);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(data_that_are_zero_are_written_as_zeroes)
+{
+    cbw_disks();
+    guest_write(0, CLUSTER, 0);
+    cbw_insert("");
+    copy = cbw_block_copy(cbw);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){
+        .bytes = CLUSTER, .max_chunk = CLUSTER }), NULL), 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_WRITE], 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_ZERO], 1);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(only_what_the_top_layer_has_if_asked)
+{
+    int64_t bytes;
+    unsigned reset = 0;
+
+    cbw_disks();
+    cbw_insert("");
+    copy = cbw_block_copy(cbw);
+    block_copy_set_skip_unallocated(copy, true);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), NULL), 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_ZERO], 0);
+    expect_target(0, DISK);
+    block_copy_set_bitmap(copy, NULL);
+    for (int64_t at = 0; at < WHOLE; at += bytes) {
+        reset += ask_unallocated(at, &bytes);
+        ck_assert_int_gt(bytes, 0);
+    }
+    ck_assert_uint_eq(reset, 1);
+    ck_assert_int_eq(block_copy_progress(copy).remaining_bytes, DISK);
+    cbw_stop();
+}
+END_TEST
+
+/* --- several at once ------------------------------------------------------ */
+
+START_TEST(as_many_workers_as_asked_for)
+{
+    BlockCopyCall *call;
+
+    start("");
+    mem_disk(target)->hold[MEM_WRITE] = true;
+    call = begin((BlockCopyHow){ .max_chunk = CLUSTER, .max_workers = 3 });
+    settle();
+    ck_assert_uint_eq(mem_disk(target)->held, 3);
+    mem_disk(target)->hold[MEM_WRITE] = false;
+    ck_assert_int_eq(finish(call, NULL), 0);
+    expect_target(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(two_calls_write_no_cluster_twice)
+{
+    BlockCopyCall *a, *b;
+
+    start("");
+    mem_disk(target)->hold[MEM_WRITE] = true;
+    a = begin((BlockCopyHow){ .max_chunk = CLUSTER, .max_workers = 2 });
+    b = begin((BlockCopyHow){ .max_chunk = CLUSTER, .max_workers = 2 });
+    settle();
+    mem_disk(target)->hold[MEM_WRITE] = false;
+    ck_assert_int_eq(finish(a, NULL), 0);
+    ck_assert_int_eq(finish(b, NULL), 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_WRITE], DISK / CLUSTER);
+    expect_target(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_call_succeeds_only_when_copies_of_others_have)
+{
+    BlockCopyCall *a, *b;
+
+    start("");
+    mem_disk(target)->hold[MEM_WRITE] = true;
+    a = begin((BlockCopyHow){ .bytes = CLUSTER });
+    settle();
+    b = begin((BlockCopyHow){ .bytes = CLUSTER });
+    settle();
+    ck_assert(!block_copy_call_finished(b));
+    WITH_LOCK(&mem_disk(target)->lock) {
+        mem_disk(target)->fail[MEM_WRITE] = EIO;
+    }
+    mem_disk(target)->hold[MEM_WRITE] = false;
+    ck_assert_int_eq(finish(a, NULL), -EIO);
+    ck_assert_int_eq(finish(b, NULL), 0); /* it has copied again */
+    expect_target(0, CLUSTER);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_guests_write_overtakes_the_job)
+{
+    BlockCopyCall *call;
+
+    start("");
+    block_copy_set_speed(copy, 1);
+    call = begin((BlockCopyHow){ .max_chunk = CLUSTER, .max_workers = 1 });
+    settle();
+    guest_write(7 * CLUSTER, 512, 'X');
+    expect_target(7 * CLUSTER, CLUSTER);
+    ck_assert(!block_copy_call_finished(call));
+    block_copy_set_speed(copy, 0);
+    ck_assert_int_eq(finish(call, NULL), 0);
+    expect_target(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+/* --- failure, cancel ------------------------------------------------------ */
+
+START_TEST(a_failure_says_which_side_and_can_be_repeated)
+{
+    BlockDriverState *side;
+    bool read_failed;
+
+    start("");
+    side = _i ? source : target;
+    WITH_LOCK(&mem_disk(side)->lock) {
+        mem_disk(side)->fail[_i ? MEM_READ : MEM_WRITE] = EIO;
+    }
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ .max_chunk = CLUSTER }),
+                            &read_failed), -EIO);
+    ck_assert(read_failed == (_i == 1));
+    ck_assert_int_gt(block_copy_progress(copy).remaining_bytes, 0);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), &read_failed), 0);
+    expect_target(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_cancelled_call_ends_and_keeps_what_is_left)
+{
+    BlockCopyCall *call;
+
+    start("");
+    block_copy_set_speed(copy, 1);
+    call = begin((BlockCopyHow){ .max_chunk = CLUSTER, .max_workers = 1 });
+    settle();
+    block_copy_call_kick(call); /* no harm */
+    block_copy_call_cancel(call);
+    ck_assert_int_eq(finish(call, NULL), -ECANCELED);
+    ck_assert_int_gt(block_copy_progress(copy).remaining_bytes, 0);
+    block_copy_set_speed(copy, 0);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), NULL), 0);
+    expect_target(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(when_old_content_was_lost_no_call_succeeds)
+{
+    start(",on-cbw-error=break-snapshot");
+    WITH_LOCK(&mem_disk(target)->lock) {
+        mem_disk(target)->fail[MEM_WRITE] = ENOSPC;
+    }
+    guest_write(0, 512, 'X');
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), NULL), -ENOSPC);
+    cbw_stop();
+}
+END_TEST
+
+/* --- clusters ------------------------------------------------------------- */
+
+START_TEST(a_target_with_a_backing_file_says_its_cluster_size)
+{
+    cbw_disks();
+    bdrv_unref(target);
+    target = open_ok("mem,node-name=target,size=576k,backing.driver=mem,"
+                     "backing.size=576k");
+    open_fails("copy-before-write,file=source,target=target", ENOTSUP,
+               "cluster size");
+    cbw_close_disks();
+}
+END_TEST
+
+/* --- ranges --------------------------------------------------------------- */
+
+typedef struct Waiter {
+    BlockReqList *list;
+    Lock *lock;
+    int64_t offset;
+    bool all;
+    unsigned ended;
+} Waiter;
+
+static void coroutine_fn wait_entry(void *opaque)
+{
+    Waiter *w = opaque;
+
+    WITH_LOCK(w->lock) {
+        if (w->all) {
+            reqlist_wait_all(w->list, w->offset, 10, w->lock);
+        } else {
+            reqlist_wait_one(w->list, w->offset, 10, w->lock);
+        }
+        w->ended++;
+    }
+}
+
+START_TEST(who_waits_for_a_range_waits_for_exactly_those_that_overlap)
+{
+    Lock lock = LOCK_INITIALIZER(LOCK_RANK_DRIVER);
+    BlockReqList list = { 0 };
+    BlockReq a, b, far;
+    Waiter one = { &list, &lock, 5, false }, all = { &list, &lock, 5, true };
+    Waiter none = { &list, &lock, 30, true };
+
+    reqlist_init_req(&list, &a, 0, 10);
+    reqlist_init_req(&list, &b, 10, 20);
+    reqlist_init_req(&list, &far, 1000, 1);
+    ck_assert_ptr_eq(reqlist_find_conflict(&list, 5, 10), &a);
+    ck_assert_ptr_eq(reqlist_next_conflict(&a, 5, 10), &b);
+    ck_assert_ptr_null(reqlist_next_conflict(&b, 5, 10));
+    ck_assert_ptr_null(reqlist_find_conflict(&list, 30, 970));
+    coroutine_enter(coroutine_create(wait_entry, &one));
+    coroutine_enter(coroutine_create(wait_entry, &all));
+    coroutine_enter(coroutine_create(wait_entry, &none));
+    ck_assert_uint_eq(none.ended, 1);
+    reqlist_shrink_req(&list, &a, 2);
+    settle();
+    ck_assert_uint_eq(one.ended, 1);
+    ck_assert_uint_eq(all.ended, 0);
+    reqlist_remove_req(&list, &b);
+    settle();
+    ck_assert_uint_eq(all.ended, 1);
+    reqlist_remove_req(&list, &a);
+    reqlist_remove_req(&list, &far);
+    ck_assert(reqlist_is_empty(&list));
+}
+END_TEST
+
+START_TEST(ten_thousand_ranges_are_told_apart)
+{
+    enum { RANGES = 10000 };
+    g_autofree BlockReq *reqs = g_new(BlockReq, RANGES);
+    BlockReqList list = { 0 };
+
+    for (int i = 0; i < RANGES; i++) {
+        reqlist_init_req(&list, &reqs[i], (int64_t)i * 100, 50);
+    }
+    for (int i = 0; i < RANGES; i++) {
+        ck_assert_ptr_eq(reqlist_find_conflict(&list, i * 100 + 49, 51),
+                         &reqs[i]);
+        ck_assert_ptr_null(reqlist_find_conflict(&list, i * 100 + 50, 50));
+    }
+    for (int i = 0; i < RANGES; i++) {
+        reqlist_remove_req(&list, &reqs[i * 7919 % RANGES]);
+    }
+    ck_assert(reqlist_is_empty(&list));
+}
+END_TEST
+
+static void add_tests(TCase *tcase)
+{
+    PROMISE(tcase, all_is_copied_as_it_was);
+    PROMISE(tcase, a_range_is_copied_and_nothing_else);
+    PROMISE(tcase, neighbours_are_joined_up_to_the_chunk);
+    PROMISE(tcase, what_needs_no_copy_is_not_copied);
+    PROMISE(tcase, data_that_are_zero_are_written_as_zeroes);
+    PROMISE(tcase, only_what_the_top_layer_has_if_asked);
+    PROMISE(tcase, as_many_workers_as_asked_for);
+    PROMISE(tcase, two_calls_write_no_cluster_twice);
+    PROMISE(tcase, a_call_succeeds_only_when_copies_of_others_have);
+    PROMISE(tcase, a_guests_write_overtakes_the_job);
+    tcase_add_loop_test(tcase, a_failure_says_which_side_and_can_be_repeated,
+                        0, 2);
+    PROMISE(tcase, a_cancelled_call_ends_and_keeps_what_is_left);
+    PROMISE(tcase, when_old_content_was_lost_no_call_succeeds);
+    PROMISE(tcase, a_target_with_a_backing_file_says_its_cluster_size);
+    PROMISE(tcase,
+            who_waits_for_a_range_waits_for_exactly_those_that_overlap);
+    PROMISE(tcase, ten_thousand_ranges_are_told_apart);
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("block-copy");
+    TCase *tcase = tcase_create("all");
+
+    mem_register();
+    tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
+    tcase_set_timeout(tcase, 60);
+    add_tests(tcase);
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
+}
