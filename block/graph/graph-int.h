@@ -202,6 +202,13 @@ int perm_refresh(GPtrArray *nodes, Transaction *txn, GError **errp);
 /** perm_refresh() of one node. */
 int perm_refresh_one(BlockDriverState *bs, Transaction *txn, GError **errp);
 
+/**
+ * The same for @bs, which has lost a user: that conflicts with nobody, so it
+ * cannot fail.  A driver that does not give back what it has (a file lock)
+ * keeps it, with a warning.
+ */
+void perm_release(BlockDriverState *bs, Transaction *txn);
+
 /* --- open.c --------------------------------------------------------------- */
 
 /** Options that every node has, parsed. */

@@ -228,7 +228,6 @@ static int coroutine_fn amend_size(BlockDriverState *bs, int64_t size,
     ret = transaction_end(txn, perm_refresh_one(bs, txn, errp));
     drain_root_end(root);
     if (ret == 0) {
-        g_autoptr(GError) ignored = NULL;
         unsigned ticket = root_enter(root);
 
         ret = bdrv_co_truncate(child, &how, errp);
@@ -236,10 +235,7 @@ static int coroutine_fn amend_size(BlockDriverState *bs, int64_t size,
         drain_root_begin(root);
         txn = transaction_new();
         edge_detach(child, txn);
-        /* One user less conflicts with nobody. */
-        if (perm_refresh_one(bs, txn, &ignored) < 0) {
-            g_warning("%s", ignored->message);
-        }
+        perm_release(bs, txn);
         transaction_commit(txn);
         drain_root_end(root);
     }

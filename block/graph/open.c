@@ -167,14 +167,9 @@ static void coroutine_fn close_children(BlockDriverState *bs)
             LIST_ENTRY(bs->children.prev, BdrvChild, parent_link);
         BlockDriverState *below = bdrv_ref(child->bs);
         Transaction *txn = transaction_new();
-        g_autoptr(GError) error = NULL;
 
         edge_detach(child, txn);
-        /* Fewer users never conflict; only a driver could refuse (a file
-         * lock that cannot be given back), and we close all the same. */
-        if (perm_refresh_one(below, txn, &error) < 0) {
-            g_warning("%s", error->message);
-        }
+        perm_release(below, txn);
         transaction_commit(txn);
         bdrv_co_unref(below);
     }

@@ -231,6 +231,26 @@ static int check_read_only(BlockDriverState *bs, uint64_t used, GError **errp)
 
 /* --- the refresh ---------------------------------------------------------- */
 
+/* The edges to the children of @bs, whose own are @sum. */
+static void set_child_perms(BlockDriverState *bs, const BlockPerm *sum,
+                            Transaction *txn)
+{
+    LIST_FOREACH(link, &bs->children) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, parent_link);
+        BlockPerm perm;
+
+        if (bs->drv->child_perm) {
+            bs->drv->child_perm(bs, child->role, sum, &perm);
+        } else {
+            bdrv_default_perms(bs, child->role, sum, &perm);
+        }
+        if (bs->open_flags & BDRV_O_FORCE_SHARE) {
+            perm.shared = BLK_PERM_ALL;
+        }
+        set_edge_perm(child, &perm, txn);                       /* P3 */
+    }
+}
+
 static int refresh_node(BlockDriverState *bs, Transaction *txn, GError **errp)
 {
     BlockPerm sum;
@@ -261,21 +281,7 @@ static int refresh_node(BlockDriverState *bs, Transaction *txn, GError **errp)
         return block_error_errno(errp, -ret, "Node '%s': could not change "
                                  "the permissions", bs->node_name);
     }
-
-    LIST_FOREACH(link, &bs->children) {
-        BdrvChild *child = LIST_ENTRY(link, BdrvChild, parent_link);
-        BlockPerm perm;
-
-        if (bs->drv->child_perm) {
-            bs->drv->child_perm(bs, child->role, &sum, &perm);
-        } else {
-            bdrv_default_perms(bs, child->role, &sum, &perm);
-        }
-        if (bs->open_flags & BDRV_O_FORCE_SHARE) {
-            perm.shared = BLK_PERM_ALL;
-        }
-        set_edge_perm(child, &perm, txn);                       /* P3 */
-    }
+    set_child_perms(bs, &sum, txn);
     return 0;
 }
 
@@ -299,4 +305,37 @@ int perm_refresh_one(BlockDriverState *bs, Transaction *txn, GError **errp)
 
     g_ptr_array_add(nodes, bs);
     return perm_refresh(nodes, txn, errp);
+}
+
+/* The driver keeps what it has if it cannot give it back. */
+static void release_node(BlockDriverState *bs, Transaction *txn)
+{
+    NodePermStep *step = g_new0(NodePermStep, 1);
+    g_autoptr(GError) error = NULL;
+    int ret = 0;
+
+    step->bs = bs;
+    step->old = bs->perm;
+    bs->perm = cumulative(bs);
+    transaction_add(txn, &node_perm_step, step);
+    if (bs->drv->perm_prepare) {
+        ret = bs->drv->perm_prepare(bs, &bs->perm, &error);
+    }
+    step->prepared = ret == 0;
+    if (ret < 0) {
+        g_warning("%s", error->message);
+    }
+    set_child_perms(bs, &bs->perm, txn);
+}
+
+void perm_release(BlockDriverState *bs, Transaction *txn)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    g_autoptr(GPtrArray) order = NULL;
+
+    g_ptr_array_add(nodes, bs);
+    order = graph_below(nodes);
+    for (guint i = 0; i < order->len; i++) {
+        release_node(g_ptr_array_index(order, i), txn);
+    }
 }
