@@ -139,6 +139,20 @@ int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes,
 
 /* --- writing -------------------------------------------------------------- */
 
+/*
+ * A write beyond the end has failed, but may have made the node longer.  What
+ * is there then is read as it is from now on, and not as zeroes until another
+ * write makes it longer still.
+ */
+static void coroutine_fn note_failed_growth(BlockDriverState *bs)
+{
+    int64_t length = bs->drv->getlength ? bs->drv->getlength(bs) : -ENOTSUP;
+
+    if (length > 0) {
+        io_note_end(bs, length);
+    }
+}
+
 /* Data or zeroes: track, pad if need be, write, note what has changed. */
 static int coroutine_fn write_request(BlockDriverState *bs, const BlockIO *io)
 {
@@ -163,6 +177,8 @@ static int coroutine_fn write_request(BlockDriverState *bs, const BlockIO *io)
     }
     if (ret == 0) {
         io_note_end(bs, io->offset + io->bytes);
+    } else if (io->offset + io->bytes > bdrv_length(bs)) {
+        note_failed_growth(bs);
     }
     io_end_write(bs, &req, io->offset, io->bytes);
     return ret;
