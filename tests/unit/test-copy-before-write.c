@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * copy-before-write and snapshot-access: the point in time stays what it was.
+ * copy-before-write (copy-before-write.c, cbw-snapshot.c) and snapshot-access:
+ * the point in time stays what it was.
  */
 #include "cbw-fixture.h"
 
@@ -516,6 +517,7 @@ START_TEST(options_that_make_no_sense_are_refused)
                "bitmap.name=b,bitmap.node=none", ENOENT, "not found");
     open_fails("copy-before-write,file=source", EINVAL, "target");
     open_fails("snapshot-access,file=source", EINVAL, "no point in time");
+    ck_assert_ptr_null(bdrv_snapshot_methods(source));
     cbw_close_disks();
 }
 END_TEST
@@ -669,6 +671,11 @@ START_TEST(block_status_tells_data_and_zeroes_wherever_they_are)
 }
 END_TEST
 
+static int coroutine_fn checkpoint_entry(void *opaque)
+{
+    return bdrv_co_cbw_checkpoint(cbw, NULL);
+}
+
 START_TEST(a_checkpoint_begins_another_point_in_time)
 {
     cbw_start("");
@@ -679,6 +686,9 @@ START_TEST(a_checkpoint_begins_another_point_in_time)
     expect_snapshot(CLUSTER, DISK - CLUSTER);
     guest_write(0, CLUSTER, 'Y');
     expect_byte(reader, 0, CLUSTER, 'X');
+    ck_assert_int_eq(aio_co_run(block_graph_aio_context(graph),
+                                checkpoint_entry, NULL), 0);
+    expect_byte(reader, 0, CLUSTER, 'Y');
     cbw_stop();
 }
 END_TEST

@@ -596,6 +596,31 @@ START_TEST(background_work_counts_like_a_request)
 }
 END_TEST
 
+START_TEST(work_that_a_request_forks_is_waited_for_and_does_not_wait)
+{
+    BdrvWork *work = bdrv_work_new(disk);
+    unsigned ticket;
+    Request r;
+    Section s;
+
+    mem->hold[MEM_WRITE] = true;
+    request_write(&r, blk, 0);
+    settle();
+    section_start(&s, disk);
+    settle();
+    ticket = bdrv_work_fork(work); /* the gate is closed, and lets it in */
+    mem->hold[MEM_WRITE] = false;
+    settle();
+    ck_assert_int_eq(r.done, 1);
+    ck_assert(!s.begun);
+    bdrv_work_end(work, ticket);
+    settle();
+    ck_assert(s.begun);
+    bdrv_drained_end(disk);
+    bdrv_work_free(work);
+}
+END_TEST
+
 /* --- threads -------------------------------------------------------------- */
 
 enum { THREADS = 3, DEPTH = 8, ROUNDS = 300 };
@@ -738,6 +763,7 @@ int main(void)
     PROMISE(tcase, the_flush_of_a_node_that_closes_counts_like_a_request);
     PROMISE(tcase, a_node_closes_in_a_section);
     PROMISE(tcase, background_work_counts_like_a_request);
+    PROMISE(tcase, work_that_a_request_forks_is_waited_for_and_does_not_wait);
     PROMISE(tcase, several_threads_find_the_gate_closed_in_every_section);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
