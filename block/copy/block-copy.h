@@ -62,6 +62,8 @@ typedef struct BlockCopyHow {
     unsigned max_workers;     /* 0: BLOCK_COPY_WORKERS_DEFAULT */
     int64_t max_chunk;        /* bytes of one copy, 0: the state's choice */
     bool ignore_rate_limit;
+    bool look;                /* ask first what is zero in the source: worth it
+                               * for large ranges; data are looked at anyway */
     bool stage;               /* it will do when the content is in memory */
     int64_t timeout_ns;       /* block_copy() only; 0: none */
 } BlockCopyHow;

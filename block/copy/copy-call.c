@@ -103,7 +103,7 @@ static int coroutine_fn copy_dirty(BlockCopyCall *call)
     int ret = 0;
 
     while (ret == 0 && at < end && !atomic_load(&call->cancelled) &&
-           copy_find_area(s, at, end, call->how.max_chunk, &area)) {
+           copy_find_area(call, at, &area)) {
         CopyTask *task;
 
         wait_for_limit(call);

@@ -75,6 +75,13 @@ typedef struct CopyTask {
     CopyMethod method;
 } CopyTask;
 
+/** What is to be done at some place: found out without claiming it. */
+typedef struct CopyArea {
+    int64_t offset;
+    int64_t bytes;
+    CopyMethod method;
+} CopyArea;
+
 struct BlockCopyCall {
     BlockCopyState *s;
     BlockCopyHow how;
@@ -82,6 +89,7 @@ struct BlockCopyCall {
     void *opaque;
     bool counted;              /* in config->work, with @ticket */
     unsigned ticket;
+    CopyArea known;            /* what the source has said last, of a range */
 
     /* Any thread. */
     _Atomic unsigned refs;     /* the caller, the coroutine */
@@ -99,21 +107,13 @@ struct BlockCopyCall {
 
 /* --- copy-task.c ---------------------------------------------------------- */
 
-/** What is to be done at some place: found out without claiming it. */
-typedef struct CopyArea {
-    int64_t offset;
-    int64_t bytes;
-    CopyMethod method;
-} CopyArea;
-
 /**
- * The first clusters of [@offset, @end) that are to be copied, alike in what
- * is to be done with them, at most @max_chunk (0: no limit) bytes of data.
+ * The first clusters of the range of @call, from @offset on, that are to be
+ * copied, alike in what is to be done with them.
  *
  * Returns whether there are any.
  */
-bool coroutine_fn copy_find_area(BlockCopyState *s, int64_t offset,
-                                 int64_t end, int64_t max_chunk,
+bool coroutine_fn copy_find_area(BlockCopyCall *call, int64_t offset,
                                  CopyArea *ret);
 
 /**

@@ -59,11 +59,12 @@ static BlockCopyStaged *coroutine_fn read_staged(CopyTask *task, int64_t taken,
                     ? copy_read(s, staged->offset, bytes, staged->data)
                     : -ENOMEM;
     *ret_read_failed = staged->data && *ret_code < 0;
-    if (!staged->data) {
+    if (*ret_code < 0 || block_buffer_is_zero(staged->data, bytes)) {
+        block_aligned_free(g_steal_pointer(&staged->data));
         mem_budget_give(&s->staging, bytes);
     }
     if (*ret_code < 0) {
-        block_copy_staged_unref(staged);
+        g_free(staged);
         return NULL;
     }
     return staged;
@@ -196,7 +197,7 @@ int coroutine_fn copy_stage_run(BlockCopyCall *call)
     int ret = 0;
 
     while (ret == 0 && at < end && !atomic_load(&call->cancelled) &&
-           copy_find_area(call->s, at, end, COPY_BUFFER_BYTES, &area)) {
+           copy_find_area(call, at, &area)) {
         ret = stage_area(call, &area);
         at = area.offset + area.bytes;
     }

@@ -74,36 +74,59 @@ static bool find_dirty(BlockCopyState *s, int64_t offset, int64_t end,
                                    &ret->offset, &ret->bytes);
 }
 
-bool coroutine_fn copy_find_area(BlockCopyState *s, int64_t offset,
-                                 int64_t end, int64_t max_chunk,
-                                 CopyArea *ret)
+/*
+ * What the source says of [@offset, +@bytes), whole clusters, at least one.  An
+ * answer is kept for the rest of its range, as a source may have to look far
+ * for the end of it (C4).
+ */
+static void coroutine_fn ask_source(BlockCopyCall *call, int64_t offset,
+                                    int64_t bytes)
 {
+    BlockCopyState *s = call->s;
     BlockDriverState *bs = bdrv_child_bs(s->config.source);
     BlockExtent extent;
+
+    if (bdrv_co_block_status_above(bs, status_base(s), offset, bytes,
+                                   &extent) < 0) {
+        extent.bytes = 0; /* copying will tell */
+    }
+    call->known.offset = offset;
+    call->known.bytes = whole_clusters(s, offset, MIN(extent.bytes, bytes));
+    if (call->known.bytes == 0) {
+        /* Not all of the first cluster is like its beginning. */
+        extent.status = BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED;
+        call->known.bytes = MIN(s->cluster, bytes);
+    }
+    call->known.method = method_of(s, extent.status);
+}
+
+static bool is_known(const BlockCopyCall *call, int64_t offset)
+{
+    return offset >= call->known.offset &&
+           offset < call->known.offset + call->known.bytes;
+}
+
+bool coroutine_fn copy_find_area(BlockCopyCall *call, int64_t offset,
+                                 CopyArea *ret)
+{
+    BlockCopyState *s = call->s;
+    int64_t end = call->how.offset + call->how.bytes;
     int64_t bytes;
 
     if (!find_dirty(s, offset, end, ret)) {
         return false;
     }
-    SIM_POINT("copy.find", bdrv_node_name(bs));
-    if (bdrv_co_block_status_above(bs, status_base(s), ret->offset,
-                                   ret->bytes, &extent) < 0) {
-        /* Copying will tell. */
-        extent = (BlockExtent){ .status = BDRV_BLOCK_DATA |
-                                          BDRV_BLOCK_ALLOCATED };
+    SIM_POINT("copy.find", NULL);
+    bytes = ret->bytes;
+    ret->method = method_of(s, BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED);
+    if (call->how.look || atomic_load(&s->skip_unallocated)) {
+        if (!is_known(call, ret->offset)) {
+            ask_source(call, ret->offset, ret->bytes);
+        }
+        bytes = call->known.offset + call->known.bytes - ret->offset;
+        ret->method = call->known.method;
     }
-    bytes = whole_clusters(s, ret->offset, MIN(extent.bytes, ret->bytes));
-    if (bytes == 0) {
-        /* Not all of the first cluster is like its beginning. */
-        extent.status = BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED;
-        bytes = s->cluster;
-    }
-    ret->method = method_of(s, extent.status);
-    if (ret->method < COPY_METHOD_ZERO) {
-        /* What follows may be zero or not, but it is copied as well. */
-        bytes = MAX(bytes, s->cluster);
-    }
-    bytes = MIN(bytes, method_bytes(s, ret->method, max_chunk));
+    bytes = MIN(bytes, method_bytes(s, ret->method, call->how.max_chunk));
     ret->bytes = MIN(bytes, ret->bytes);
     return true;
 }

@@ -32,6 +32,7 @@ static AioContext *loop(void)
 static BlockCopyCall *begin(BlockCopyHow how)
 {
     how.bytes = how.bytes ? how.bytes : WHOLE;
+    how.look = true;
     return block_copy_async(copy, &how, count_finished, NULL);
 }
 
@@ -153,6 +154,19 @@ START_TEST(data_that_are_zero_are_written_as_zeroes)
         .bytes = CLUSTER, .max_chunk = CLUSTER }), NULL), 0);
     ck_assert_uint_eq(mem_disk(target)->count[MEM_WRITE], 0);
     ck_assert_uint_eq(mem_disk(target)->count[MEM_ZERO], 1);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(the_source_is_asked_only_where_that_is_worth_it)
+{
+    start("");
+    guest_write(DISK, CLUSTER, 'X'); /* was never written: the data tell */
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_ZERO], 1);
+    ck_assert_uint_eq(mem_disk(source)->count[MEM_READ], 1);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), NULL), 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_ZERO], 1);
+    expect_target(0, DISK);
     cbw_stop();
 }
 END_TEST
@@ -407,6 +421,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, neighbours_are_joined_up_to_the_chunk);
     PROMISE(tcase, what_needs_no_copy_is_not_copied);
     PROMISE(tcase, data_that_are_zero_are_written_as_zeroes);
+    PROMISE(tcase, the_source_is_asked_only_where_that_is_worth_it);
     PROMISE(tcase, only_what_the_top_layer_has_if_asked);
     PROMISE(tcase, as_many_workers_as_asked_for);
     PROMISE(tcase, two_calls_write_no_cluster_twice);
