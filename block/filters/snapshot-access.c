@@ -4,8 +4,9 @@
  * (copy-before-write).
  *
  * Its requests go to the snapshot methods of that node, past the requests of
- * guests.  It takes no writes.  Discards, which say that a part of the snapshot
- * was fetched and is not needed any more, need read-only=off and discard=unmap.
+ * guests; the node stays below it for as long as it is open.  It takes no
+ * writes.  Discards, which say that a part of the snapshot was fetched and is
+ * not needed any more, need read-only=off and discard=unmap.
  */
 #include <errno.h>
 
@@ -44,7 +45,14 @@ static int coroutine_fn snapshot_access_open(BlockDriverState *bs,
                            bdrv_node_name(kept_by(bs)),
                            bdrv_driver_name(kept_by(bs)));
     }
+    /* Another node there is another point in time, or none. */
+    bdrv_freeze_child(file);
     return 0;
+}
+
+static void coroutine_fn snapshot_access_close(BlockDriverState *bs)
+{
+    bdrv_unfreeze_child(bdrv_primary_child(bs));
 }
 
 /* We read what others may change. */
@@ -94,6 +102,7 @@ const BlockDriver block_driver_snapshot_access = {
     .kind = BLOCK_DRIVER_FORMAT,
     .options = snapshot_access_options,
     .open = snapshot_access_open,
+    .close = snapshot_access_close,
     .child_perm = snapshot_access_child_perm,
     .getlength = snapshot_access_getlength,
     .preadv = snapshot_access_preadv,

@@ -267,7 +267,7 @@ int edge_check_thawed(const BdrvChild *child, GError **errp)
     }
     user = bdrv_child_user(child);
     return block_error(errp, EBUSY, "Cannot change the link from %s to node "
-                       "'%s': it is frozen by a running job",
+                       "'%s': it is frozen by a job, or by who uses it",
                        user, child->bs->node_name);
 }
 

@@ -223,6 +223,31 @@ START_TEST(the_filter_comes_and_goes_while_the_guest_writes)
 }
 END_TEST
 
+/* Another node there would be another point in time, or none. */
+START_TEST(while_somebody_reads_it_the_point_in_time_stays_where_it_is)
+{
+    BlockDriverState *other = NULL;
+    g_autoptr(GError) error = NULL;
+
+    cbw_start("");
+    guest_write(0, 4096, 'X');
+    ck_assert_int_eq(bdrv_drop_filter(cbw, &error), -EBUSY);
+    expect_error(&error, EBUSY, "snapshot");
+    ck_assert_int_eq(bdrv_insert_node(cbw, opts("blkdebug,node-name=other"),
+                                      &other, &error), -EBUSY);
+    expect_error(&error, EBUSY, "snapshot");
+    expect_snapshot(0, DISK);
+    ck_assert_int_eq(bdrv_insert_node(source, opts("blkdebug,node-name=other"),
+                                      &other, &error), 0);
+    guest_write(CLUSTER, 4096, 'X');
+    expect_snapshot(0, DISK);
+    ck_assert_int_eq(bdrv_drop_filter(other, NULL), 0);
+    bdrv_unref(other);
+    expect_snapshot(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
 /* --- who waits for whom --------------------------------------------------- */
 
 START_TEST(a_guest_waits_for_exactly_the_reader_of_its_cluster)
@@ -722,6 +747,8 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_cluster_is_copied_once);
     PROMISE(tcase, guests_read_without_the_target);
     PROMISE(tcase, the_filter_comes_and_goes_while_the_guest_writes);
+    PROMISE(tcase,
+            while_somebody_reads_it_the_point_in_time_stays_where_it_is);
     PROMISE(tcase, a_guest_waits_for_exactly_the_reader_of_its_cluster);
     PROMISE(tcase, a_reader_waits_for_no_guest);
     PROMISE(tcase, two_guests_of_one_cluster_copy_it_once);
