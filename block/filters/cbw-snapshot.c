@@ -85,9 +85,12 @@ static bool leave(CbwNode *s, Part *part)
     block_copy_staged_unref(part->staged);
     if (part->place == PLACE_SOURCE) {
         cbw_reader_leave(s, &part->reader);
-        return !atomic_load(&s->snapshot_error);                /* W3 */
     }
-    if (atomic_load(&s->discards) != part->discards) {
+    if (atomic_load(&s->snapshot_error)) {
+        return false;                                           /* W3 */
+    }
+    if (part->place != PLACE_SOURCE &&
+        atomic_load(&s->discards) != part->discards) {
         int64_t n;
         LOCK_GUARD(&s->lock);
 

@@ -116,11 +116,11 @@ static void break_snapshot(CbwNode *s, int ret)
 {
     int none = 0;
 
+    block_copy_break(s->copy, ret);
     if (atomic_compare_exchange_strong(&s->snapshot_error, &none, ret)) {
         g_warning("Node '%s': the snapshot is broken: %s",
                   bdrv_node_name(s->bs), g_strerror(-ret));
     }
-    block_copy_break(s->copy, ret);
 }
 
 static void staged_failed(void *opaque, int ret)

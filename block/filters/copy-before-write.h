@@ -17,8 +17,10 @@
  *       guest stages, or copies, before it sets @done under @lock.  So either
  *       the reader finds the copy, or the guest finds the reader.
  *   W3  When the old content of a cluster is lost (break-snapshot), the error
- *       is set before the guest changes the cluster; a reader of the source
- *       looks at it after having read.
+ *       is set before the guest changes the cluster, and before a staged copy
+ *       that has failed ends.  A reader looks at it after having read, wherever
+ *       that was: what it found before may be what a copy has left that read
+ *       the source, or failed, meanwhile.
  *
  * A guest's write to clusters that are all done, with no reader anywhere, takes
  * no lock.  It sees the bits that another guest has set under @lock, so it sees
