@@ -243,6 +243,13 @@ static int forbid(CbwNode *s, int64_t offset, int64_t bytes)
     return 0;
 }
 
+static bool is_dirty(BlockCopyState *copy, int64_t offset, int64_t end)
+{
+    int64_t dirty = block_copy_next_dirty(copy, offset);
+
+    return dirty >= 0 && dirty < end;
+}
+
 static int coroutine_fn snapshot_pdiscard(BlockDriverState *bs,
                                           const BlockIO *io)
 {
@@ -264,9 +271,12 @@ static int coroutine_fn snapshot_pdiscard(BlockDriverState *bs,
     if (ret < 0) {
         return ret;
     }
-    block_copy_reset(s->copy, offset, end - offset);
-    /* What is under way would bring it back. */
-    block_copy_wait_tasks(s->copy, offset, end - offset);
+    /* What is under way would bring it back; if it fails, it is to be copied
+     * again (C2). */
+    do {
+        block_copy_reset(s->copy, offset, end - offset);
+        block_copy_wait_tasks(s->copy, offset, end - offset);
+    } while (is_dirty(s->copy, offset, end));
     return bdrv_co_pdiscard(s->target, offset, end - offset);
 }
 

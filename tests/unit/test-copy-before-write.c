@@ -659,6 +659,31 @@ START_TEST(what_a_reader_discards_is_gone_and_not_copied)
 }
 END_TEST
 
+/* A copy that was under way, and fails, does not bring it back. */
+START_TEST(what_a_reader_discards_stays_discarded_when_a_copy_fails)
+{
+    uint8_t buf[512] = { 'X' };
+    Flying write, discard = { .ret = 1 };
+
+    cbw_start("");
+    hold(target, MEM_WRITE, true);
+    fail_next(target, MEM_WRITE, ENOSPC);
+    fly(&write, guest, 'w', CLUSTER, 512, 'X');
+    settle();
+    blk_aio_pdiscard(reader, CLUSTER, CLUSTER, flying_ended, &discard);
+    settle();
+    ck_assert(!discard.ended); /* it would be written behind our back */
+    hold(target, MEM_WRITE, false);
+    land(&write);
+    land(&discard);
+    ck_assert_int_eq(discard.ret, 0);
+    ck_assert_int_ne(block_copy_next_dirty(cbw_block_copy(cbw), CLUSTER),
+                     CLUSTER);
+    ck_assert_int_eq(blk_pwrite(guest, CLUSTER, 512, buf, 0), 0);
+    cbw_stop();
+}
+END_TEST
+
 START_TEST(a_snapshot_cannot_be_written)
 {
     uint8_t buf[512] = { 0 };
@@ -777,6 +802,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, outside_the_bitmap_there_is_no_snapshot);
     PROMISE(tcase, a_bitmap_that_does_not_fit_is_refused);
     PROMISE(tcase, what_a_reader_discards_is_gone_and_not_copied);
+    PROMISE(tcase, what_a_reader_discards_stays_discarded_when_a_copy_fails);
     PROMISE(tcase, a_snapshot_cannot_be_written);
     PROMISE(tcase, block_status_tells_data_and_zeroes_wherever_they_are);
     PROMISE(tcase, a_checkpoint_begins_another_point_in_time);
