@@ -196,6 +196,7 @@ int coroutine_fn copy_stage_run(BlockCopyCall *call)
     CopyArea area;
     int ret = 0;
 
+    call->how.max_chunk = CLAMP(call->s->staging.bytes, 1, COPY_BUFFER_BYTES);
     while (ret == 0 && at < end && !atomic_load(&call->cancelled) &&
            copy_find_area(call, at, &area)) {
         ret = stage_area(call, &area);

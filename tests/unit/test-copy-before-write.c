@@ -411,6 +411,23 @@ START_TEST(a_full_memory_makes_guests_wait)
 }
 END_TEST
 
+START_TEST(a_large_write_takes_no_more_than_the_memory)
+{
+    Flying write;
+
+    cbw_start(",on-cbw-error=break-snapshot,staging-size=64k");
+    hold(target, MEM_WRITE, true);
+    fly(&write, guest, 'w', 0, 2 * CLUSTER, 'X');
+    settle();
+    ck_assert(!write.ended);
+    hold(target, MEM_WRITE, false);
+    land(&write);
+    ck_assert_int_eq(write.ret, 0);
+    expect_snapshot(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
 START_TEST(a_drain_waits_for_what_is_staged)
 {
     cbw_start(STAGED);
@@ -787,6 +804,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_range_outside_cannot_be_frozen);
     PROMISE(tcase, a_guest_does_not_wait_for_the_target);
     PROMISE(tcase, a_full_memory_makes_guests_wait);
+    PROMISE(tcase, a_large_write_takes_no_more_than_the_memory);
     PROMISE(tcase, a_drain_waits_for_what_is_staged);
     PROMISE(tcase, a_staged_copy_that_fails_breaks_the_snapshot);
     tcase_add_loop_test(tcase, break_guest_write_keeps_the_snapshot, 0, 2);
