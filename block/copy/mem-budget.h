@@ -7,15 +7,14 @@
 #define BLOCK_COPY_MEM_BUDGET_H
 
 #include "util/co-queue.h"
+#include "util/list.h"
 
 typedef struct MemBudget {
     Lock lock;
     /* Guarded by @lock. */
     int64_t bytes;      /* in all */
     int64_t used;
-    uint64_t next;      /* ticket of who comes */
-    uint64_t serving;   /* ticket of who is next to get some */
-    CoQueue waiters;
+    ListHead waiters;   /* in the order of coming */
 } MemBudget;
 
 /** @bytes of memory, none used. */
