@@ -111,7 +111,10 @@ static int check_lengths(CbwNode *s, GError **errp)
     return 0;
 }
 
-/* Nobody has what a guest is going to change, from now on. */
+/*
+ * Nobody has what a guest is going to change, from now on.  Guests that see the
+ * error do not copy: no call may succeed any more by then (C5).
+ */
 static void break_snapshot(CbwNode *s, int ret)
 {
     int none = 0;
@@ -380,6 +383,7 @@ static int coroutine_fn before_change(BlockDriverState *bs, int64_t offset,
     int64_t cluster = INT64_C(1) << s->cluster_bits;
     int64_t end = MIN(offset + bytes, s->length);
     int64_t first, last;
+    bool done;
     int ret;
 
     if ((flags & BDRV_REQ_WRITE_UNCHANGED) || offset >= end ||
@@ -388,12 +392,13 @@ static int coroutine_fn before_change(BlockDriverState *bs, int64_t offset,
     }
     first = offset >> s->cluster_bits;
     last = (end + cluster - 1) >> s->cluster_bits;
-    if (all_done(s, first, last) && atomic_load(&s->nr_readers) == 0) {
+    done = all_done(s, first, last);
+    if (done && atomic_load(&s->nr_readers) == 0) {
         return 0;
     }
     offset = first << s->cluster_bits;
     end = MIN(last << s->cluster_bits, s->length);
-    ret = copy_range(s, offset, end - offset);
+    ret = done ? 0 : copy_range(s, offset, end - offset);
     if (ret < 0 && s->on_error == ON_CBW_ERROR_BREAK_GUEST_WRITE) {
         return ret;
     }
