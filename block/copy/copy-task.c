@@ -167,7 +167,7 @@ void copy_task_end(CopyTask *task, int ret)
         int64_t bytes = reqlist_bytes(&task->req);
 
         s->in_flight -= bytes;
-        if (ret < 0) {
+        if (ret < 0 && !SIM_PLANTED(32)) {
             hbitmap_set(s->dirty, reqlist_offset(&task->req), bytes); /* C2 */
         } else {
             s->done += bytes;

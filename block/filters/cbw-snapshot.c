@@ -29,12 +29,11 @@ typedef struct Part {
 
 /* --- finding -------------------------------------------------------------- */
 
-/* Lock held.  @bytes of @part become as many as are alike. */
-static void place_by_clusters(CbwNode *s, Part *part)
+/* Lock held.  @bytes of @part become as many as are @done, or as are not. */
+static void place_by_clusters(CbwNode *s, Part *part, bool done)
 {
     int64_t i = part->offset >> s->cluster_bits;
     int64_t last = (part->offset + part->bytes - 1) >> s->cluster_bits;
-    bool done = cbw_is_done(s, i);
 
     while (i < last && cbw_is_done(s, i + 1) == done) {
         i++;
@@ -57,12 +56,29 @@ static bool may_access(CbwNode *s, int64_t offset, int64_t bytes,
     return !may || hbitmap_status(may, offset, bytes, ret_bytes);
 }
 
+static bool is_done_at(CbwNode *s, int64_t offset)
+{
+    return cbw_is_done(s, offset >> s->cluster_bits);
+}
+
+/* What W2 forbids, and slowly: for a planted bug. */
+static bool coroutine_fn look_early(CbwNode *s, int64_t offset)
+{
+    bool done = is_done_at(s, offset);
+
+    co_sleep_ns(100 * 1000);
+    return done;
+}
+
 /* Where [@offset, +@bytes) begins, and how far that is so.  W2 */
-static void find(CbwNode *s, int64_t offset, int64_t bytes, Part *part)
+static void coroutine_fn find(CbwNode *s, int64_t offset, int64_t bytes,
+                              Part *part)
 {
     *part = (Part){ .offset = offset, .bytes = bytes,
                     .discards = atomic_load(&s->discards) };
+    bool early = SIM_PLANTED(31) && look_early(s, offset);
     LOCK_GUARD(&s->lock);
+
     if (!may_access(s, offset, bytes, &part->bytes) ||
         atomic_load(&s->snapshot_error)) {
         return;
@@ -76,7 +92,7 @@ static void find(CbwNode *s, int64_t offset, int64_t bytes, Part *part)
         part->bytes = MIN(part->bytes, end - offset);
         return;
     }
-    place_by_clusters(s, part);
+    place_by_clusters(s, part, SIM_PLANTED(31) ? early : is_done_at(s, offset));
 }
 
 /* @part is not used any more.  Returns whether it was right all the time. */
@@ -86,7 +102,7 @@ static bool leave(CbwNode *s, Part *part)
     if (part->place == PLACE_SOURCE) {
         cbw_reader_leave(s, &part->reader);
     }
-    if (atomic_load(&s->snapshot_error)) {
+    if (atomic_load(&s->snapshot_error) && !SIM_PLANTED(33)) {
         return false;                                           /* W3 */
     }
     if (part->place != PLACE_SOURCE &&

@@ -398,6 +398,9 @@ static int coroutine_fn before_change(BlockDriverState *bs, int64_t offset,
     }
     offset = first << s->cluster_bits;
     end = MIN(last << s->cluster_bits, s->length);
+    if (SIM_PLANTED(30)) {
+        set_done(s, first, last);
+    }
     ret = done ? 0 : copy_range(s, offset, end - offset);
     if (ret < 0 && s->on_error == ON_CBW_ERROR_BREAK_GUEST_WRITE) {
         return ret;
@@ -409,7 +412,9 @@ static int coroutine_fn before_change(BlockDriverState *bs, int64_t offset,
     SIM_POINT("cbw.copied", bdrv_node_name(bs));
     WITH_LOCK(&s->lock) {
         set_done(s, first, last);                               /* W2 */
-        reqlist_wait_all(&s->readers, offset, end - offset, &s->lock);
+        if (!SIM_PLANTED(29)) {
+            reqlist_wait_all(&s->readers, offset, end - offset, &s->lock);
+        }
     }
     return 0;
 }
