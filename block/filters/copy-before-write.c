@@ -327,6 +327,30 @@ static void cbw_child_perm(BlockDriverState *bs, BdrvChildRole role,
     }
 }
 
+/* Until somebody uses us the source may change, and be resized, below us. */
+static int cbw_perm_prepare(BlockDriverState *bs, const BlockPerm *perm,
+                            GError **errp)
+{
+    CbwNode *s = bdrv_opaque(bs);
+    BdrvChild *file = bdrv_filter_child(bs);
+    int64_t length = file ? bdrv_length(bdrv_child_bs(file)) : s->length;
+
+    if (perm->used && !s->used && length != s->length) {
+        return block_error(errp, EINVAL, "Node '%s': the source has %"
+                           G_GINT64_FORMAT " bytes, and had %" G_GINT64_FORMAT
+                           " when the filter was opened", bdrv_node_name(bs),
+                           length, s->length);
+    }
+    return 0;
+}
+
+static void cbw_perm_commit(BlockDriverState *bs, const BlockPerm *perm)
+{
+    CbwNode *s = bdrv_opaque(bs);
+
+    s->used = s->used || perm->used;
+}
+
 /* --- before a guest's change ---------------------------------------------- */
 
 /* The bits of [@first, @end) in the word of @first. */
@@ -482,6 +506,8 @@ const BlockDriver block_driver_copy_before_write = {
     .open = cbw_open,
     .close = cbw_close,
     .child_perm = cbw_child_perm,
+    .perm_prepare = cbw_perm_prepare,
+    .perm_commit = cbw_perm_commit,
     .preadv = cbw_preadv,
     .pwritev = cbw_pwritev,
     .pwrite_zeroes = cbw_pwrite_zeroes,

@@ -52,6 +52,9 @@ typedef struct CbwNode {
     unsigned cluster_bits;
     HBitmap *scope;               /* what is in the snapshot; NULL: all */
 
+    /* Main context. */
+    bool used;                    /* by somebody, at some time */
+
     /* Any thread. */
     _Atomic uint64_t *done;       /* a bit a cluster; set under @lock */
     _Atomic unsigned nr_readers;  /* in @readers */
