@@ -131,4 +131,98 @@ static inline void cbw_stop(void)
     cbw_close_disks();
 }
 
+/* --- requests under way --------------------------------------------------- */
+
+/* A request of the guest or the reader that the test does not wait for. */
+typedef struct Flying {
+    BlockIOVec1 iov;
+    uint8_t buf[2 * CLUSTER];
+    bool ended;
+    int ret;
+} Flying;
+
+static inline void flying_ended(void *opaque, int ret)
+{
+    Flying *f = opaque;
+
+    f->ended = true;
+    f->ret = ret;
+}
+
+static inline void fly(Flying *f, BlockBackend *blk, char op, int64_t offset,
+                int64_t bytes, uint8_t byte)
+{
+    BlockIOVec *iov = block_iov_buf(&f->iov, f->buf, bytes);
+
+    f->ended = false;
+    if (op == 'w') {
+        memset(f->buf, byte, bytes);
+        blk_aio_pwritev(blk, offset, iov, 0, flying_ended, f);
+    } else {
+        blk_aio_preadv(blk, offset, iov, 0, flying_ended, f);
+    }
+}
+
+/* Let all go on that can. */
+static inline void settle(void)
+{
+    for (int i = 0; i < 50; i++) {
+        aio_poll(block_graph_aio_context(graph), false);
+    }
+}
+
+static inline void land(Flying *f)
+{
+    while (!f->ended) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+}
+
+static inline void hold(BlockDriverState *disk, MemOp op, bool on)
+{
+    mem_disk(disk)->hold[op] = on;
+}
+
+static inline void fail_next(BlockDriverState *disk, MemOp op, int err)
+{
+    WITH_LOCK(&mem_disk(disk)->lock) {
+        mem_disk(disk)->fail[op] = err;
+    }
+}
+
+/* The next read of the source waits. */
+static inline void catch_read(void)
+{
+    mem_disk(source)->catch_next[MEM_READ] = true;
+}
+
+static inline void release_read(void)
+{
+    ck_assert(mem_disk(source)->caught);
+    mem_disk(source)->caught = false;
+}
+
+static inline void release_writes(void *opaque)
+{
+    hold(opaque, MEM_WRITE, false);
+}
+
+static inline void expect_old(const Flying *f, int64_t offset, int64_t bytes)
+{
+    int64_t i = 0;
+
+    ck_assert_int_eq(f->ret, 0);
+    while (i < bytes && f->buf[i] == old_byte(offset + i)) {
+        i++;
+    }
+    ck_assert_int_eq(i, bytes);
+}
+
+static inline int read_status(int64_t offset, int64_t bytes)
+{
+    g_autofree uint8_t *buf = g_malloc(bytes);
+
+    return blk_pread(reader, offset, bytes, buf, 0);
+}
+
 #endif /* TESTS_UNIT_CBW_FIXTURE_H */

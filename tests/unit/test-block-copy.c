@@ -5,6 +5,7 @@
 #include "cbw-fixture.h"
 
 #include "block/copy/block-copy.h"
+#include "block/copy/mem-budget.h"
 #include "block/filters/copy-before-write.h"
 
 #define WHOLE (DISK + CLUSTER)
@@ -46,13 +47,6 @@ static int finish(BlockCopyCall *call, bool *ret_read_failed)
     ret = block_copy_call_status(call, ret_read_failed);
     block_copy_call_free(call);
     return ret;
-}
-
-static void settle(void)
-{
-    for (int i = 0; i < 50; i++) {
-        aio_poll(loop(), false);
-    }
 }
 
 /* The target has the old content of the range. */
@@ -323,6 +317,158 @@ START_TEST(when_old_content_was_lost_no_call_succeeds)
 }
 END_TEST
 
+/* --- a state of our own --------------------------------------------------- */
+
+/* Over the children of a filter, instead of the filter's. */
+static void start_own(BlockCopyConfig config)
+{
+    cbw_start("");
+    config.source = bdrv_filter_child(cbw);
+    config.target = cbw_node(cbw)->target;
+    copy = block_copy_state_new(&config, NULL);
+    ck_assert_ptr_nonnull(copy);
+}
+
+static void stop_own(void)
+{
+    settle();
+    block_copy_state_free(copy);
+    cbw_stop();
+}
+
+START_TEST(what_has_been_copied_is_discarded_if_asked)
+{
+    start_own((BlockCopyConfig){ .discard_source = true });
+    WITH_LOCK(&mem_disk(target)->lock) {
+        mem_disk(target)->fail[MEM_WRITE] = EIO;
+    }
+    ck_assert_int_eq(finish(begin((BlockCopyHow){
+        .bytes = CLUSTER }), NULL), -EIO);
+    ck_assert_uint_eq(mem_disk(source)->count[MEM_DISCARD], 0);
+    expect_byte(guest, 512, 512, old_byte(512)); /* it is the only copy */
+    ck_assert_int_eq(finish(begin((BlockCopyHow){
+        .bytes = 2 * CLUSTER }), NULL), 0);
+    expect_target(0, 2 * CLUSTER);
+    expect_byte(guest, 0, 2 * CLUSTER, 0);
+    expect_byte(guest, 2 * CLUSTER, 512, old_byte(2 * CLUSTER));
+    stop_own();
+}
+END_TEST
+
+START_TEST(min_cluster_size_is_what_is_copied_at_once)
+{
+    start_own((BlockCopyConfig){ .min_cluster_bytes = 4 * CLUSTER });
+    ck_assert_int_eq(block_copy_cluster_bytes(copy), 4 * CLUSTER);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){
+        .bytes = 4 * CLUSTER, .max_chunk = CLUSTER }), NULL), 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_WRITE], 1);
+    ck_assert_int_eq(mem_disk(target)->last[MEM_WRITE].bytes, 4 * CLUSTER);
+    stop_own();
+}
+END_TEST
+
+/* mem disks have no copy_range. */
+START_TEST(without_copy_range_memory_serves)
+{
+    start_own((BlockCopyConfig){ .use_copy_range = true });
+    ck_assert_int_eq(finish(begin((BlockCopyHow){
+        .bytes = 4 * CLUSTER }), NULL), 0);
+    expect_target(0, 4 * CLUSTER);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), NULL), 0);
+    expect_target(0, DISK);
+    ck_assert_int_eq(block_copy_progress(copy).remaining_bytes, 0);
+    stop_own();
+}
+END_TEST
+
+START_TEST(a_limit_holds_calls_back_but_not_those_that_ignore_it)
+{
+    BlockCopyCall *slow;
+
+    start_own((BlockCopyConfig){ 0 });
+    block_copy_set_speed(copy, CLUSTER);
+    slow = begin((BlockCopyHow){ .max_chunk = CLUSTER });
+    settle();
+    ck_assert_uint_lt(mem_disk(target)->count[MEM_WRITE], 4);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){
+        .offset = 4 * CLUSTER, .bytes = 4 * CLUSTER,
+        .ignore_rate_limit = true }), NULL), 0);
+    expect_target(4 * CLUSTER, 4 * CLUSTER);
+    ck_assert(!block_copy_call_finished(slow));
+    block_copy_set_speed(copy, 0);
+    block_copy_call_kick(slow);
+    ck_assert_int_eq(finish(slow, NULL), 0);
+    expect_target(0, DISK);
+    stop_own();
+}
+END_TEST
+
+START_TEST(of_calls_that_overlap_one_is_cancelled_and_the_other_copies_all)
+{
+    BlockCopyCall *a, *b;
+
+    start_own((BlockCopyConfig){ 0 });
+    mem_disk(target)->hold[MEM_WRITE] = true;
+    a = begin((BlockCopyHow){ .bytes = 6 * CLUSTER, .max_chunk = CLUSTER,
+                              .max_workers = 2 });
+    b = begin((BlockCopyHow){ .offset = 2 * CLUSTER, .bytes = 6 * CLUSTER,
+                              .max_chunk = CLUSTER, .max_workers = 2 });
+    settle();
+    block_copy_call_cancel(a);
+    settle();
+    ck_assert(!block_copy_call_finished(a)); /* what is under way ends */
+    mem_disk(target)->hold[MEM_WRITE] = false;
+    ck_assert_int_eq(finish(b, NULL), 0);
+    finish(a, NULL);
+    expect_target(2 * CLUSTER, 6 * CLUSTER);
+    stop_own();
+}
+END_TEST
+
+/* --- memory --------------------------------------------------------------- */
+
+typedef struct Taker {
+    MemBudget *budget;
+    int64_t bytes;
+    bool has;
+} Taker;
+
+static void coroutine_fn take_entry(void *opaque)
+{
+    Taker *taker = opaque;
+
+    mem_budget_take(taker->budget, taker->bytes);
+    taker->has = true;
+}
+
+START_TEST(memory_goes_to_who_waits_longest)
+{
+    MemBudget budget;
+    Taker first = { &budget, 10 }, large = { &budget, 8 };
+    Taker small = { &budget, 2 }, too_much = { &budget, 20 };
+    Taker *takers[] = { &first, &large, &small, &too_much };
+
+    mem_budget_init(&budget, 10);
+    for (unsigned i = 0; i < G_N_ELEMENTS(takers); i++) {
+        coroutine_enter(coroutine_create(take_entry, takers[i]));
+    }
+    ck_assert(first.has && !large.has && !small.has && !too_much.has);
+    mem_budget_give(&budget, 2);
+    settle();
+    ck_assert(!large.has && !small.has); /* not past the large one */
+    mem_budget_give(&budget, 8);
+    settle();
+    ck_assert(large.has && small.has && !too_much.has);
+    mem_budget_give(&budget, 8);
+    settle();
+    ck_assert(!too_much.has);
+    mem_budget_give(&budget, 2);
+    settle();
+    ck_assert(too_much.has); /* when nobody else has any */
+    mem_budget_give(&budget, 20);
+}
+END_TEST
+
 /* --- clusters ------------------------------------------------------------- */
 
 START_TEST(a_target_with_a_backing_file_says_its_cluster_size)
@@ -431,6 +577,13 @@ static void add_tests(TCase *tcase)
                         0, 2);
     PROMISE(tcase, a_cancelled_call_ends_and_keeps_what_is_left);
     PROMISE(tcase, when_old_content_was_lost_no_call_succeeds);
+    PROMISE(tcase, what_has_been_copied_is_discarded_if_asked);
+    PROMISE(tcase, min_cluster_size_is_what_is_copied_at_once);
+    PROMISE(tcase, without_copy_range_memory_serves);
+    PROMISE(tcase, a_limit_holds_calls_back_but_not_those_that_ignore_it);
+    PROMISE(tcase,
+            of_calls_that_overlap_one_is_cancelled_and_the_other_copies_all);
+    PROMISE(tcase, memory_goes_to_who_waits_longest);
     PROMISE(tcase, a_target_with_a_backing_file_says_its_cluster_size);
     PROMISE(tcase,
             who_waits_for_a_range_waits_for_exactly_those_that_overlap);

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * copy-before-write: write-behind, failures, bad input.
+ */
+#include "cbw-fixture.h"
+
+#include <blockgraph/copy-before-write.h>
+
+/* --- write-behind --------------------------------------------------------- */
+
+#define STAGED ",on-cbw-error=break-snapshot,staging-size=128k"
+
+START_TEST(a_guest_does_not_wait_for_the_target)
+{
+    cbw_start(STAGED);
+    hold(target, MEM_WRITE, true);
+    guest_write(0, 4096, 'X');
+    guest_write(CLUSTER, 4096, 'Y');
+    guest_write(4096, 4096, 'Z'); /* staged already */
+    expect_snapshot(0, DISK);     /* from memory: the target has nothing */
+    hold(target, MEM_WRITE, false);
+    settle();
+    ck_assert_uint_gt(mem_disk(target)->count[MEM_WRITE], 0);
+    expect_snapshot(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_full_memory_makes_guests_wait)
+{
+    Flying third;
+
+    cbw_start(STAGED);
+    hold(target, MEM_WRITE, true);
+    guest_write(0, 4096, 'X');
+    guest_write(CLUSTER, 4096, 'Y');
+    fly(&third, guest, 'w', 2 * CLUSTER, 4096, 'Z');
+    settle();
+    ck_assert(!third.ended);
+    hold(target, MEM_WRITE, false);
+    land(&third);
+    expect_snapshot(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_large_write_takes_no_more_than_the_memory)
+{
+    Flying write;
+
+    cbw_start(",on-cbw-error=break-snapshot,staging-size=64k");
+    hold(target, MEM_WRITE, true);
+    fly(&write, guest, 'w', 0, 2 * CLUSTER, 'X');
+    settle();
+    ck_assert(!write.ended);
+    hold(target, MEM_WRITE, false);
+    land(&write);
+    ck_assert_int_eq(write.ret, 0);
+    expect_snapshot(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_drain_waits_for_what_is_staged)
+{
+    cbw_start(STAGED);
+    hold(target, MEM_WRITE, true);
+    guest_write(0, 4096, 'X');
+    aio_bh_schedule_oneshot(block_graph_aio_context(graph), release_writes,
+                            target);
+    bdrv_drained_begin(cbw);
+    ck_assert_uint_gt(mem_disk(target)->count[MEM_WRITE], 0);
+    ck_assert_uint_eq(mem_disk(target)->held, 0);
+    bdrv_drained_end(cbw);
+    expect_snapshot(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_staged_copy_that_fails_breaks_the_snapshot)
+{
+    cbw_start(STAGED);
+    fail_next(target, MEM_WRITE, EIO);
+    guest_write(0, 4096, 'X');
+    settle();
+    ck_assert_int_eq(bdrv_cbw_snapshot_error(cbw), -EIO);
+    ck_assert_int_eq(read_status(0, 4096), -EACCES);
+    ck_assert_int_eq(read_status(4 * CLUSTER, 4096), -EACCES);
+    guest_write(CLUSTER, 4096, 'Y');
+    cbw_stop();
+}
+END_TEST
+
+/* --- failure -------------------------------------------------------------- */
+
+START_TEST(break_guest_write_keeps_the_snapshot)
+{
+    uint8_t buf[512] = { 'X' };
+
+    cbw_start("");
+    fail_next(_i ? source : target, _i ? MEM_READ : MEM_WRITE, ENOSPC);
+    ck_assert_int_eq(blk_pwrite(guest, 0, 512, buf, 0), -ENOSPC);
+    ck_assert_int_eq(bdrv_cbw_snapshot_error(cbw), 0);
+    expect_snapshot(0, DISK);
+    guest_write(0, 512, 'Y'); /* tried again */
+    expect_snapshot(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(break_snapshot_never_fails_the_guest)
+{
+    cbw_start(",on-cbw-error=break-snapshot");
+    fail_next(_i ? source : target, _i ? MEM_READ : MEM_WRITE, ENOSPC);
+    guest_write(0, 512, 'Y');
+    expect_byte(guest, 0, 512, 'Y');
+    ck_assert_int_eq(bdrv_cbw_snapshot_error(cbw), -ENOSPC);
+    ck_assert_int_eq(read_status(0, 512), -EACCES);
+    ck_assert_int_eq(read_status(CLUSTER, 512), -EACCES);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_reader_in_the_middle_when_the_snapshot_breaks_gets_no_data)
+{
+    Flying read;
+
+    BlockDriverState *side;
+
+    cbw_start(",on-cbw-error=break-snapshot");
+    side = _i ? source : target;
+    guest_write(CLUSTER, 512, 'X');
+    mem_disk(side)->catch_next[MEM_READ] = true;
+    fly(&read, reader, 'r', _i ? 0 : CLUSTER, 4096, 0);
+    settle();
+    ck_assert(mem_disk(side)->caught);
+    fail_next(target, MEM_WRITE, EIO);
+    guest_write(0, 512, 'Y');
+    mem_disk(side)->caught = false;
+    land(&read);
+    ck_assert_int_eq(read.ret, -EACCES);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_copy_that_takes_too_long_has_failed)
+{
+    bool breaks = _i;
+    Flying write;
+
+    cbw_start(breaks ? ",cbw-timeout=1,on-cbw-error=break-snapshot"
+                     : ",cbw-timeout=1");
+    hold(target, MEM_WRITE, true);
+    fly(&write, guest, 'w', 0, 4096, 'X');
+    land(&write);
+    ck_assert_int_eq(write.ret, breaks ? 0 : -ETIMEDOUT);
+    ck_assert_int_eq(bdrv_cbw_snapshot_error(cbw), breaks ? -ETIMEDOUT : 0);
+    hold(target, MEM_WRITE, false);
+    settle();
+    if (breaks) {
+        ck_assert_int_eq(read_status(0, 512), -EACCES);
+    } else {
+        guest_write(0, 4096, 'Y'); /* the copy has gone on meanwhile */
+        expect_snapshot(0, DISK);
+    }
+    cbw_stop();
+}
+END_TEST
+
+static void fail_from_now(BlockDriverState *disk, int err)
+{
+    WITH_LOCK(&mem_disk(disk)->lock) {
+        mem_disk(disk)->fail_forever[MEM_WRITE] = err;
+        mem_disk(disk)->fail_forever[MEM_ZERO] = err;
+    }
+}
+
+typedef struct Full {
+    const char *options;
+    bool breaks;
+} Full;
+
+static const Full full[] = {
+    { "", false },
+    { ",on-cbw-error=break-snapshot", true },
+    { ",on-cbw-error=break-snapshot,staging-size=128k", true },
+};
+
+/* Guests write from cluster @first on; the target takes no more. */
+static void write_to_full(const Full *f, int first)
+{
+    for (int i = first; i < DISK / CLUSTER; i++) {
+        uint8_t buf[512] = { 'X' };
+        int ret = blk_pwrite(guest, i * CLUSTER, 512, buf, 0);
+
+        ck_assert_int_eq(ret, f->breaks ? 0 : -ENOSPC);
+        settle();
+        ck_assert_int_eq(read_status(i * CLUSTER, 512),
+                         f->breaks ? -EACCES : 0);
+        expect_byte(guest, i * CLUSTER, 1, f->breaks ? 'X'
+                                                     : old_byte(i * CLUSTER));
+    }
+}
+
+START_TEST(a_target_that_is_full_fails_the_guest_or_the_snapshot_never_both)
+{
+    const Full *f = &full[_i % 3];
+    int first = _i / 3; /* clusters that find place */
+
+    cbw_start(f->options);
+    for (int i = 0; i < first; i++) {
+        guest_write(i * CLUSTER, 512, 'W');
+    }
+    settle();
+    fail_from_now(target, ENOSPC);
+    write_to_full(f, first);
+    ck_assert_int_eq(bdrv_cbw_snapshot_error(cbw), f->breaks ? -ENOSPC : 0);
+    fail_from_now(target, 0);
+    if (!f->breaks) {
+        guest_write(0, DISK, 'Y');
+        expect_snapshot(0, DISK);
+    }
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(the_filter_goes_when_the_copies_under_way_have_ended)
+{
+    uint8_t buf[512] = { 'X' };
+
+    cbw_start(_i ? ",cbw-timeout=1"
+                 : ",on-cbw-error=break-snapshot,staging-size=128k");
+    hold(target, MEM_WRITE, true);
+    ck_assert_int_eq(blk_pwrite(guest, 0, 512, buf, 0), _i ? -ETIMEDOUT : 0);
+    settle();
+    ck_assert_uint_eq(mem_disk(target)->held, 1);
+    aio_bh_schedule_oneshot(block_graph_aio_context(graph), release_writes,
+                            target);
+    cbw_stop_early();
+    ck_assert_uint_eq(mem_disk(target)->held, 0);
+    cbw_close_disks();
+}
+END_TEST
+
+START_TEST(a_target_that_does_not_fit_is_refused)
+{
+    g_autoptr(GError) error = NULL;
+
+    cbw_disks();
+    bdrv_unref(target);
+    target = open_ok("mem,node-name=target,size=64k");
+    ck_assert_int_lt(bdrv_insert_node(source, opts("copy-before-write,"
+                                                   "target=target"), &cbw,
+                                      &error), 0);
+    expect_error(&error, EINVAL, "less than");
+    cbw_close_disks();
+}
+END_TEST
+
+START_TEST(a_target_that_somebody_writes_is_refused)
+{
+    BlockBackend *other;
+    g_autoptr(GError) error = NULL;
+
+    cbw_disks();
+    other = any_backend("other", target, true);
+    ck_assert_int_eq(bdrv_insert_node(source, opts("copy-before-write,"
+                                                   "target=target"), &cbw,
+                                      &error), -EPERM);
+    expect_error(&error, EPERM, "other"); /* who it is */
+    blk_unref(other);
+    cbw_close_disks();
+}
+END_TEST
+
+START_TEST(a_source_of_another_length_than_at_open_is_refused)
+{
+    BlockTruncate how = { .offset = DISK / 2, .exact = true };
+    g_autoptr(GError) error = NULL;
+
+    cbw_disks();
+    cbw = open_ok("copy-before-write,node-name=cbw,file=source,"
+                  "target=target");
+    ck_assert_int_eq(blk_truncate(guest, &how, NULL), 0);
+    ck_assert_int_lt(bdrv_replace_node(source, cbw, &error), 0);
+    expect_error(&error, EINVAL, "262144 bytes");
+    how.offset = DISK + CLUSTER;
+    ck_assert_int_eq(blk_truncate(guest, &how, NULL), 0);
+    ck_assert_int_eq(bdrv_replace_node(source, cbw, &error), 0);
+    ck_assert_int_eq(bdrv_drop_filter(cbw, NULL), 0);
+    bdrv_unref(cbw);
+    cbw_close_disks();
+}
+END_TEST
+
+START_TEST(options_that_make_no_sense_are_refused)
+{
+    cbw_disks();
+    open_fails("copy-before-write,file=source,target=target,"
+               "min-cluster-size=100k", EINVAL, "power of two");
+    open_fails("copy-before-write,file=source,target=target,staging-size=1M",
+               EINVAL, "break-snapshot");
+    open_fails("copy-before-write,file=source,target=target,"
+               "bitmap.name=b", EINVAL, "need each other");
+    open_fails("copy-before-write,file=source,target=target,"
+               "bitmap.name=b,bitmap.node=source", ENOENT, "no bitmap 'b'");
+    open_fails("copy-before-write,file=source,target=target,"
+               "bitmap.name=b,bitmap.node=none", ENOENT, "not found");
+    open_fails("copy-before-write,file=source", EINVAL, "target");
+    open_fails("snapshot-access,file=source", EINVAL, "no point in time");
+    ck_assert_ptr_null(bdrv_snapshot_methods(source));
+    cbw_close_disks();
+}
+END_TEST
+
+static void add_tests(TCase *tcase)
+{
+    PROMISE(tcase, a_guest_does_not_wait_for_the_target);
+    PROMISE(tcase, a_full_memory_makes_guests_wait);
+    PROMISE(tcase, a_large_write_takes_no_more_than_the_memory);
+    PROMISE(tcase, a_drain_waits_for_what_is_staged);
+    PROMISE(tcase, a_staged_copy_that_fails_breaks_the_snapshot);
+    tcase_add_loop_test(tcase, break_guest_write_keeps_the_snapshot, 0, 2);
+    tcase_add_loop_test(tcase, break_snapshot_never_fails_the_guest, 0, 2);
+    tcase_add_loop_test(
+        tcase, a_reader_in_the_middle_when_the_snapshot_breaks_gets_no_data,
+        0, 2);
+    tcase_add_loop_test(tcase, a_copy_that_takes_too_long_has_failed, 0, 2);
+    tcase_add_loop_test(
+        tcase,
+        a_target_that_is_full_fails_the_guest_or_the_snapshot_never_both, 0,
+        3 * (DISK / CLUSTER));
+    tcase_add_loop_test(
+        tcase, the_filter_goes_when_the_copies_under_way_have_ended, 0, 2);
+    PROMISE(tcase, a_target_that_does_not_fit_is_refused);
+    PROMISE(tcase, a_target_that_somebody_writes_is_refused);
+    PROMISE(tcase, a_source_of_another_length_than_at_open_is_refused);
+    PROMISE(tcase, options_that_make_no_sense_are_refused);
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("cbw-failure");
+    TCase *tcase = tcase_create("all");
+
+    mem_register();
+    tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
+    tcase_set_timeout(tcase, 60);
+    add_tests(tcase);
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
+}
