@@ -200,15 +200,19 @@ int coroutine_fn copy_write_zeroes(BlockCopyState *s, int64_t offset,
 int coroutine_fn copy_write(BlockCopyState *s, int64_t offset, int64_t bytes,
                             const void *buf)
 {
+    unsigned flags = s->write_flags;
     int ret = SIM_FAULT("copy.write", NULL);
 
     if (ret < 0) {
         return ret;
     }
+    if (bytes & (s->cluster - 1)) {
+        /* The end of the source need not be that of the target. */
+        flags &= ~BDRV_REQ_WRITE_COMPRESSED;
+    }
     return block_buffer_is_zero(buf, bytes)
                ? copy_write_zeroes(s, offset, bytes)
-               : bdrv_co_pwrite(s->config.target, offset, bytes, buf,
-                                s->write_flags);
+               : bdrv_co_pwrite(s->config.target, offset, bytes, buf, flags);
 }
 
 void *copy_alloc(const BlockCopyState *s, int64_t bytes)

@@ -5,6 +5,8 @@
  */
 #include "qcow2-fixture.h"
 
+#include "block/filters/copy-before-write.h"
+
 #define MIB (INT64_C(1) << 20)
 
 static BlockBackend *blk;
@@ -297,6 +299,55 @@ START_TEST(r14_compressed_data_that_ends_behind_the_file_is_an_error)
 }
 END_TEST
 
+/* --- copying -------------------------------------------------------------- */
+
+typedef struct Copy {
+    BlockCopyState *state;
+    BlockCopyHow how;
+} Copy;
+
+static int coroutine_fn copy_entry(void *opaque)
+{
+    Copy *copy = opaque;
+
+    return block_copy(copy->state, &copy->how, NULL);
+}
+
+/* Of a source that ends inside a cluster the end is not compressed: in a longer
+ * image it does not fill one. */
+START_TEST(copies_are_compressed_whatever_the_length_of_the_source)
+{
+    int64_t bytes = 2 * MIB + 512;
+    BlockDriverState *filter, *target;
+    BlockBackend *source;
+    Copy copy = { .how = { .bytes = bytes } };
+    BlockCopyConfig config = { .compress = true };
+
+    make_file("s.raw", bytes);
+    make_image_ok("t.qcow2", kinds[0]);
+    target = file_open_ok("qcow2,node-name=q,file.driver=file,"
+                          "file.filename=%s/t.qcow2");
+    source = file_backend("raw,node-name=s,file.driver=file,"
+                          "file.filename=%s/s.raw");
+    fill(source, 0, bytes, 0x33);
+    filter = open_ok("copy-before-write,file=s,target=q");
+    config.source = bdrv_filter_child(filter);
+    config.target = cbw_node(filter)->target;
+    copy.state = block_copy_state_new(&config, NULL);
+    ck_assert_int_eq(aio_co_run(block_graph_aio_context(graph), copy_entry,
+                                &copy), 0);
+    block_copy_state_free(copy.state);
+    bdrv_unref(filter);
+    bdrv_unref(target);
+    close_backend(source);
+    blk = open_image();
+    expect_fill(blk, 0, bytes, 0x33);
+    expect_fill(blk, bytes, MIB, 0);
+    close_sound();
+    ck_assert_int_lt(file_length("t.qcow2"), MIB);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2-compress");
@@ -316,6 +367,7 @@ int main(void)
     PROMISE(tcase, an_image_with_a_data_file_refuses_compressed_writes);
     PROMISE(tcase, r63_reads_over_all_kinds_of_clusters_show_each_of_them);
     PROMISE(tcase, r14_compressed_data_that_ends_behind_the_file_is_an_error);
+    PROMISE(tcase, copies_are_compressed_whatever_the_length_of_the_source);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
