@@ -153,6 +153,10 @@ int coroutine_fn block_copy(BlockCopyState *s, const BlockCopyHow *how,
 /**
  * The same in the background of this thread.  @cb (may be NULL) is called in
  * it when the call has finished.  Free with block_copy_call_free().
+ *
+ * Where config->work counts it, who drains waits for all of the call: cancel it
+ * in drain_begin if it is long.  Inside a request, or in the main context while
+ * the node of the work is not drained.
  */
 BlockCopyCall *block_copy_async(BlockCopyState *s, const BlockCopyHow *how,
                                 void (*cb)(void *opaque), void *opaque);
