@@ -80,8 +80,8 @@ static void coroutine_fn find(CbwNode *s, int64_t offset, int64_t bytes,
     LOCK_GUARD(&s->lock);
 
     if (!may_access(s, offset, bytes, &part->bytes) ||
-        atomic_load(&s->snapshot_error)) {
-        return;
+        atomic_load(&s->snapshot_error) || !bdrv_filter_child(s->bs)) {
+        return; /* or we were taken out: nobody asks us before a change */
     }
     part->staged = block_copy_staged_find(s->copy, offset, part->bytes,
                                           &part->bytes);

@@ -242,6 +242,26 @@ START_TEST(the_filter_goes_when_the_copies_under_way_have_ended)
 }
 END_TEST
 
+START_TEST(a_filter_that_was_taken_out_keeps_no_point_in_time)
+{
+    BlockExtent extent;
+
+    cbw_disks();
+    cbw = open_ok("copy-before-write,node-name=cbw,file=source,"
+                  "target=target");
+    ck_assert_int_eq(bdrv_drop_filter(cbw, NULL), 0);
+    snapshot = open_ok("snapshot-access,node-name=snapshot,file=cbw");
+    reader = any_backend("reader", snapshot, false);
+    ck_assert_int_eq(read_status(0, 512), -EACCES);
+    ck_assert_int_eq(blk_block_status(reader, 0, DISK, &extent), 0);
+    ck_assert_uint_eq(extent.status & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO), 0);
+    blk_unref(reader);
+    bdrv_unref(snapshot);
+    bdrv_unref(cbw);
+    cbw_close_disks();
+}
+END_TEST
+
 START_TEST(a_target_that_does_not_fit_is_refused)
 {
     g_autoptr(GError) error = NULL;
@@ -332,6 +352,7 @@ static void add_tests(TCase *tcase)
         3 * (DISK / CLUSTER));
     tcase_add_loop_test(
         tcase, the_filter_goes_when_the_copies_under_way_have_ended, 0, 2);
+    PROMISE(tcase, a_filter_that_was_taken_out_keeps_no_point_in_time);
     PROMISE(tcase, a_target_that_does_not_fit_is_refused);
     PROMISE(tcase, a_target_that_somebody_writes_is_refused);
     PROMISE(tcase, a_source_of_another_length_than_at_open_is_refused);
