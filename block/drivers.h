@@ -12,6 +12,7 @@
     X(blkdebug)                                                               \
     X(blklogwrites)                                                           \
     X(copy_before_write)                                                      \
+    X(copy_on_read)                                                           \
     X(file)                                                                   \
     X(null_co)                                                                \
     X(qcow2)                                                                  \

@@ -251,6 +251,10 @@ static BlockPerm expected_perm(BlockDriverState *bs, const BdrvChild *child)
     } else {
         perm = storage_perm(bs, child->role, bs->perm);
     }
+    if ((bs->open_flags & BDRV_O_COPY_ON_READ) && child == bs->filtered &&
+        bs->perm.used) {
+        perm.used |= BLK_PERM_WRITE_UNCHANGED;
+    }
     if (bs->open_flags & BDRV_O_FORCE_SHARE) {
         perm.shared = BLK_PERM_ALL;
     }
@@ -309,7 +313,8 @@ static bool check_perms(BlockDriverState *bs, GError **errp)
         !check_sharing(bs, errp)) {
         return false;
     }
-    if ((sum.used & CHANGE) && !(bs->open_flags & BDRV_O_RDWR)) {
+    if ((sum.used & (CHANGE | BLK_PERM_WRITE_UNCHANGED)) &&
+        !(bs->open_flags & BDRV_O_RDWR)) {
         return wrong(errp, "Node '%s' is read-only and may be written",
                      bs->node_name);
     }

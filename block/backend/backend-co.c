@@ -22,6 +22,10 @@ static uint64_t perm_needed(const BlkRequest *req)
                    : BLK_PERM_WRITE;
     case BLOCK_ACCT_UNMAP:
         return BLK_PERM_WRITE;
+    case BLOCK_ACCT_READ:
+        return req->flags & BDRV_REQ_COPY_ON_READ
+                   ? BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED
+                   : 0;
     default:
         return 0;
     }

@@ -77,6 +77,8 @@ struct BlockDriverState {
     int64_t length_skip;     /* less so much */
     bool length_is_childs;   /* as its driver says; filters need not */
     BlockLimits limits;
+    int64_t cluster_bytes; /* unit of allocation, a multiple of the alignment
+                            * of requests; a power of two */
     unsigned open_flags; /* BDRV_O_* */
     BdrvDetectZeroes detect_zeroes;
 
@@ -85,6 +87,7 @@ struct BlockDriverState {
     TrackedRequests tracked;
     DirtyBitmaps dirty;
     _Atomic unsigned drain_count; /* sections that cover the node */
+    atomic_bool copy_failed; /* a copy on read has failed; that was told */
 
     /* Guarded by @flush_lock. */
     CoMutex flush_lock;
@@ -222,6 +225,7 @@ typedef struct BdrvCommonOptions {
     int discard;       /* 0 ignore, 1 unmap */
     int detect_zeroes; /* BdrvDetectZeroes */
     bool force_share;
+    bool copy_on_read;
 } BdrvCommonOptions;
 
 /** The BDRV_O_* flags that @common stands for; @what as for absorb. */

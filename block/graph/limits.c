@@ -41,7 +41,9 @@ static void inherit_flags(BlockDriverState *bs, BlockLimits *limits)
     const BlockLimits *child = &bs->filtered->bs->limits;
 
     limits->truncate_flags = child->truncate_flags;
-    limits->read_flags = child->read_flags;
+    /* What a read is to copy is decided by the first node that is none. */
+    limits->read_flags = child->read_flags | BDRV_REQ_COPY_ON_READ |
+                         BDRV_REQ_PREFETCH;
     limits->write_flags = child->write_flags;
     limits->zero_flags = child->zero_flags;
 }
@@ -70,6 +72,20 @@ static int check_limits(BlockDriverState *bs, const BlockLimits *limits,
                            limits->request_alignment);
     }
     return 0;
+}
+
+/* Copies on read are made in such units. */
+static int64_t cluster_bytes(BlockDriverState *bs)
+{
+    int64_t align = bs->limits.request_alignment;
+    BlockDriverInfo info;
+
+    if (bdrv_get_info(bs, &info) < 0 || info.cluster_bytes < align ||
+        info.cluster_bytes > BDRV_MAX_ALIGNMENT ||
+        !is_power_of_2(info.cluster_bytes)) {
+        return align;
+    }
+    return info.cluster_bytes;
 }
 
 int bdrv_refresh_limits(BlockDriverState *bs, GError **errp)
@@ -104,6 +120,7 @@ int bdrv_refresh_limits(BlockDriverState *bs, GError **errp)
     ret = check_limits(bs, &limits, errp);
     if (ret == 0) {
         bs->limits = limits;
+        bs->cluster_bytes = cluster_bytes(bs);
     }
     return ret;
 }

@@ -51,6 +51,9 @@ const BlockOption bdrv_common_options[] = {
     { .name = "detect-zeroes", .type = BLOCK_OPTION_ENUM, .def = "off",
       .values = detect_zeroes_names, .offset = COMMON(detect_zeroes),
       .help = "turn writes of zeroes into zero writes" },
+    { .name = "copy-on-read", .type = BLOCK_OPTION_BOOL, .def = "off",
+      .offset = COMMON(copy_on_read),
+      .help = "keep what is read from the backing file" },
     { .name = "force-share", .type = BLOCK_OPTION_BOOL, .def = "off",
       .offset = COMMON(force_share),
       .help = "read even while others write (needs read-only)" },
@@ -64,6 +67,10 @@ int bdrv_flags_from_common(const BdrvCommonOptions *common, const char *what,
         return block_error(errp, EINVAL, "%s: force-share=on can only be used "
                            "with read-only=on", what);
     }
+    if (common->copy_on_read && common->read_only) {
+        return block_error(errp, EINVAL, "%s: copy-on-read=on cannot be used "
+                           "with read-only=on", what);
+    }
     if (common->detect_zeroes == BDRV_DETECT_ZEROES_UNMAP &&
         !common->discard) {
         return block_error(errp, EINVAL, "%s: detect-zeroes=unmap can only be "
@@ -74,7 +81,8 @@ int bdrv_flags_from_common(const BdrvCommonOptions *common, const char *what,
                  (common->cache_direct ? BDRV_O_NOCACHE : 0) |
                  (common->cache_no_flush ? BDRV_O_NO_FLUSH : 0) |
                  (common->discard ? BDRV_O_UNMAP : 0) |
-                 (common->force_share ? BDRV_O_FORCE_SHARE : 0);
+                 (common->force_share ? BDRV_O_FORCE_SHARE : 0) |
+                 (common->copy_on_read ? BDRV_O_COPY_ON_READ : 0);
     return 0;
 }
 

@@ -7,7 +7,10 @@
  *     intersection of what they share.
  * P3  The permissions of an edge from a node follow from those of the node by
  *     its driver's rule (child_perm), those from a root are the root's wish.
- * P4  A node that is read-only gives no WRITE or RESIZE.
+ * P4  A node that is read-only gives no WRITE, WRITE_UNCHANGED or RESIZE.
+ * P5  A node with copy-on-read=on writes when it is read: it is not read-only,
+ *     and if it is a filter that is used, it uses WRITE_UNCHANGED of what it
+ *     filters.
  *
  * A refresh walks from the changed nodes down, parents first, computes all of
  * it on the new shape, lets drivers prepare (take file locks), and adds the
@@ -209,7 +212,8 @@ static BlockPerm cumulative(BlockDriverState *bs)
 /* P4; the first writer found is named. */
 static int check_read_only(BlockDriverState *bs, uint64_t used, GError **errp)
 {
-    uint64_t refused = used & (BLK_PERM_WRITE | BLK_PERM_RESIZE);
+    uint64_t refused = used & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED |
+                               BLK_PERM_RESIZE);
 
     if (!refused || !bdrv_is_read_only(bs)) {
         return 0;
@@ -229,6 +233,16 @@ static int check_read_only(BlockDriverState *bs, uint64_t used, GError **errp)
     g_assert_not_reached();
 }
 
+/* P5 */
+static int check_copy_on_read(BlockDriverState *bs, GError **errp)
+{
+    if (!(bs->open_flags & BDRV_O_COPY_ON_READ) || !bdrv_is_read_only(bs)) {
+        return 0;
+    }
+    return block_error(errp, EACCES, "Node '%s' is read-only, so it cannot "
+                       "have copy-on-read=on", bs->node_name);
+}
+
 /* --- the refresh ---------------------------------------------------------- */
 
 /* The edges to the children of @bs, whose own are @sum. */
@@ -243,6 +257,10 @@ static void set_child_perms(BlockDriverState *bs, const BlockPerm *sum,
             bs->drv->child_perm(bs, child->role, sum, &perm);
         } else {
             bdrv_default_perms(bs, child->role, sum, &perm);
+        }
+        if ((bs->open_flags & BDRV_O_COPY_ON_READ) && sum->used &&
+            (child->role & BDRV_CHILD_FILTERED)) {
+            perm.used |= BLK_PERM_WRITE_UNCHANGED;              /* P5 */
         }
         if (bs->open_flags & BDRV_O_FORCE_SHARE) {
             perm.shared = BLK_PERM_ALL;
@@ -263,6 +281,10 @@ static int refresh_node(BlockDriverState *bs, Transaction *txn, GError **errp)
     sum = cumulative(bs);
     if (check_read_only(bs, sum.used, errp) < 0) {
         return -EACCES;
+    }
+    ret = check_copy_on_read(bs, errp);
+    if (ret < 0) {
+        return ret;
     }
     step = g_new0(NodePermStep, 1);
     step->bs = bs;

@@ -38,6 +38,18 @@ static inline bool io_is_aligned(const BlockDriverState *bs, int64_t offset,
 /** The largest piece of a request: @limit rounded down, or a default. */
 int64_t io_max_piece(const BlockDriverState *bs, int64_t limit);
 
+/** Read a range of any alignment, inside a tracked request. */
+int coroutine_fn io_read(BlockDriverState *bs, const BlockIO *io);
+
+/** Read a range of any alignment as a tracked request. */
+int coroutine_fn io_read_tracked(BlockDriverState *bs, const BlockIO *io);
+
+/**
+ * Read at @bs, which is no filter, and keep at @bs what comes from its backing
+ * file.  Not inside a tracked request.
+ */
+int coroutine_fn io_copy_on_read(BlockDriverState *bs, const BlockIO *io);
+
 /** Read an aligned range; beyond the end there are zeroes. */
 int coroutine_fn io_read_aligned(BlockDriverState *bs, const BlockIO *io);
 

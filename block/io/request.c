@@ -4,6 +4,7 @@
  *
  *   bdrv_co_preadv / bdrv_co_pwritev      any range
  *     -> tracked.c                        who else works on these bytes?
+ *     -> copy-on-read.c                   reads that leave a copy
  *     -> pad.c                            if the range is not aligned
  *     -> transfer.c                       cut to the limits, call the driver
  */
@@ -97,13 +98,41 @@ static int coroutine_fn read_padded(BlockDriverState *bs, const BlockIO *io)
     return ret;
 }
 
+int coroutine_fn io_read(BlockDriverState *bs, const BlockIO *io)
+{
+    return G_LIKELY(io_is_aligned(bs, io->offset, io->bytes))
+               ? io_read_aligned(bs, io)
+               : read_padded(bs, io);
+}
+
+int coroutine_fn io_read_tracked(BlockDriverState *bs, const BlockIO *io)
+{
+    TrackedRequest req;
+    int ret = io_begin(bs, &req, io->offset, io->bytes, io->flags);
+
+    if (ret == 0) {
+        ret = io_read(bs, io);
+        tracked_end(&bs->tracked, &req, false);
+    }
+    return ret;
+}
+
+/* Whether what this read takes from a backing file is to stay. */
+static bool is_to_copy(const BlockDriverState *bs, unsigned flags)
+{
+    /* A filter of others that cannot pass the wish on has none. */
+    return (flags & BDRV_REQ_COPY_ON_READ) ||
+           (G_UNLIKELY(bs->open_flags & BDRV_O_COPY_ON_READ) &&
+            (!bs->filtered ||
+             (bs->limits.read_flags & BDRV_REQ_COPY_ON_READ)));
+}
+
 int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset,
                                 int64_t bytes, BlockIOVec *iov, unsigned flags)
 {
     BlockDriverState *bs = child->bs;
     BlockIO io = { .offset = offset, .bytes = bytes, .iov = iov,
                    .flags = flags };
-    TrackedRequest req;
     int ret = io_check_range(offset, bytes);
 
     if (ret < 0 || bytes == 0) {
@@ -112,17 +141,13 @@ int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset,
     g_assert(!(flags & ~BDRV_REQ_MASK));
     g_assert(iov ? iov->size == (size_t)bytes
                  : (flags & BDRV_REQ_PREFETCH) != 0);
-    ret = io_begin(bs, &req, offset, bytes, flags);
-    if (ret < 0) {
-        return ret;
+    if (G_UNLIKELY(is_to_copy(bs, flags))) {
+        if (!bs->filtered) {
+            return io_copy_on_read(bs, &io);
+        }
+        io.flags |= BDRV_REQ_COPY_ON_READ;
     }
-    if (G_LIKELY(io_is_aligned(bs, offset, bytes))) {
-        ret = io_read_aligned(bs, &io);
-    } else {
-        ret = read_padded(bs, &io);
-    }
-    tracked_end(&bs->tracked, &req, false);
-    return ret;
+    return io_read_tracked(bs, &io);
 }
 
 int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes,

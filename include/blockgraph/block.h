@@ -86,6 +86,7 @@ typedef enum BdrvOpenFlags {
     BDRV_O_NO_FLUSH = 1 << 3,    /* cache.no-flush=on */
     BDRV_O_UNMAP = 1 << 4,       /* discard=unmap */
     BDRV_O_FORCE_SHARE = 1 << 5, /* force-share=on */
+    BDRV_O_COPY_ON_READ = 1 << 6, /* copy-on-read=on */
 } BdrvOpenFlags;
 
 /** The options that every node has, whatever its driver. */
