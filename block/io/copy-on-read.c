@@ -63,7 +63,9 @@ static int coroutine_fn give_plain(CopyOnRead *c, int64_t end)
                              io.bytes);
     ret = io_read(c->bs, &io);
     block_iov_slice_clear(&slice);
-    c->given += io.bytes;
+    if (ret == 0) {
+        c->given += io.bytes;
+    }
     return ret;
 }
 

@@ -14,6 +14,7 @@ const BgSimScenario *const bgsim_builtin_scenarios[] = {
     &scenario_qcow2,
     &scenario_qcow2_ops,
     &scenario_fleecing,
+    &scenario_copy_on_read,
     &scenario_speed,
     &scenario_canary,
     NULL,

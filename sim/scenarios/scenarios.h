@@ -25,6 +25,8 @@ extern const BgSimScenario scenario_qcow2; /* qcow2.c: tiny images */
 extern const BgSimScenario scenario_qcow2_ops; /* qcow2-ops.c: all of them */
 
 extern const BgSimScenario scenario_fleecing; /* fleecing.c: points in time */
+/* copy-on-read.c: an image that keeps what it reads from backing files */
+extern const BgSimScenario scenario_copy_on_read;
 
 /** Options of "driver,key=value,..."; printf-like.  Must parse. */
 BlockOptions *scenario_options(const char *format, ...) G_GNUC_PRINTF(1, 2);

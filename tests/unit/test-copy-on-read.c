@@ -386,6 +386,29 @@ START_TEST(neighbours_that_cannot_be_read_do_not_fail_a_read)
 }
 END_TEST
 
+START_TEST(what_cannot_be_read_beside_a_copy_fails_the_read)
+{
+    g_autofree uint8_t *buf = g_malloc(4 * CLUSTER);
+
+    cor_base(DISK);
+    memset(mem_disk(base)->data + CLUSTER, 0, CLUSTER);
+    cor_top(DISK, "cluster_size=64k", ",copy-on-read=on");
+    memset(buf, 'n', CLUSTER);
+    ck_assert_int_eq(blk_pwrite(guest, 0, CLUSTER, buf, 0), 0);
+    mem_disk(disk)->fail_forever[MEM_READ] = EIO;
+    ck_assert_int_eq(blk_pread(guest, 0, 2 * CLUSTER, buf, 0), -EIO);
+    ck_assert_int_eq(blk_pread(guest, 0, 3 * CLUSTER, buf, 0), -EIO);
+    mem_disk(disk)->fail_forever[MEM_READ] = 0;
+    /* Once only: what is left of the read asks again. */
+    mem_disk(disk)->fail[MEM_READ] = EIO;
+    ck_assert_int_eq(blk_pread(guest, 0, 4 * CLUSTER, buf, 0), 0);
+    ck_assert_int_eq(buf[0], 'n');
+    ck_assert_int_eq(buf[CLUSTER - 1], 'n');
+    ck_assert_int_eq(buf[3 * CLUSTER], old_byte(3 * CLUSTER));
+    cor_stop();
+}
+END_TEST
+
 /* --- who may -------------------------------------------------------------- */
 
 START_TEST(read_only_nodes_are_refused_when_they_are_opened)
@@ -808,6 +831,7 @@ int main(void)
     PROMISE(tcase, a_copy_that_fails_does_not_fail_the_read);
     PROMISE(tcase, a_copy_that_fails_fails_a_prefetch);
     PROMISE(tcase, neighbours_that_cannot_be_read_do_not_fail_a_read);
+    PROMISE(tcase, what_cannot_be_read_beside_a_copy_fails_the_read);
     PROMISE(tcase, read_only_nodes_are_refused_when_they_are_opened);
     PROMISE(tcase, read_only_nodes_are_refused_at_reopen);
     PROMISE(tcase, reopen_turns_copying_on_and_off);
