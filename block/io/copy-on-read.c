@@ -287,9 +287,8 @@ static int coroutine_fn copy_and_read(BlockDriverState *bs, const BlockIO *io)
     c.at = io->offset & ~mask;
     c.end = MIN(io->offset + io->bytes, BDRV_MAX_LENGTH - mask);
     c.end = MAX((c.end + mask) & ~mask, io->offset + io->bytes);
-    ret = tracked_begin_serialising(&bs->tracked, &req, c.at, c.end - c.at,
-                                    bs->limits.request_alignment,
-                                    io->flags & BDRV_REQ_NO_WAIT);
+    ret = io_begin(bs, &req, c.at, c.end - c.at,
+                   SIM_PLANTED(34) ? 0 : io->flags | BDRV_REQ_SERIALISING);
     if (ret < 0) {
         return ret;
     }

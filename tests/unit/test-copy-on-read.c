@@ -736,7 +736,7 @@ START_TEST(the_chain_to_the_bottom_stays_while_the_filter_is_there)
     given_three();
     filter = insert("copy-on-read,node-name=cor,bottom=mid");
     ck_assert_int_lt(bdrv_set_backing(top, base, &error), 0);
-    expect_error(&error, EBUSY, "it is frozen by a job or a filter");
+    expect_error(&error, EBUSY, "it is frozen by a job, or by who uses it");
     ck_assert_int_lt(bdrv_insert_node(mid, opts("pass"), &between, &error), 0);
     expect_error(&error, EBUSY, "frozen");
     /* Below the bottom and above the chain all is free. */
