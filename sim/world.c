@@ -46,6 +46,12 @@ static void thread_make_virtual(SimThread *thread)
     *real = saved;
 }
 
+/* With real threads: both engines, by turns. */
+static AioEngine threads_engine(const BgSim *sim)
+{
+    return sim->seed % 2 ? AIO_ENGINE_THREADS : AIO_ENGINE_AUTO;
+}
+
 void sim_main_thread_new(BgSim *sim)
 {
     SimThread *thread = thread_new(sim, "main");
@@ -54,7 +60,7 @@ void sim_main_thread_new(BgSim *sim)
     sim->outer_first = real->first;
     real->first = NULL;
     thread->ctx = sim->threads_mode
-                      ? aio_context_new(AIO_ENGINE_AUTO, NULL)
+                      ? aio_context_new(threads_engine(sim), NULL)
                       : aio_context_new_with_ops(&sim_engine_ops, NULL);
     g_assert(thread->ctx);
     sim->main_ctx = thread->ctx;
@@ -71,7 +77,7 @@ AioContext *bgsim_thread(BgSim *sim, const char *name)
         thread_make_virtual(thread);
         return thread->ctx;
     }
-    thread->iothread = iothread_new(name, AIO_ENGINE_AUTO, &error);
+    thread->iothread = iothread_new(name, threads_engine(sim), &error);
     if (!thread->iothread) {
         g_error("%s", error->message);
     }
