@@ -276,6 +276,31 @@ START_TEST(r111_whenever_the_file_fails_a_good_bitmap_knows_all_changes)
 }
 END_TEST
 
+START_TEST(r111_a_raw_data_file_is_not_zeroed_before_bitmaps_are_in_use)
+{
+    make_with("size=1M,data_file=d,data_file_raw=on");
+    for (int discard = 0; discard < 2; discard++) {
+        open_with(",discard=unmap");
+        if (!discard) {
+            create("b", 64 * K);
+        }
+        fill(blk, 0, 64 * K, 1);
+        cycle();
+        close_it();
+        open_with(",discard=unmap");
+        expect_stored("b:A");
+        faulty_set(FAULTY_CHANGES, 1, G_MAXUINT);
+        ck_assert_int_eq(discard ? blk_pdiscard(blk, 0, 64 * K)
+                                 : blk_pwrite_zeroes(blk, 0, 64 * K, 0),
+                         -EIO);
+        faulty_clear();
+        expect_stored("b:A");
+        expect_fill(blk, 0, 64 * K, 1);
+        close_it();
+    }
+}
+END_TEST
+
 /* --- read-only ------------------------------------------------------------ */
 
 START_TEST(a_read_only_node_has_read_only_bitmaps)
@@ -728,6 +753,8 @@ static void add_tests(Suite *suite)
     PROMISE(tcase, r111_a_crash_before_the_first_write_leaves_bitmaps_good);
     PROMISE(tcase,
             r111_whenever_the_file_fails_a_good_bitmap_knows_all_changes);
+    PROMISE(tcase,
+            r111_a_raw_data_file_is_not_zeroed_before_bitmaps_are_in_use);
     PROMISE(tcase, a_read_only_node_has_read_only_bitmaps);
     PROMISE(tcase, r110_reopen_read_only_stores_and_back_tracks_again);
     PROMISE(tcase, a_reopen_that_cannot_store_is_refused);

@@ -294,8 +294,11 @@ int coroutine_fn qcow2_zero_range(Qcow2 *q, int64_t offset, int64_t bytes,
         return -ENOTSUP;
     }
     if (q->data_file_raw) {
-        ret = bdrv_co_pwrite_zeroes(q->data_file, offset, bytes,
-                                    flags & BDRV_REQ_MAY_UNMAP);
+        ret = qcow2_prepare_write(q);
+        if (ret == 0) {
+            ret = bdrv_co_pwrite_zeroes(q->data_file, offset, bytes,
+                                        flags & BDRV_REQ_MAY_UNMAP);
+        }
     }
     if (ret == 0 && offset < first && offset % cluster) {
         ret = zero_subclusters(q, offset, first - offset);
