@@ -159,10 +159,13 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
     }
     old_length = bdrv_length(bs);
     ret = truncate_tracked(bs, how, errp);
-    /* The new part is dirty since the length has changed; but who cleaned it
-     * may have read it before it was zero. */
     if (bdrv_length(bs) > old_length) {
+        /* The new part is dirty since the length has changed; but who cleaned
+         * it may have read it before it was zero. */
         io_end_write(bs, &req, old_length, bdrv_length(bs) - old_length);
+    } else if (ret < 0 && how->offset < old_length) {
+        /* Perhaps it is given up in part, and reads otherwise. */
+        io_end_write(bs, &req, how->offset, old_length - how->offset);
     } else {
         tracked_end(&bs->tracked, &req, true);
     }

@@ -180,6 +180,19 @@ START_TEST(a_resize_that_fails_leaves_the_bitmap_as_it_was)
 }
 END_TEST
 
+START_TEST(a_shrink_that_fails_may_have_changed_what_it_was_to_cut)
+{
+    BdrvDirtyBitmap *bitmap;
+
+    given("size=16k");
+    bitmap = create("b");
+    mem_disk(bs)->fail[MEM_TRUNCATE] = EIO;
+    ck_assert_int_eq(resize(9 * K), -EIO);
+    expect_bits(bitmap, "--xx");
+    done();
+}
+END_TEST
+
 /* A write as a driver above sends it: it may pass the end. */
 typedef struct Below {
     BlockDriverState *above;
@@ -636,7 +649,14 @@ END_TEST
 static int coroutine_fn copy_to(BlockDriverState *node,
                                 const BlockCopyRange *copy)
 {
-    return copy->bytes == 512 ? -EIO : 0;
+    switch (copy->bytes) {
+    case 512:
+        return -EIO;
+    case 1024:
+        return -ENOTSUP; /* the first half was copied */
+    default:
+        return 0;
+    }
 }
 
 static int coroutine_fn copy_from(BlockDriverState *node,
@@ -695,6 +715,23 @@ START_TEST(a_copy_makes_its_target_dirty_also_when_it_fails)
     bytes = 5 * K;
     ck_assert_int_eq(aio_co_run(ctx, copy_entry, &bytes), 0);
     expect_bits(bitmap, "-xx-");
+    done();
+}
+END_TEST
+
+START_TEST(a_copy_makes_filters_above_its_target_dirty_also_when_it_fails)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BdrvDirtyBitmap *bitmap;
+    int64_t bytes = 1024;
+
+    bs = open_ok("pass,file.driver=copier");
+    blk = backend_ok("guest", bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
+                     BLK_PERM_ALL);
+    bdrv_unref(bs);
+    bitmap = create("b");
+    ck_assert_int_eq(aio_co_run(ctx, copy_entry, &bytes), -ENOTSUP);
+    expect_bits(bitmap, "-x--");
     done();
 }
 END_TEST
@@ -852,9 +889,11 @@ static void add_requests(Suite *suite)
     PROMISE(tcase, a_failed_write_leaves_the_bit_set);
     PROMISE(tcase, growth_is_dirty_and_what_was_cut_is_forgotten);
     PROMISE(tcase, a_resize_that_fails_leaves_the_bitmap_as_it_was);
+    PROMISE(tcase, a_shrink_that_fails_may_have_changed_what_it_was_to_cut);
     PROMISE(tcase, a_write_that_grows_the_node_makes_the_gap_dirty_too);
     PROMISE(tcase, each_node_of_a_chain_has_its_own_bitmaps);
     PROMISE(tcase, a_copy_makes_its_target_dirty_also_when_it_fails);
+    PROMISE(tcase, a_copy_makes_filters_above_its_target_dirty_also_when_it_fails);
     tcase_add_loop_test(tcase, random_requests_and_changes_agree_with_an_array,
                         0, 10);
     suite_add_tcase(suite, tcase);
