@@ -301,6 +301,38 @@ START_TEST(r111_a_raw_data_file_is_not_zeroed_before_bitmaps_are_in_use)
 }
 END_TEST
 
+START_TEST(r111_a_crash_after_a_repair_leaves_no_bitmap_that_misses_it)
+{
+    BdrvCheck how = { .flags = BDRV_CHECK_FIX_LEAKS |
+                               BDRV_CHECK_FIX_ERRORS };
+    BdrvCheckResult res;
+
+    make();
+    open_it();
+    fill(blk, 0, 64 * K, 1);
+    create("b", 64 * K);
+    close_it();
+    poke64(read64(read64(QCOW2_H_L1_OFFSET)) & QCOW2_OFFSET_MASK,
+           QCOW2_OFLAG_COPIED | INT64_C(1) << 55);
+    open_it();
+    expect_states("b:EP");
+    ck_assert_int_eq(bdrv_check(bs, &how, &res, NULL), 0);
+    ck_assert_int_gt(res.corruptions_fixed, 0);
+    expect_bits("b", "xxxxxxxxxxxxxxxx");
+    crash();
+    expect_states("b:PX");
+    ck_assert_int_eq(bdrv_remove_dirty_bitmap(find("b"), NULL), 0);
+    create("c", 64 * K);
+    cycle();
+    ck_assert_int_eq(bdrv_check(bs, &how, &res, NULL), 0);
+    cycle();
+    expect_states("c:EP");
+    expect_stored("c:A");
+    expect_bits("c", "----------------");
+    close_it();
+}
+END_TEST
+
 /* --- read-only ------------------------------------------------------------ */
 
 START_TEST(a_read_only_node_has_read_only_bitmaps)
@@ -755,6 +787,7 @@ static void add_tests(Suite *suite)
             r111_whenever_the_file_fails_a_good_bitmap_knows_all_changes);
     PROMISE(tcase,
             r111_a_raw_data_file_is_not_zeroed_before_bitmaps_are_in_use);
+    PROMISE(tcase, r111_a_crash_after_a_repair_leaves_no_bitmap_that_misses_it);
     PROMISE(tcase, a_read_only_node_has_read_only_bitmaps);
     PROMISE(tcase, r110_reopen_read_only_stores_and_back_tracks_again);
     PROMISE(tcase, a_reopen_that_cannot_store_is_refused);

@@ -272,7 +272,17 @@ int coroutine_fn qcow2_check(BlockDriverState *bs, const BdrvCheck *how,
     }
     co_mutex_lock(&q->writeback_lock);
     co_mutex_lock(&q->meta_lock);
-    ret = qcow2_check_locked(q, how, res, errp);
+    if (how->flags & BDRV_CHECK_FIX_ERRORS) {
+        /* What is repaired may read otherwise, also after a crash. */
+        ret = qcow2_bitmaps_begin_write(q);
+    }
+    if (ret < 0) {
+        block_error_errno(errp, -ret, "Node '%s': could not mark the bitmaps "
+                          "of image '%s' as in use", bdrv_node_name(bs),
+                          bdrv_filename(bs));
+    } else {
+        ret = qcow2_check_locked(q, how, res, errp);
+    }
     co_mutex_unlock(&q->meta_lock);
     co_mutex_unlock(&q->writeback_lock);
     return ret;
