@@ -646,96 +646,6 @@ START_TEST(each_node_of_a_chain_has_its_own_bitmaps)
 }
 END_TEST
 
-static int coroutine_fn copy_to(BlockDriverState *node,
-                                const BlockCopyRange *copy)
-{
-    switch (copy->bytes) {
-    case 512:
-        return -EIO;
-    case 1024:
-        return -ENOTSUP; /* the first half was copied */
-    default:
-        return 0;
-    }
-}
-
-static int coroutine_fn copy_from(BlockDriverState *node,
-                                  const BlockCopyRange *copy)
-{
-    return bdrv_co_copy_range_to(copy);
-}
-
-static int coroutine_fn copier_open(BlockDriverState *node,
-                                    BlockOptions *options, unsigned flags,
-                                    GError **errp)
-{
-    return 0;
-}
-
-static int64_t coroutine_fn copier_getlength(BlockDriverState *node)
-{
-    return 16 * K;
-}
-
-static void register_copier(void)
-{
-    static const BlockDriver driver = {
-        .struct_size = sizeof(BlockDriver),
-        .name = "copier",
-        .kind = BLOCK_DRIVER_PROTOCOL,
-        .open = copier_open,
-        .getlength = copier_getlength,
-        .copy_range_from = copy_from,
-        .copy_range_to = copy_to,
-    };
-
-    if (!bdrv_find_driver("copier") && bdrv_register(&driver, NULL) < 0) {
-        abort();
-    }
-}
-
-static int coroutine_fn copy_entry(void *opaque)
-{
-    return blk_co_copy_range(blk, 0, blk, 4 * K, *(int64_t *)opaque, 0);
-}
-
-START_TEST(a_copy_makes_its_target_dirty_also_when_it_fails)
-{
-    AioContext *ctx = block_graph_aio_context(graph);
-    BdrvDirtyBitmap *bitmap;
-    int64_t bytes = 512;
-
-    bs = open_ok("copier");
-    blk = backend_ok("guest", bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
-                     BLK_PERM_ALL);
-    bdrv_unref(bs);
-    bitmap = create("b");
-    ck_assert_int_eq(aio_co_run(ctx, copy_entry, &bytes), -EIO);
-    expect_bits(bitmap, "-x--");
-    bytes = 5 * K;
-    ck_assert_int_eq(aio_co_run(ctx, copy_entry, &bytes), 0);
-    expect_bits(bitmap, "-xx-");
-    done();
-}
-END_TEST
-
-START_TEST(a_copy_makes_filters_above_its_target_dirty_also_when_it_fails)
-{
-    AioContext *ctx = block_graph_aio_context(graph);
-    BdrvDirtyBitmap *bitmap;
-    int64_t bytes = 1024;
-
-    bs = open_ok("pass,file.driver=copier");
-    blk = backend_ok("guest", bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
-                     BLK_PERM_ALL);
-    bdrv_unref(bs);
-    bitmap = create("b");
-    ck_assert_int_eq(aio_co_run(ctx, copy_entry, &bytes), -ENOTSUP);
-    expect_bits(bitmap, "-x--");
-    done();
-}
-END_TEST
-
 /* --- against an array ----------------------------------------------------- */
 
 #define MODEL_GRANULES 64
@@ -892,8 +802,6 @@ static void add_requests(Suite *suite)
     PROMISE(tcase, a_shrink_that_fails_may_have_changed_what_it_was_to_cut);
     PROMISE(tcase, a_write_that_grows_the_node_makes_the_gap_dirty_too);
     PROMISE(tcase, each_node_of_a_chain_has_its_own_bitmaps);
-    PROMISE(tcase, a_copy_makes_its_target_dirty_also_when_it_fails);
-    PROMISE(tcase, a_copy_makes_filters_above_its_target_dirty_also_when_it_fails);
     tcase_add_loop_test(tcase, random_requests_and_changes_agree_with_an_array,
                         0, 10);
     suite_add_tcase(suite, tcase);
@@ -928,7 +836,6 @@ int main(void)
 
     mem_register();
     register_pass_driver();
-    register_copier();
     add_requests(suite);
     add_states(suite);
     return check_main(suite);
