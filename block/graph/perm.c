@@ -9,8 +9,8 @@
  *     its driver's rule (child_perm), those from a root are the root's wish.
  * P4  A node that is read-only gives no WRITE, WRITE_UNCHANGED or RESIZE.
  * P5  A node with copy-on-read=on writes when it is read: it is not read-only,
- *     and if it is a filter that is used, it uses WRITE_UNCHANGED of what it
- *     filters.
+ *     and if it is used, a filter uses WRITE_UNCHANGED of what it filters, and
+ *     a node with a backing file what it would use for such writes of users.
  *
  * A refresh walks from the changed nodes down, parents first, computes all of
  * it on the new shape, lets drivers prepare (take file locks), and adds the
@@ -65,6 +65,10 @@ static void default_perms_storage(BlockDriverState *bs, BdrvChildRole role,
         child->shared &= ~(uint64_t)(BLK_PERM_WRITE | BLK_PERM_RESIZE);
     }
     if (role & BDRV_CHILD_DATA) {
+        /* What changes nothing that we show, changes what the file has. */
+        if (child->used & BLK_PERM_WRITE_UNCHANGED) {
+            child->used |= BLK_PERM_WRITE;
+        }
         /* A guest's write may grow the file; others must not resize it. */
         if (child->used & BLK_PERM_WRITE) {
             child->used |= BLK_PERM_RESIZE;
@@ -249,17 +253,22 @@ static int check_copy_on_read(BlockDriverState *bs, GError **errp)
 static void set_child_perms(BlockDriverState *bs, const BlockPerm *sum,
                             Transaction *txn)
 {
+    bool copies = (bs->open_flags & BDRV_O_COPY_ON_READ) && sum->used;
+    BlockPerm own = *sum;
+
+    if (copies && bs->cow) {
+        own.used |= BLK_PERM_WRITE_UNCHANGED;                   /* P5 */
+    }
     LIST_FOREACH(link, &bs->children) {
         BdrvChild *child = LIST_ENTRY(link, BdrvChild, parent_link);
         BlockPerm perm;
 
         if (bs->drv->child_perm) {
-            bs->drv->child_perm(bs, child->role, sum, &perm);
+            bs->drv->child_perm(bs, child->role, &own, &perm);
         } else {
-            bdrv_default_perms(bs, child->role, sum, &perm);
+            bdrv_default_perms(bs, child->role, &own, &perm);
         }
-        if ((bs->open_flags & BDRV_O_COPY_ON_READ) && sum->used &&
-            (child->role & BDRV_CHILD_FILTERED)) {
+        if (copies && (child->role & BDRV_CHILD_FILTERED)) {
             perm.used |= BLK_PERM_WRITE_UNCHANGED;              /* P5 */
         }
         if (bs->open_flags & BDRV_O_FORCE_SHARE) {

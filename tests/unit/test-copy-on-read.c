@@ -518,6 +518,33 @@ START_TEST(a_request_needs_the_permission_to_write_what_is_there)
 }
 END_TEST
 
+START_TEST(who_lets_nobody_write_to_a_data_file_is_seen_before_a_copy)
+{
+    const BlockPerm perm = { .used = BLK_PERM_CONSISTENT_READ,
+                             .shared = BLK_PERM_CONSISTENT_READ };
+
+    for (int option = 0; option < 2; option++) {
+        BlockDriverState *data = open_ok("mem,node-name=data,size=1M");
+        BlockBackend *reader = blk_new(graph, "reader", &perm);
+        GError *error = NULL;
+
+        cor_base(1 << 20);
+        cor_top(1 << 20, "data_file=x,data-file=data",
+                option ? ",data-file=data,copy-on-read=on"
+                       : ",data-file=data");
+        blk_unref(guest);
+        guest = backend_ok("guest", top, BLK_PERM_CONSISTENT_READ |
+                           (option ? 0 : BLK_PERM_WRITE_UNCHANGED),
+                           BLK_PERM_ALL);
+        ck_assert_int_eq(blk_insert_bs(reader, data, &error), -EPERM);
+        expect_error(&error, EPERM, "'write");
+        blk_unref(reader);
+        cor_stop();
+        bdrv_unref(data);
+    }
+}
+END_TEST
+
 /* --- filters -------------------------------------------------------------- */
 
 /* Put @text above top, and read through it. */
@@ -837,6 +864,7 @@ int main(void)
     PROMISE(tcase, reopen_turns_copying_on_and_off);
     PROMISE(tcase, a_layer_below_a_filter_in_use_cannot_become_read_only);
     PROMISE(tcase, a_request_needs_the_permission_to_write_what_is_there);
+    PROMISE(tcase, who_lets_nobody_write_to_a_data_file_is_seen_before_a_copy);
     PROMISE(tcase, the_filter_copies_while_it_is_there);
     PROMISE(tcase, a_guest_that_shares_nothing_can_be_given_the_filter);
     PROMISE(tcase, the_first_node_below_filters_that_is_none_copies);
