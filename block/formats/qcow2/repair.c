@@ -183,9 +183,7 @@ int coroutine_fn qcow2_rebuild_refcounts(Qcow2Check *c)
         g_assert(r.index->len > 0); /* the header is in use */
         ret = plan(&r);
     }
-    if (ret == 0) {
-        ret = SIM_FAULT("qcow2.repair.rebuild", bdrv_node_name(q->bs));
-    }
+    SIM_POINT("qcow2.repair.rebuild", bdrv_node_name(q->bs));
     if (ret == 0) {
         ret = write_blocks(&r);
     }
