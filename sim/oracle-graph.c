@@ -218,7 +218,9 @@ static BlockPerm storage_perm(const BlockDriverState *bs, unsigned role,
         alone |= CHANGE;
     }
     if (role & BDRV_CHILD_DATA) {
-        wish.used |= wish.used & BLK_PERM_WRITE ? BLK_PERM_RESIZE : 0;
+        if (wish.used & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) {
+            wish.used |= CHANGE; /* its bytes change all the same */
+        }
         alone |= BLK_PERM_RESIZE;
     }
     wish.shared &= ~alone;
@@ -240,19 +242,23 @@ static BlockPerm cow_perm(BlockPerm wish)
 
 static BlockPerm expected_perm(BlockDriverState *bs, const BdrvChild *child)
 {
-    BlockPerm perm = bs->perm;
+    bool copies = (bs->open_flags & BDRV_O_COPY_ON_READ) && bs->perm.used;
+    BlockPerm wish = bs->perm;
+    BlockPerm perm;
 
-    if (bs->drv->child_perm) {
-        bs->drv->child_perm(bs, child->role, &bs->perm, &perm);
-    } else if (child->role & BDRV_CHILD_FILTERED) {
-        perm = bs->perm;
-    } else if (child->role & BDRV_CHILD_COW) {
-        perm = cow_perm(bs->perm);
-    } else {
-        perm = storage_perm(bs, child->role, bs->perm);
+    if (copies && bs->cow) {
+        wish.used |= BLK_PERM_WRITE_UNCHANGED; /* as if users did it */
     }
-    if ((bs->open_flags & BDRV_O_COPY_ON_READ) && child == bs->filtered &&
-        bs->perm.used) {
+    if (bs->drv->child_perm) {
+        bs->drv->child_perm(bs, child->role, &wish, &perm);
+    } else if (child->role & BDRV_CHILD_FILTERED) {
+        perm = wish;
+    } else if (child->role & BDRV_CHILD_COW) {
+        perm = cow_perm(wish);
+    } else {
+        perm = storage_perm(bs, child->role, wish);
+    }
+    if (copies && child == bs->filtered) {
         perm.used |= BLK_PERM_WRITE_UNCHANGED;
     }
     if (bs->open_flags & BDRV_O_FORCE_SHARE) {
