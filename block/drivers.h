@@ -11,9 +11,11 @@
 #define BLOCK_DRIVERS(X)                                                      \
     X(blkdebug)                                                               \
     X(blklogwrites)                                                           \
+    X(commit_top)                                                             \
     X(copy_before_write)                                                      \
     X(copy_on_read)                                                           \
     X(file)                                                                   \
+    X(mirror_top)                                                             \
     X(null_co)                                                                \
     X(qcow2)                                                                  \
     X(raw)                                                                    \

@@ -12,10 +12,11 @@
 set -euo pipefail
 
 build="gcc libc6-dev meson ninja-build pkg-config libglib2.0-dev
-       liburing-dev libjansson-dev zlib1g-dev libzstd-dev"
-demo="$build qemu-utils"
+       libgnutls28-dev liburing-dev libjansson-dev zlib1g-dev libzstd-dev"
+demo="$build qemu-utils python3 e2fsprogs fio libnbd-bin"
 test="$build check libsubunit-dev g++ python3 universal-ctags binutils
-      qemu-utils gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+      qemu-utils qemu-system-common fio nbdkit libnbd-bin python3-libnbd
+      gnutls-bin e2fsprogs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 ci="$test clang libclang-rt-14-dev"
 
 case "${1:-build}" in

@@ -261,7 +261,7 @@ static BlockPerm expected_perm(BlockDriverState *bs, const BdrvChild *child)
     if (copies && child == bs->filtered) {
         perm.used |= BLK_PERM_WRITE_UNCHANGED;
     }
-    if (bs->open_flags & BDRV_O_FORCE_SHARE) {
+    if ((bs->open_flags & BDRV_O_FORCE_SHARE) || child->unguarded) {
         perm.shared = BLK_PERM_ALL;
     }
     return perm;

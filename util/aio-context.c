@@ -82,6 +82,7 @@ AioContext *aio_context_new_with_ops(const AioEngineOps *ops, GError **errp)
     *ctx = (AioContext) {
         .ops = ops,
         .refs = 1,
+        .turn = 1,
         .poll_fd = -1,
         .timer_fd = -1,
         .timer_fd_ns = -1,
@@ -173,6 +174,11 @@ unsigned aio_context_index(const AioContext *ctx)
     return ctx->index;
 }
 
+uint64_t aio_context_turn(const AioContext *ctx)
+{
+    return ctx->turn;
+}
+
 int64_t aio_clock_ns(const AioContext *ctx)
 {
     return ctx->ops->clock_ns(ctx);
@@ -218,10 +224,12 @@ void aio_context_unbind(AioContext *ctx)
     atomic_store(&ctx->home, UINT64_MAX);
 }
 
-AioContext *aio_get_current(void)
+/* As aio_thread(), but that a thread without a number has no context. */
+__attribute__((noinline)) AioContext *aio_get_current(void)
 {
-    AioThread *thread = aio_thread();
+    AioThread *thread = &this_thread;
 
+    __asm__ volatile("" : "+r"(thread));
     return thread->current ? thread->current : thread->first;
 }
 
@@ -303,11 +311,13 @@ bool aio_poll(AioContext *ctx, bool blocking)
     thread = aio_thread();
     g_assert(!thread->in_loop && !in_coroutine());
     if (ctx->ops->poll) {
+        ctx->turn++;
         return ctx->ops->poll(ctx, ctx->state, blocking);
     }
     thread->in_loop = true;
     thread->current = ctx;
     do {
+        ctx->turn++;
         ran = turn_once(ctx, blocking);
     } while (blocking && !ran);
     thread->current = NULL;

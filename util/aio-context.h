@@ -46,6 +46,8 @@ struct AioContext {
     AioBHList bhs __attribute__((aligned(64)));
     AioCoList cos;
     AioTimerHeap timers;
+    uint64_t turn;              /* see aio_context_turn() */
+    uint64_t copy_turn;         /* in which a read was last run at once */
     GPtrArray *fd_handlers;     /* AioFdHandler or NULL, indexed by fd */
     bool unbound;               /* the home thread has given it up */
     bool embedded;              /* another loop polls our descriptor */

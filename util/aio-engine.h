@@ -15,23 +15,28 @@
 
 #include <blockgraph/aio.h>
 
-/** What a disk request does. */
+struct msghdr;
+
+/** What a request does. */
 typedef enum AioOp {
     AIO_OP_READV,
     AIO_OP_WRITEV,
     AIO_OP_FDATASYNC,
     AIO_OP_FALLOCATE,
+    AIO_OP_RECV,                /* sockets: only engines that can cancel() */
+    AIO_OP_SEND,
 } AioOp;
 
 /**
- * One disk request.  It lives on the stack of the coroutine that waits for it,
- * so nothing is allocated for a request.
+ * One request.  It lives on the stack of the coroutine that waits for it, so
+ * nothing is allocated for a request.
  */
 typedef struct AioRequest {
     /* Set by the coroutine before submit, never changed until it ends. */
     AioOp op;
     int fd;
-    const struct iovec *iov;    /* READV, WRITEV; the kernel may read it late */
+    const struct iovec *iov;    /* of what has one; the kernel reads it late */
+    struct msghdr *msg;         /* RECV, SEND: of @iov, @niov */
     int niov;                   /* 1 to IOV_MAX */
     int flags;                  /* WRITEV: RWF_ flags; FALLOCATE: mode */
     int64_t offset;
@@ -101,6 +106,12 @@ typedef struct AioEngineOps {
     bool (*submit)(AioContext *ctx, void *state, AioRequest *req);
 
     /**
+     * Try to end @req, a RECV or SEND that is under way, with -ECANCELED.  It
+     * may end in another way.  NULL: the engine carries no such requests.
+     */
+    void (*cancel)(AioContext *ctx, void *state, AioRequest *req);
+
+    /**
      * Submit what was prepared; wait up to @timeout_ns (0: do not, -1: without
      * limit) until something completes or wake() is called; run the
      * completions.  May return early for no reason.
@@ -154,6 +165,10 @@ extern const AioEngineOps aio_threads_ops;
  */
 AioContext *aio_context_new_with_ops(const AioEngineOps *ops, GError **errp);
 
+/** A number, not 0, that grows with each turn of the loop of @ctx.  Thread:
+ * home. */
+uint64_t aio_context_turn(const AioContext *ctx);
+
 /** The state of the engine of @ctx.  Thread: any. */
 void *aio_context_engine_state(AioContext *ctx);
 
@@ -171,6 +186,13 @@ void aio_request_run_blocking(AioRequest *req);
 
 /** For engines: whether @req is short and on a file that lives in memory. */
 bool aio_request_is_copy(const AioRequest *req);
+
+/**
+ * For engines: if @req is a short read of a file that lives in memory, and the
+ * first in this turn, run it: submit() then returns false.  Returns false if
+ * nothing was done.
+ */
+bool aio_request_run_at_once(AioContext *ctx, AioRequest *req);
 
 /**
  * For engines: if @req is short and on a file that lives in memory, run it

@@ -55,6 +55,9 @@ void aio_request_run_blocking(AioRequest *req)
     case AIO_OP_WRITEV:
         req->result = run_rw(req);
         return;
+    case AIO_OP_RECV:
+    case AIO_OP_SEND:
+        g_assert_not_reached(); /* not blocking: aio-socket.c */
     case AIO_OP_FDATASYNC:
         /* Not repeated: a second call may succeed although data is lost. */
         ret = fdatasync(req->fd);
@@ -70,8 +73,24 @@ void aio_request_run_blocking(AioRequest *req)
 
 bool aio_request_is_copy(const AioRequest *req)
 {
-    return req->in_memory && req->op != AIO_OP_FALLOCATE &&
+    return req->in_memory && req->op <= AIO_OP_FDATASYNC &&
            req->bytes <= INLINE_BYTES_MAX;
+}
+
+/*
+ * The first short read of a turn does not even wait for the next one: who reads
+ * a little before going on, as copy-before-write does, saves a round.  One a
+ * turn, so that nobody keeps the thread for himself.
+ */
+bool aio_request_run_at_once(AioContext *ctx, AioRequest *req)
+{
+    if (req->op != AIO_OP_READV || ctx->copy_turn == ctx->turn ||
+        !aio_request_is_copy(req)) {
+        return false;
+    }
+    ctx->copy_turn = ctx->turn;
+    aio_request_run_blocking(req);
+    return true;
 }
 
 /*

@@ -83,8 +83,9 @@ static int64_t threads_clock_ns(const AioContext *ctx)
 
 static bool threads_submit(AioContext *ctx, void *state, AioRequest *req)
 {
-    return aio_request_run_inline(ctx, req) ||
-           aio_request_submit_to_workers(ctx, req);
+    return !aio_request_run_at_once(ctx, req) &&
+           (aio_request_run_inline(ctx, req) ||
+            aio_request_submit_to_workers(ctx, req));
 }
 
 static void threads_work(AioContext *ctx, void *state, WorkItem *item)

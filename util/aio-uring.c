@@ -33,6 +33,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* Entries of the two queues.  More requests than that may be in flight. */
@@ -51,7 +52,7 @@
 
 /* See run_copies(). */
 #define COPIES_ALONE 4
-#define COPIES_IN_RING_MAX 48
+#define COPIES_IN_RING_MAX 58
 
 /* Everything the ring is ever asked to do; it refuses the rest (I5). */
 static const int opcodes[] = {
@@ -59,6 +60,9 @@ static const int opcodes[] = {
     IORING_OP_WRITE, IORING_OP_WRITEV,
     IORING_OP_FSYNC, IORING_OP_FALLOCATE,
     IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,
+    IORING_OP_RECV, IORING_OP_RECVMSG,
+    IORING_OP_SEND, IORING_OP_SENDMSG,
+    IORING_OP_ASYNC_CANCEL,
 };
 
 /* What is registered with it after it was enabled. */
@@ -408,6 +412,23 @@ static void prepare_rw(struct io_uring_sqe *sqe, const AioRequest *req)
     sqe->rw_flags = req->flags;
 }
 
+static void prepare_socket(struct io_uring_sqe *sqe, const AioRequest *req)
+{
+    bool is_recv = req->op == AIO_OP_RECV;
+    const struct iovec *iov = req->iov;
+
+    if (is_recv && req->niov == 1) {
+        io_uring_prep_recv(sqe, req->fd, iov->iov_base, iov->iov_len, 0);
+    } else if (is_recv) {
+        io_uring_prep_recvmsg(sqe, req->fd, req->msg, 0);
+    } else if (req->niov == 1) {
+        io_uring_prep_send(sqe, req->fd, iov->iov_base, iov->iov_len,
+                           MSG_NOSIGNAL);
+    } else {
+        io_uring_prep_sendmsg(sqe, req->fd, req->msg, MSG_NOSIGNAL);
+    }
+}
+
 static void start(Uring *u, AioRequest *req)
 {
     struct io_uring_sqe *sqe = get_sqe(u);
@@ -424,6 +445,10 @@ static void start(Uring *u, AioRequest *req)
         io_uring_prep_fallocate(sqe, req->fd, req->flags, req->offset,
                                 req->bytes);
         break;
+    case AIO_OP_RECV:
+    case AIO_OP_SEND:
+        prepare_socket(sqe, req);
+        break;
     }
     io_uring_sqe_set_data(sqe, req);
 }
@@ -437,6 +462,9 @@ static bool uring_submit(AioContext *ctx, void *state, AioRequest *req)
 {
     Uring *u = state;
 
+    if (aio_request_run_at_once(ctx, req)) {
+        return false;
+    }
     if (is_copied_read(req)) {
         req->next = NULL;
         *u->copies_tail = req;
@@ -451,12 +479,22 @@ static bool uring_submit(AioContext *ctx, void *state, AioRequest *req)
     return true;
 }
 
+/* It comes after the request in the queue (I3), so it finds it or its end. */
+static void uring_cancel(AioContext *ctx, void *state, AioRequest *req)
+{
+    struct io_uring_sqe *sqe = get_sqe(state);
+
+    io_uring_prep_cancel(sqe, req, 0);
+    sqe->user_data = DATA_IGNORE;
+}
+
 /*
  * Reads of files in memory.  The kernel gives each that comes through the ring
  * to a thread of its own, which costs more than the copy but uses another
  * processor.  So a few are copied here; of many, a part goes to the ring first
- * and the rest is copied here meanwhile.  The bound on what is in the ring
- * keeps us busy when no other processor is free.
+ * and the rest is copied here meanwhile: an eighth, for we also do all that
+ * comes before and after a copy.  The bound on what is in the ring keeps us
+ * busy when no other processor is free.
  *
  * Returns whether a coroutine ran.
  */
@@ -465,7 +503,7 @@ static bool run_copies(Uring *u)
     AioRequest *req = u->copies_head;
     unsigned n = u->nr_copies;
     unsigned free_in_ring = COPIES_IN_RING_MAX - u->nr_copies_in_ring;
-    unsigned to_ring = n > COPIES_ALONE ? MIN(n - n / 4, free_in_ring) : 0;
+    unsigned to_ring = n > COPIES_ALONE ? MIN(n - n / 8, free_in_ring) : 0;
 
     u->copies_head = NULL;
     u->copies_tail = &u->copies_head;
@@ -720,6 +758,7 @@ const AioEngineOps aio_uring_ops = {
     .destroy = uring_destroy,
     .clock_ns = uring_clock_ns,
     .submit = uring_submit,
+    .cancel = uring_cancel,
     .turn = uring_turn,
     .flush = uring_flush,
     .wake = uring_wake,

@@ -5,8 +5,16 @@
  * Each runs in a coroutine of the calling thread.  A request that ends before
  * the call returns must not call back yet: it goes to a list of the thread,
  * which a bottom half empties in the next turn of the loop, all in one go.
+ *
+ * A read that would wait for memory first (the entry of a table that no cache
+ * of the processor has) is told to the node before it begins.  If others were
+ * sent in the same turn of the loop, it begins with the next turn: what they
+ * all look at comes at the same time, not one after the other.  Alone it begins
+ * at once.  It is counted from the start, so drain waits for it.
  */
 #include "block/backend/backend-int.h"
+
+#include "util/aio-engine.h"
 
 /* One request.  Owned by its coroutine, then by the list of the thread. */
 typedef struct BlkAio {
@@ -31,13 +39,18 @@ typedef struct BlkAioThread {
     BlkAio *done_head; /* ended within the call, in order */
     BlkAio **done_tail;
     AioContext *done_ctx; /* whose bottom half will come; NULL: none */
+
+    BlkAio *held_head; /* begin with the next turn, in order */
+    BlkAio **held_tail;
+    AioContext *held_ctx; /* as @done_ctx */
+    uint64_t told_turn; /* in which the last read was told to its node */
 } BlkAioThread;
 
 static void aio_thread_free(gpointer opaque)
 {
     BlkAioThread *thread = opaque;
 
-    g_assert(!thread->done_head);
+    g_assert(!thread->done_head && !thread->held_head);
     while (thread->spare) {
         BlkAio *aio = thread->spare;
 
@@ -57,6 +70,7 @@ static __attribute__((noinline)) BlkAioThread *aio_thread(void)
     if (G_UNLIKELY(!thread)) {
         thread = g_new0(BlkAioThread, 1);
         thread->done_tail = &thread->done_head;
+        thread->held_tail = &thread->held_head;
         g_private_set(&aio_thread_key, thread);
     }
     return thread;
@@ -150,9 +164,73 @@ static void coroutine_fn aio_entry(void *opaque)
     }
 }
 
+static void aio_begin(BlkAio *aio)
+{
+    coroutine_enter(coroutine_create(aio_entry, aio));
+}
+
+static void aio_held_bh(void *opaque)
+{
+    BlkAioThread *thread = opaque;
+    BlkAio *aio = thread->held_head;
+
+    thread->held_head = NULL;
+    thread->held_tail = &thread->held_head;
+    thread->held_ctx = NULL;
+    while (aio) {
+        BlkAio *next = aio->next; /* gone when it has ended */
+
+        aio_begin(aio);
+        aio = next;
+    }
+}
+
+/* Hold @aio, which is counted, until the next turn. */
+static void aio_hold(BlkAioThread *thread, BlkAio *aio)
+{
+    AioContext *ctx = aio_get_current();
+
+    aio->returned = true;
+    aio->next = NULL;
+    *thread->held_tail = aio;
+    thread->held_tail = &aio->next;
+    if (!thread->held_ctx) {
+        thread->held_ctx = ctx;
+        aio_bh_schedule_oneshot(ctx, aio_held_bh, thread);
+    }
+}
+
+/* Whether a request of @child, whose gate is open, may have to be told. */
+static inline bool aio_may_tell(const BdrvChild *child)
+{
+    return child && (child->bs->drv->expect_read || child->bs->filtered);
+}
+
+/* Tell the node of @aio; whether to hold it. */
+static __attribute__((noinline)) bool aio_should_hold(BlkAioThread *thread,
+                                                      const BlkAio *aio)
+{
+    const BlkRequest *req = &aio->req;
+    AioContext *ctx;
+    uint64_t turn;
+    bool alone;
+
+    if (req->type != BLOCK_ACCT_READ || req->offset < 0 ||
+        !bdrv_expect_read(req->blk->root.child, req->offset, req->bytes)) {
+        return false;
+    }
+    ctx = aio_get_current();
+    turn = aio_context_turn(ctx);
+    alone = thread->told_turn != turn;
+    thread->told_turn = turn;
+    /* A second context in this thread has its turns to itself. */
+    return !alone && (!thread->held_ctx || thread->held_ctx == ctx);
+}
+
 static void aio_send(const BlkRequest *req, BlockCompletion *cb, void *opaque)
 {
-    BlkAio *aio = aio_alloc(aio_thread());
+    BlkAioThread *thread = aio_thread();
+    BlkAio *aio = aio_alloc(thread);
 
     aio->req = *req;
     aio->cb = cb;
@@ -160,7 +238,13 @@ static void aio_send(const BlkRequest *req, BlockCompletion *cb, void *opaque)
     aio->returned = false;
     /* Counted before it can run: whoever drains now sees it. */
     aio->gate_open = root_count(&req->blk->root, &aio->ticket);
-    coroutine_enter(coroutine_create(aio_entry, aio));
+    /* The node may change as long as the gate is not open for us. */
+    if (aio->gate_open && aio_may_tell(req->blk->root.child) &&
+        aio_should_hold(thread, aio)) {
+        aio_hold(thread, aio);
+        return;
+    }
+    aio_begin(aio);
     /* @aio lives: it is given back only by a callback in a later turn. */
     aio->returned = true;
 }

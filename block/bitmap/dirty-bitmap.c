@@ -332,7 +332,9 @@ static int set_enabled(BdrvDirtyBitmap *bitmap, bool enabled, GError **errp)
         if (bitmap->enabled != enabled && bitmap->bits) {
             bitmap->enabled = enabled;
             bitmap->changed = true;
-            dirty_marks_open(bs);
+            if (!SIM_PLANTED(36)) {
+                dirty_marks_open(bs);
+            }
         }
     }
     return 0;

@@ -21,6 +21,7 @@ struct BdrvDirtyBitmap {
     BdrvDirtyBitmap *successor; /* tracks in its place */
     bool busy;
     bool readonly;
+    bool sealed;                /* busy, as its node becomes read-only */
     bool persistent;
     bool stored;                /* the image has one of this name */
 
@@ -93,11 +94,24 @@ int64_t dirty_bitmaps_finest(BlockDriverState *bs);
 /** Load what the image of @bs stores; at open, when the length is known. */
 int coroutine_fn dirty_bitmaps_load(BlockDriverState *bs, GError **errp);
 
-/** Store what the image of @bs has to keep; before close, and before it
- * becomes read-only.  Drained. */
+/** Store what the image of @bs has to keep; before close.  Drained. */
 int coroutine_fn dirty_bitmaps_store(BlockDriverState *bs, GError **errp);
 
-/** The node has become read-only, or writable. */
+/**
+ * @bs is to become read-only: store its bitmaps, which are busy and read-only
+ * until dirty_bitmaps_follow_mode(), to be called also after a failure.
+ * -EBUSY: some operation uses one.  Drained, main context.
+ */
+int coroutine_fn dirty_bitmaps_seal(BlockDriverState *bs, GError **errp);
+
+/**
+ * Remove @bitmap, which is not busy, from the image, if it is there; a
+ * persistent one is stored again at close, unless it is released.
+ */
+int coroutine_fn dirty_bitmap_co_unstore(BdrvDirtyBitmap *bitmap,
+                                         GError **errp);
+
+/** The node has become read-only, or writable, or stays as it was.  Main. */
 void dirty_bitmaps_follow_mode(BlockDriverState *bs);
 
 #endif /* BLOCK_BITMAP_DIRTY_BITMAP_H */

@@ -32,6 +32,7 @@ typedef struct DirtyBitmaps {
     Lock lock;
     /* Changed by the main context under @lock, so read under either. */
     ListHead list; /* BdrvDirtyBitmap.link, by age */
+    bool sealed;   /* the node becomes read-only: no new stored ones */
 } DirtyBitmaps;
 
 /** Make @dirty empty. */

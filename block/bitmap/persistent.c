@@ -9,8 +9,8 @@
  *              takes it for true
  *   close      the driver stores them, and takes the mark back (store_bitmaps)
  *
- * A node that becomes read-only stores them, too; a read-only node loads them
- * read-only.
+ * A node that becomes read-only stores them, too, and nobody changes them from
+ * then on; a read-only node loads them read-only.
  */
 #include "block/bitmap/dirty-bitmap.h"
 
@@ -159,13 +159,58 @@ int coroutine_fn dirty_bitmaps_store(BlockDriverState *bs, GError **errp)
     return bs->drv->store_bitmaps ? bs->drv->store_bitmaps(bs, errp) : 0;
 }
 
-void dirty_bitmaps_follow_mode(BlockDriverState *bs)
+/*
+ * From here to dirty_bitmaps_follow_mode() stored bitmaps are busy and
+ * read-only, or a merge while others are stored, or while other nodes get
+ * ready, would be in memory alone.  Requests cannot come in between: the node
+ * is drained, and a request marks before it is counted as ended.  Operations
+ * that change the content (image.c) wait for the section.
+ */
+static int seal(BlockDriverState *bs, GError **errp)
 {
+    g_assert(aio_context_in_home(bs->graph->ctx));
+    LOCK_GUARD(&bs->dirty.lock);
+    LIST_FOREACH(link, &bs->dirty.list) {
+        const BdrvDirtyBitmap *bitmap = bitmap_of(link);
+
+        if (is_kept_locked(bitmap) && bitmap->busy) {
+            return block_error(errp, EBUSY, "Node '%s' cannot become "
+                               "read-only: its bitmap '%s' is in use by "
+                               "another operation", bs->node_name,
+                               bitmap->name);
+        }
+    }
+    bs->dirty.sealed = true;
     LIST_FOREACH(link, &bs->dirty.list) {
         BdrvDirtyBitmap *bitmap = bitmap_of(link);
 
+        if (is_kept_locked(bitmap)) {
+            bitmap->sealed = bitmap->busy = bitmap->readonly = true;
+        }
+    }
+    return 0;
+}
+
+int coroutine_fn dirty_bitmaps_seal(BlockDriverState *bs, GError **errp)
+{
+    int ret = seal(bs, errp);
+
+    return ret < 0 ? ret : dirty_bitmaps_store(bs, errp);
+}
+
+void dirty_bitmaps_follow_mode(BlockDriverState *bs)
+{
+    g_assert(aio_context_in_home(bs->graph->ctx));
+    LOCK_GUARD(&bs->dirty.lock);
+    bs->dirty.sealed = false;
+    LIST_FOREACH(link, &bs->dirty.list) {
+        BdrvDirtyBitmap *bitmap = bitmap_of(link);
+
+        if (bitmap->sealed) {
+            bitmap->sealed = bitmap->busy = false;
+        }
         if (bitmap->persistent) {
-            bdrv_dirty_bitmap_set_readonly(bitmap, bdrv_is_read_only(bs));
+            bitmap->readonly = bdrv_is_read_only(bs);
         }
     }
 }
@@ -185,6 +230,10 @@ static int check_storable(BlockDriverState *bs, const char *name,
         return block_error(errp, ENOTSUP, "Node '%s': driver '%s' cannot "
                            "store bitmap '%s'", bs->node_name, bs->drv->name,
                            name);
+    }
+    if (bs->dirty.sealed) {
+        return block_error(errp, EACCES, "Node '%s' becomes read-only: bitmap "
+                           "'%s' cannot be stored", bs->node_name, name);
     }
     if (bdrv_is_read_only(bs)) {
         return block_error(errp, EACCES, "Node '%s' is read-only: bitmap '%s' "

@@ -13,6 +13,7 @@
 int bdrv_dirty_bitmap_create_successor(BdrvDirtyBitmap *bitmap, GError **errp)
 {
     BlockDriverState *bs = bitmap->bs;
+    g_autoptr(GError) error = NULL;
     BdrvDirtyBitmap *successor;
     int ret = bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_DEFAULT, errp);
 
@@ -20,9 +21,12 @@ int bdrv_dirty_bitmap_create_successor(BdrvDirtyBitmap *bitmap, GError **errp)
         return ret;
     }
     g_assert(!bitmap->successor);
-    successor = bdrv_create_dirty_bitmap(bs, bitmap->granularity, NULL, errp);
+    successor = bdrv_create_dirty_bitmap(bs, bitmap->granularity, NULL,
+                                         &error);
     if (!successor) {
-        return -ENOMEM;
+        ret = -block_error_code(error);
+        g_propagate_error(errp, g_steal_pointer(&error));
+        return ret;
     }
     LOCK_GUARD(&bs->dirty.lock);
     successor->enabled = bitmap->enabled;
@@ -35,22 +39,30 @@ int bdrv_dirty_bitmap_create_successor(BdrvDirtyBitmap *bitmap, GError **errp)
     return 0;
 }
 
-static int check_successor(const BdrvDirtyBitmap *bitmap, GError **errp)
+/* Or NULL, with @errp. */
+static BdrvDirtyBitmap *successor_of(const BdrvDirtyBitmap *bitmap,
+                                     GError **errp)
 {
-    if (bitmap->successor) {
-        return 0;
+    if (!bitmap->successor) {
+        block_error(errp, EINVAL, "Bitmap '%s' of node '%s' has no successor",
+                    bitmap->name ? bitmap->name : "", bitmap->bs->node_name);
     }
-    return block_error(errp, EINVAL, "Bitmap '%s' of node '%s' has no "
-                       "successor", bitmap->name ? bitmap->name : "",
-                       bitmap->bs->node_name);
+    return bitmap->successor;
+}
+
+/* The operation has ended.  Under the lock. */
+static void thaw_locked(BdrvDirtyBitmap *bitmap)
+{
+    bitmap->successor = NULL;
+    bitmap->busy = false;
 }
 
 BdrvDirtyBitmap *bdrv_dirty_bitmap_abdicate(BdrvDirtyBitmap *bitmap,
                                             GError **errp)
 {
-    BdrvDirtyBitmap *successor = bitmap->successor;
+    BdrvDirtyBitmap *successor = successor_of(bitmap, errp);
 
-    if (check_successor(bitmap, errp) < 0) {
+    if (!successor) {
         return NULL;
     }
     WITH_LOCK(&bitmap->bs->dirty.lock) {
@@ -59,8 +71,7 @@ BdrvDirtyBitmap *bdrv_dirty_bitmap_abdicate(BdrvDirtyBitmap *bitmap,
         successor->stored = bitmap->stored;
         successor->readonly = bitmap->readonly;
         successor->changed = true;
-        bitmap->successor = NULL;
-        bitmap->busy = false;
+        thaw_locked(bitmap);
     }
     bdrv_release_dirty_bitmap(bitmap);
     return successor;
@@ -69,9 +80,9 @@ BdrvDirtyBitmap *bdrv_dirty_bitmap_abdicate(BdrvDirtyBitmap *bitmap,
 BdrvDirtyBitmap *bdrv_reclaim_dirty_bitmap(BdrvDirtyBitmap *bitmap,
                                            GError **errp)
 {
-    BdrvDirtyBitmap *successor = bitmap->successor;
+    BdrvDirtyBitmap *successor = successor_of(bitmap, errp);
 
-    if (check_successor(bitmap, errp) < 0) {
+    if (!successor) {
         return NULL;
     }
     WITH_LOCK(&bitmap->bs->dirty.lock) {
@@ -79,12 +90,13 @@ BdrvDirtyBitmap *bdrv_reclaim_dirty_bitmap(BdrvDirtyBitmap *bitmap,
             /* One of them has missed changes, so what they are together. */
             g_clear_pointer(&bitmap->bits, hbitmap_free);
         } else {
-            dirty_bitmap_merge_locked(bitmap, successor);
+            if (!SIM_PLANTED(35)) {
+                dirty_bitmap_merge_locked(bitmap, successor);
+            }
             bitmap->enabled = successor->enabled;
         }
         successor->enabled = false;
-        bitmap->successor = NULL;
-        bitmap->busy = false;
+        thaw_locked(bitmap);
         dirty_marks_open(bitmap->bs);
     }
     bdrv_release_dirty_bitmap(successor);

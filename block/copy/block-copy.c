@@ -125,6 +125,7 @@ void block_copy_state_free(BlockCopyState *s)
     }
     g_assert(reqlist_is_empty(&s->tasks));
     g_assert(list_empty(&s->calls) && list_empty(&s->staged_queue));
+    stage_pool_destroy(&s->slots);
     hbitmap_free(s->dirty);
     g_free(s);
 }
@@ -209,6 +210,14 @@ int64_t block_copy_next_dirty(BlockCopyState *s, int64_t offset)
     return hbitmap_next_dirty(s->dirty, offset, INT64_MAX);
 }
 
+bool block_copy_next_dirty_area(BlockCopyState *s, int64_t offset,
+                                int64_t *ret_start, int64_t *ret_bytes)
+{
+    LOCK_GUARD(&s->lock);
+    return hbitmap_next_dirty_area(s->dirty, offset, s->length, INT64_MAX,
+                                   ret_start, ret_bytes);
+}
+
 BlockCopyProgress block_copy_progress(BlockCopyState *s)
 {
     LOCK_GUARD(&s->lock);
@@ -223,6 +232,13 @@ BlockCopyProgress block_copy_progress(BlockCopyState *s)
 void block_copy_set_skip_unallocated(BlockCopyState *s, bool skip)
 {
     atomic_store(&s->skip_unallocated, skip);
+}
+
+void block_copy_set_compare(BlockCopyState *s, bool compare)
+{
+    /* What the target shows of the source changes with it. */
+    atomic_store(&s->compare,
+                 compare && !(s->write_flags & BDRV_REQ_SERIALISING));
 }
 
 void block_copy_set_speed(BlockCopyState *s, uint64_t bytes_per_second)

@@ -19,12 +19,18 @@
  *       (zero, not allocated) is right as long as it is in the bitmap.
  *
  *   C5  When somebody could not wait for that and the old content is lost
- *       (block_copy_break), no call succeeds any more.
+ *       (block_copy_break), no call succeeds any more, and no task begins: when
+ *       those there are have ended, the copy bitmap does not change any more.
  *
  * Staging: the old content is read into memory, the caller goes on, and the
  * write to the target follows in the background.  The task lives until that
  * write has ended, and who wants to read the old content meanwhile takes it
  * from the memory.
+ *
+ *   C6  Of a cluster that its caller needs in part, only that part is read at
+ *       once.  The source keeps the old content of the rest: who changes more
+ *       of the cluster has that read first, by another such call, and before
+ *       the target is written all of it is read.
  */
 #ifndef BLOCK_COPY_BLOCK_COPY_H
 #define BLOCK_COPY_BLOCK_COPY_H
@@ -52,6 +58,9 @@ typedef struct BlockCopyConfig {
     bool discard_source;       /* what has been copied */
     BdrvWork *work;            /* counts what goes on without a request */
     void (*staged_failed)(void *opaque, int ret); /* any thread; or NULL */
+    void (*staged_whole)(void *opaque, int64_t offset, int64_t bytes);
+                              /* any thread; or NULL, then with @stage
+                               * clusters are always read as a whole */
     void *opaque;
 } BlockCopyConfig;
 
@@ -65,6 +74,8 @@ typedef struct BlockCopyHow {
     bool look;                /* ask first what is zero in the source: worth it
                                * for large ranges; data are looked at anyway */
     bool stage;               /* it will do when the content is in memory */
+    int64_t need_offset;      /* with @stage: of this part of the range; */
+    int64_t need_bytes;       /* 0: of all */
     int64_t timeout_ns;       /* block_copy() only; 0: none */
 } BlockCopyHow;
 
@@ -106,6 +117,10 @@ void block_copy_set_bitmap(BlockCopyState *s, const HBitmap *bitmap);
 /** Leave out what the source's own layer does not have (sync=top). */
 void block_copy_set_skip_unallocated(BlockCopyState *s, bool skip);
 
+/** Whether clusters that are in the target as they should be are not written:
+ * each is read there first. */
+void block_copy_set_compare(BlockCopyState *s, bool compare);
+
 /** At most @bytes_per_second are copied for calls that obey the limit; 0: no
  * limit.  Calls that wait see it within 100 ms, or by a kick. */
 void block_copy_set_speed(BlockCopyState *s, uint64_t bytes_per_second);
@@ -133,6 +148,10 @@ int coroutine_fn block_copy_reset_unallocated(BlockCopyState *s,
 /** The first dirty cluster from @offset on, or -1. */
 int64_t block_copy_next_dirty(BlockCopyState *s, int64_t offset);
 
+/** The first dirty area in [@offset, end of the source); false: none. */
+bool block_copy_next_dirty_area(BlockCopyState *s, int64_t offset,
+                                int64_t *ret_start, int64_t *ret_bytes);
+
 /** Wait until no task touches the range. */
 void coroutine_fn block_copy_wait_tasks(BlockCopyState *s, int64_t offset,
                                         int64_t bytes);
@@ -154,8 +173,8 @@ int coroutine_fn block_copy(BlockCopyState *s, const BlockCopyHow *how,
  * The same in the background of this thread.  @cb (may be NULL) is called in
  * it when the call has finished.  Free with block_copy_call_free().
  *
- * Where config->work counts it, who drains waits for all of the call: cancel it
- * in drain_begin if it is long.  Inside a request, or in the main context while
+ * Where config->work counts it, who drains waits for all of the call: see
+ * block_copy_cancel_async().  Inside a request, or in the main context while
  * the node of the work is not drained.
  */
 BlockCopyCall *block_copy_async(BlockCopyState *s, const BlockCopyHow *how,
@@ -170,37 +189,52 @@ bool block_copy_call_finished(BlockCopyCall *call);
 /** Its result, -ECANCELED if it was cancelled before all was copied. */
 int block_copy_call_status(BlockCopyCall *call, bool *ret_read_failed);
 
+/** Whether somebody has cancelled it, in time or not.  Any thread. */
+bool block_copy_call_cancelled(BlockCopyCall *call);
+
 /** Begin no further copy.  It finishes when those under way have.  Any
  * thread. */
 void block_copy_call_cancel(BlockCopyCall *call);
+
+/** Cancel all calls of block_copy_async(): for drain_begin.  Main context. */
+void block_copy_cancel_async(BlockCopyState *s);
 
 /** Look at the rate limit again: it was changed.  Any thread. */
 void block_copy_call_kick(BlockCopyCall *call);
 
 /* --- staging -------------------------------------------------------------- */
 
-/** Old content of some clusters, in memory; shared, never changed. */
+/** Old content of some clusters, in memory; shared.  What is there never
+ * changes (C6: more of a cluster may come). */
 typedef struct BlockCopyStaged {
     _Atomic unsigned refs;
     int64_t offset;
     int64_t bytes;
     uint8_t *data;          /* NULL: zeroes */
-    struct MemBudget *budget; /* that the memory comes from */
+    BlockCopyState *s;      /* whose memory it is */
 } BlockCopyStaged;
 
 /**
  * Have @bytes of memory for calls with how->stage; when it is full they wait.
  * A write in the background that fails is told by config->staged_failed, before
- * the memory goes.  Main context, @s is idle.
+ * the memory goes.  When a cluster that was in memory in part is there as a
+ * whole, config->staged_whole is told, before the memory goes.  Main context,
+ * @s is idle.
  */
 void block_copy_set_staging(BlockCopyState *s, int64_t bytes);
 
 /**
- * What is staged at @offset, with a reference, or NULL; then @ret_bytes (at
- * most @bytes) from there on nothing is.  Any thread.
+ * What is staged at @offset, with a reference, and how many of @bytes; or NULL,
+ * then @ret_bytes (at most @bytes) from there on nothing is.  Any thread.
  */
 BlockCopyStaged *block_copy_staged_find(BlockCopyState *s, int64_t offset,
                                         int64_t bytes, int64_t *ret_bytes);
+
+/**
+ * The first cluster of [@offset, @end) that is in memory only in part, or @end.
+ * Any thread.
+ */
+int64_t block_copy_next_part(BlockCopyState *s, int64_t offset, int64_t end);
 
 /** Drop a reference; NULL is ignored.  Any thread. */
 void block_copy_staged_unref(BlockCopyStaged *staged);

@@ -92,6 +92,12 @@ static int coroutine_fn start_task(BlockCopyCall *call, CopyTask *task,
     return ret;
 }
 
+/* Nothing more is claimed for @call. */
+static bool must_stop(BlockCopyCall *call)
+{
+    return atomic_load(&call->cancelled) || atomic_load(&call->s->broken);
+}
+
 /* Copy what is dirty now.  Returns 0 or the first error. */
 static int coroutine_fn copy_dirty(BlockCopyCall *call)
 {
@@ -102,12 +108,12 @@ static int coroutine_fn copy_dirty(BlockCopyCall *call)
     CopyArea area;
     int ret = 0;
 
-    while (ret == 0 && at < end && !atomic_load(&call->cancelled) &&
+    while (ret == 0 && at < end && !must_stop(call) &&
            copy_find_area(call, at, &area)) {
         CopyTask *task;
 
         wait_for_limit(call);
-        if (atomic_load(&call->cancelled)) {
+        if (must_stop(call)) {
             break;
         }
         at = area.offset;
@@ -126,33 +132,48 @@ static int coroutine_fn copy_dirty(BlockCopyCall *call)
     return ret;
 }
 
-/* The first task of the range that is not staged. */
-static BlockReq *task_to_wait_for(BlockCopyState *s, int64_t offset,
-                                  int64_t bytes, bool staged_will_do)
+static bool nothing_dirty_locked(BlockCopyCall *call)
 {
-    BlockReq *req = reqlist_find_conflict(&s->tasks, offset, bytes);
-
-    while (req && staged_will_do &&
-           LIST_ENTRY(req, CopyTask, req)->staged) {
-        req = reqlist_next_conflict(req, offset, bytes);
-    }
-    return req;
+    return hbitmap_next_dirty(call->s->dirty, call->how.offset,
+                              call->how.bytes) < 0;
 }
 
-bool coroutine_fn copy_range_settled(BlockCopyState *s, int64_t offset,
-                                     int64_t bytes, bool staged_will_do)
+/* The first task of the range that is not all that @call wants. */
+static CopyTask *task_to_wait_for(BlockCopyCall *call)
 {
-    BlockReq *req;
+    BlockCopyState *s = call->s;
+    int64_t offset = call->how.offset;
+    int64_t bytes = call->how.bytes;
+    BlockReq *req = reqlist_find_conflict(&s->tasks, offset, bytes);
+
+    while (req && call->how.stage &&
+           copy_part_suffices(call, LIST_ENTRY(req, CopyTask, req))) {
+        req = reqlist_next_conflict(req, offset, bytes);
+    }
+    return req ? LIST_ENTRY(req, CopyTask, req) : NULL;
+}
+
+/*
+ * Whether the range has neither a dirty cluster nor a task that is not staged;
+ * waits for one such task if there is one.  For the end of calls (C3).
+ */
+static bool coroutine_fn is_settled(BlockCopyCall *call)
+{
+    BlockCopyState *s = call->s;
+    CopyTask *task;
     LOCK_GUARD(&s->lock);
 
-    req = task_to_wait_for(s, offset, bytes, staged_will_do);
-    if (req) {
-        SIM_WAITS("a copy by another", req);
-        co_queue_wait_locked(&req->waiters, &s->lock);
+    task = task_to_wait_for(call);
+    if (task && call->how.stage && task->staged && !task->loading) {
+        return false; /* it is for us to read more of the cluster */
+    }
+    if (task) {
+        SIM_WAITS("a copy by another", task);
+        co_queue_wait_locked(&task->req.waiters, &s->lock);
         return false;
     }
     /* Without having let go of the lock: a task may have failed just now. */
-    return hbitmap_next_dirty(s->dirty, offset, bytes) < 0;
+    return nothing_dirty_locked(call);
 }
 
 /* --- a call --------------------------------------------------------------- */
@@ -169,7 +190,7 @@ static int coroutine_fn call_run(BlockCopyCall *call)
             ret = stage ? copy_stage_run(call) : copy_dirty(call);
         }
     } while (ret == 0 && !atomic_load(&call->cancelled) &&
-             !copy_range_settled(s, call->how.offset, call->how.bytes, stage));
+             !is_settled(call));
     return ret < 0 ? ret : atomic_load(&s->broken);
 }
 
@@ -181,6 +202,9 @@ static void check_how(const BlockCopyState *s, const BlockCopyHow *how)
     g_assert(!(how->offset & (s->cluster - 1)));
     g_assert(end == s->length || !(end & (s->cluster - 1)));
     g_assert(how->max_workers <= BLOCK_COPY_WORKERS_MAX);
+    g_assert(how->need_bytes == 0 ||
+             (how->need_offset >= how->offset &&
+              how->need_offset + how->need_bytes <= end));
 }
 
 static BlockCopyCall *call_new(BlockCopyState *s, const BlockCopyHow *how)
@@ -190,6 +214,10 @@ static BlockCopyCall *call_new(BlockCopyState *s, const BlockCopyHow *how)
     check_how(s, how);
     call->s = s;
     call->how = *how;
+    if (how->need_bytes == 0) {
+        call->how.need_offset = how->offset;
+        call->how.need_bytes = how->bytes;
+    }
     atomic_init(&call->refs, 1);
     co_queue_init(&call->waiters);
     WITH_LOCK(&s->lock) {
@@ -211,9 +239,10 @@ static void call_finish(BlockCopyCall *call, int ret)
     BlockCopyState *s = call->s;
 
     WITH_LOCK(&s->lock) {
+        /* A task that is left may fail, and its clusters be dirty again. */
         if (ret == 0 && atomic_load(&call->cancelled) &&
-            hbitmap_next_dirty(s->dirty, call->how.offset,
-                               call->how.bytes) >= 0) {
+            ((task_to_wait_for(call) && !SIM_PLANTED(40)) ||
+             !nothing_dirty_locked(call))) {
             ret = -ECANCELED;
         }
         call->ret = ret;
@@ -318,6 +347,7 @@ BlockCopyCall *block_copy_async(BlockCopyState *s, const BlockCopyHow *how,
 {
     BlockCopyCall *call = call_new(s, how);
 
+    call->async = true;
     call->cb = cb;
     call->opaque = opaque;
     call_start(call);
@@ -348,10 +378,35 @@ int block_copy_call_status(BlockCopyCall *call, bool *ret_read_failed)
     return call->ret;
 }
 
+bool block_copy_call_cancelled(BlockCopyCall *call)
+{
+    return atomic_load(&call->cancelled);
+}
+
 void block_copy_call_cancel(BlockCopyCall *call)
 {
     atomic_store(&call->cancelled, true);
     co_sleep_wake(&call->sleep);
+}
+
+void block_copy_cancel_async(BlockCopyState *s)
+{
+    g_autoptr(GPtrArray) calls = g_ptr_array_new();
+
+    WITH_LOCK(&s->lock) {
+        LIST_FOREACH(link, &s->calls) {
+            BlockCopyCall *call = LIST_ENTRY(link, BlockCopyCall, link);
+
+            if (call->async) {
+                atomic_fetch_add(&call->refs, 1);
+                g_ptr_array_add(calls, call);
+            }
+        }
+    }
+    for (guint i = 0; i < calls->len; i++) {
+        block_copy_call_cancel(g_ptr_array_index(calls, i));
+        call_unref(g_ptr_array_index(calls, i));
+    }
 }
 
 void block_copy_call_kick(BlockCopyCall *call)

@@ -19,16 +19,33 @@ void block_copy_set_staging(BlockCopyState *s, int64_t bytes)
 {
     g_assert(atomic_load(&s->nr_staged) == 0);
     mem_budget_init(&s->staging, bytes);
+    stage_pool_destroy(&s->slots);
+    stage_pool_init(&s->slots, s->cluster, bytes);
+    copy_part_init(s);
 }
 
 /* --- the memory ----------------------------------------------------------- */
+
+static void *staged_alloc(BlockCopyState *s, int64_t bytes)
+{
+    void *buf = bytes <= s->cluster ? stage_pool_get(&s->slots) : NULL;
+
+    return buf ? buf : copy_alloc(s, bytes);
+}
+
+static void staged_free(BlockCopyState *s, void *buf)
+{
+    if (!stage_pool_put(&s->slots, buf)) {
+        block_aligned_free(buf);
+    }
+}
 
 void block_copy_staged_unref(BlockCopyStaged *staged)
 {
     if (staged && atomic_fetch_sub(&staged->refs, 1) == 1) {
         if (staged->data) {
-            block_aligned_free(staged->data);
-            mem_budget_give(staged->budget, staged->bytes);
+            staged_free(staged->s, staged->data);
+            mem_budget_give(&staged->s->staging, staged->bytes);
         }
         g_free(staged);
     }
@@ -37,6 +54,7 @@ void block_copy_staged_unref(BlockCopyStaged *staged)
 /* The content of @task, or NULL with *@ret_code.  The memory, as much as the
  * task needs of @taken, is part of it; the rest is given back. */
 static BlockCopyStaged *coroutine_fn read_staged(CopyTask *task, int64_t taken,
+                                                 uint64_t missing,
                                                  int *ret_code,
                                                  bool *ret_read_failed)
 {
@@ -47,20 +65,22 @@ static BlockCopyStaged *coroutine_fn read_staged(CopyTask *task, int64_t taken,
     atomic_init(&staged->refs, 1);
     staged->offset = reqlist_offset(&task->req);
     staged->bytes = bytes;
-    staged->budget = &s->staging;
+    staged->s = s;
     if (task->method == COPY_METHOD_ZERO) {
         return staged;
     }
     if (taken > bytes) {
         mem_budget_give(&s->staging, taken - bytes);
     }
-    staged->data = copy_alloc(s, bytes);
-    *ret_code = staged->data
-                    ? copy_read(s, staged->offset, bytes, staged->data)
-                    : -ENOMEM;
+    staged->data = staged_alloc(s, bytes);
+    *ret_code = !staged->data   ? -ENOMEM
+                : task->in_part ? copy_part_read(task, staged, ~missing)
+                                : copy_read(s, staged->offset, bytes,
+                                            staged->data);
     *ret_read_failed = staged->data && *ret_code < 0;
-    if (*ret_code < 0 || block_buffer_is_zero(staged->data, bytes)) {
-        block_aligned_free(g_steal_pointer(&staged->data));
+    if (*ret_code < 0 ||
+        (!task->in_part && block_buffer_is_zero(staged->data, bytes))) {
+        staged_free(s, g_steal_pointer(&staged->data));
         mem_budget_give(&s->staging, bytes);
     }
     if (*ret_code < 0) {
@@ -92,9 +112,11 @@ static void coroutine_fn write_staged(CopyTask *task)
     int ret;
 
     SIM_POINT("copy.staged", NULL);
-    ret = staged->data ? copy_write(s, staged->offset, staged->bytes,
+    ret = task->in_part ? copy_part_complete(task) : 0;
+    ret = ret < 0        ? ret
+          : staged->data ? copy_write(s, staged->offset, staged->bytes,
                                     staged->data)
-                       : copy_write_zeroes(s, staged->offset, staged->bytes);
+                         : copy_write_zeroes(s, staged->offset, staged->bytes);
     if (ret < 0) {
         block_copy_break(s, ret);
         if (s->config.staged_failed) {
@@ -136,13 +158,14 @@ static void start_writer(BlockCopyState *s)
 }
 
 /* The content is safe: who only waits for that goes on. */
-static void publish(CopyTask *task, BlockCopyStaged *staged)
+static void publish(CopyTask *task, BlockCopyStaged *staged, uint64_t missing)
 {
     BlockCopyState *s = task->s;
     bool start = false;
 
     WITH_LOCK(&s->lock) {
         task->staged = staged;
+        task->missing = missing;
         atomic_fetch_add(&s->nr_staged, 1);
         list_append(&s->staged_queue, &task->link);
         if (s->nr_writers < STAGE_WRITERS_MAX) {
@@ -163,6 +186,7 @@ static int coroutine_fn stage_area(BlockCopyCall *call, const CopyArea *area)
     BlockCopyState *s = call->s;
     int64_t taken = area->method < COPY_METHOD_ZERO ? area->bytes : 0;
     BlockCopyStaged *staged;
+    uint64_t missing;
     CopyTask *task;
     int ret = 0;
 
@@ -180,12 +204,14 @@ static int coroutine_fn stage_area(BlockCopyCall *call, const CopyArea *area)
         copy_task_end(task, 0);
         return 0;
     }
-    staged = read_staged(task, taken, &ret, &call->read_failed);
+    missing = copy_part_unneeded(call, task);
+    task->in_part = missing != 0;
+    staged = read_staged(task, taken, missing, &ret, &call->read_failed);
     if (!staged) {
         copy_task_end(task, ret);
         return ret;
     }
-    publish(task, staged);
+    publish(task, staged, missing);
     return 0;
 }
 
@@ -197,8 +223,10 @@ int coroutine_fn copy_stage_run(BlockCopyCall *call)
     int ret = 0;
 
     call->how.max_chunk = CLAMP(call->s->staging.bytes, 1, COPY_BUFFER_BYTES);
+    ret = copy_part_load(call);
     while (ret == 0 && at < end && !atomic_load(&call->cancelled) &&
            copy_find_area(call, at, &area)) {
+        copy_part_cut(call, &area);
         ret = stage_area(call, &area);
         at = area.offset + area.bytes;
     }
@@ -218,18 +246,38 @@ BlockCopyStaged *block_copy_staged_find(BlockCopyState *s, int64_t offset,
     }
     LOCK_GUARD(&s->lock);
     req = reqlist_find_conflict(&s->tasks, offset, bytes);
-    while (req) {
+    for (; req; req = reqlist_next_conflict(req, offset, bytes)) {
         CopyTask *task = LIST_ENTRY(req, CopyTask, req);
+        int64_t at = MAX(offset, reqlist_offset(req));
+        int64_t n;
 
-        if (task->staged && task->staged->offset > offset) {
-            *ret_bytes = task->staged->offset - offset;
-            return NULL;
+        if (!task->staged) {
+            continue;
         }
-        if (task->staged) {
+        if (!copy_part_status(task, at, &n)) {
+            at += n; /* perhaps the end of the task, where it looks again */
+        } else if (at == offset) {
+            *ret_bytes = MIN(n, bytes);
             atomic_fetch_add(&task->staged->refs, 1);
             return task->staged;
         }
-        req = reqlist_next_conflict(req, offset, bytes);
+        *ret_bytes = MIN(at - offset, bytes);
+        return NULL;
     }
     return NULL;
+}
+
+int64_t block_copy_next_part(BlockCopyState *s, int64_t offset, int64_t end)
+{
+    BlockReq *req;
+
+    if (offset >= end || atomic_load(&s->nr_staged) == 0) {
+        return end;
+    }
+    LOCK_GUARD(&s->lock);
+    req = reqlist_find_conflict(&s->tasks, offset, end - offset);
+    while (req && !LIST_ENTRY(req, CopyTask, req)->missing) {
+        req = reqlist_next_conflict(req, offset, end - offset);
+    }
+    return req ? MAX(reqlist_offset(req), offset) : end;
 }

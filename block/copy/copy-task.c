@@ -8,6 +8,10 @@
 #include "block/copy/copy-int.h"
 
 #include <errno.h>
+#include <string.h>
+
+/* What takes less to copy through memory than to hand to a worker. */
+#define RANGE_BYTES_MIN (INT64_C(512) << 10)
 
 /* --- what is to be done --------------------------------------------------- */
 
@@ -45,8 +49,9 @@ static CopyMethod method_of(BlockCopyState *s, unsigned status)
     if (status & BDRV_BLOCK_ZERO) {
         return COPY_METHOD_ZERO;
     }
-    return atomic_load(&s->use_copy_range) ? COPY_METHOD_RANGE
-                                           : COPY_METHOD_READ_WRITE;
+    return atomic_load(&s->use_copy_range) && !atomic_load(&s->compare)
+               ? COPY_METHOD_RANGE
+               : COPY_METHOD_READ_WRITE;
 }
 
 static int64_t method_bytes(const BlockCopyState *s, CopyMethod method,
@@ -70,8 +75,20 @@ static bool find_dirty(BlockCopyState *s, int64_t offset, int64_t end,
                        CopyArea *ret)
 {
     LOCK_GUARD(&s->lock);
-    return hbitmap_next_dirty_area(s->dirty, offset, end, INT64_MAX,
+    /* No task is larger; to look for the end of all would take long. */
+    return hbitmap_next_dirty_area(s->dirty, offset, end, COPY_ZERO_BYTES,
                                    &ret->offset, &ret->bytes);
+}
+
+/* Whether the target has zeroes there, by itself: what it shows of others may
+ * change.  If it takes a look to know, no. */
+static bool coroutine_fn is_zero_there(BlockCopyState *s, int64_t offset,
+                                       int64_t bytes)
+{
+    BlockDriverState *bs = bdrv_child_bs(s->config.target);
+
+    return !bdrv_cow_child(bdrv_skip_filters(bs)) &&
+           bdrv_co_is_zero_fast(bs, offset, bytes) == 1;
 }
 
 /*
@@ -98,6 +115,10 @@ static void coroutine_fn ask_source(BlockCopyCall *call, int64_t offset,
         call->known.bytes = MIN(s->cluster, bytes);
     }
     call->known.method = method_of(s, extent.status);
+    if (call->known.method == COPY_METHOD_ZERO &&
+        is_zero_there(s, offset, call->known.bytes)) {
+        call->known.method = COPY_METHOD_SKIP;
+    }
 }
 
 static bool is_known(const BlockCopyCall *call, int64_t offset)
@@ -118,16 +139,22 @@ bool coroutine_fn copy_find_area(BlockCopyCall *call, int64_t offset,
     }
     SIM_POINT("copy.find", NULL);
     bytes = ret->bytes;
-    ret->method = method_of(s, BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED);
+    /* A few clusters for a guest go through memory, not behind large copies in
+     * the queue of some worker. */
+    ret->method = COPY_METHOD_READ_WRITE;
     if (call->how.look || atomic_load(&s->skip_unallocated)) {
         if (!is_known(call, ret->offset)) {
-            ask_source(call, ret->offset, ret->bytes);
+            ask_source(call, ret->offset,
+                       bytes < COPY_ZERO_BYTES ? bytes : end - ret->offset);
         }
         bytes = call->known.offset + call->known.bytes - ret->offset;
         ret->method = call->known.method;
     }
     bytes = MIN(bytes, method_bytes(s, ret->method, call->how.max_chunk));
     ret->bytes = MIN(bytes, ret->bytes);
+    if (ret->method == COPY_METHOD_RANGE && ret->bytes < RANGE_BYTES_MIN) {
+        ret->method = COPY_METHOD_READ_WRITE;
+    }
     return true;
 }
 
@@ -143,7 +170,8 @@ CopyTask *copy_task_claim(BlockCopyState *s, const CopyArea *area)
     task->method = area->method;
     list_init(&task->link);
     WITH_LOCK(&s->lock) {
-        any = hbitmap_next_dirty_area(s->dirty, area->offset,
+        any = !atomic_load(&s->broken) &&
+              hbitmap_next_dirty_area(s->dirty, area->offset,
                                       area->offset + area->bytes, INT64_MAX,
                                       &offset, &bytes);
         if (any) {
@@ -193,19 +221,18 @@ int coroutine_fn copy_write_zeroes(BlockCopyState *s, int64_t offset,
 {
     unsigned flags = s->write_flags & ~BDRV_REQ_WRITE_COMPRESSED;
 
-    return bdrv_co_pwrite_zeroes(s->config.target, offset, bytes,
-                                 flags | BDRV_REQ_MAY_UNMAP);
+    /* A hole stays one, also where zero writes take room. */
+    return is_zero_there(s, offset, bytes)
+               ? 0
+               : bdrv_co_pwrite_zeroes(s->config.target, offset, bytes,
+                                       flags | BDRV_REQ_MAY_UNMAP);
 }
 
-int coroutine_fn copy_write(BlockCopyState *s, int64_t offset, int64_t bytes,
-                            const void *buf)
+static int coroutine_fn write_all(BlockCopyState *s, int64_t offset,
+                                  int64_t bytes, const void *buf)
 {
     unsigned flags = s->write_flags;
-    int ret = SIM_FAULT("copy.write", NULL);
 
-    if (ret < 0) {
-        return ret;
-    }
     if (bytes & (s->cluster - 1)) {
         /* The end of the source need not be that of the target. */
         flags &= ~BDRV_REQ_WRITE_COMPRESSED;
@@ -213,6 +240,66 @@ int coroutine_fn copy_write(BlockCopyState *s, int64_t offset, int64_t bytes,
     return block_buffer_is_zero(buf, bytes)
                ? copy_write_zeroes(s, offset, bytes)
                : bdrv_co_pwrite(s->config.target, offset, bytes, buf, flags);
+}
+
+/* Where, from *@at on, clusters of @a and @b differ; *@at is the end of that.
+ * Returns the beginning, or @bytes: nowhere. */
+static int64_t next_difference(const BlockCopyState *s, const char *a,
+                               const char *b, int64_t bytes, int64_t *at)
+{
+    int64_t start = bytes;
+
+    for (; *at < bytes; *at += s->cluster) {
+        int64_t n = MIN(s->cluster, bytes - *at);
+        bool same = memcmp(a + *at, b + *at, n) == 0;
+
+        if (same && start < bytes) {
+            return start;
+        }
+        start = same ? start : MIN(start, *at);
+    }
+    *at = bytes;
+    return start;
+}
+
+/* Write the clusters that differ from what the target has, which is in @old. */
+static int coroutine_fn write_differences(BlockCopyState *s, int64_t offset,
+                                          int64_t bytes, const char *buf,
+                                          const char *old)
+{
+    int64_t end = 0, start;
+    int ret = 0;
+
+    while (ret == 0 && end < bytes) {
+        start = next_difference(s, buf, old, bytes, &end);
+        if (start < bytes) {
+            ret = write_all(s, offset + start, end - start, buf + start);
+        }
+    }
+    return ret;
+}
+
+int coroutine_fn copy_write(BlockCopyState *s, int64_t offset, int64_t bytes,
+                            const void *buf)
+{
+    void *old = NULL;
+    int ret = SIM_FAULT("copy.write", NULL);
+
+    if (ret < 0) {
+        return ret;
+    }
+    /* A target that is empty there need not be read, and one that cannot be,
+     * is written. */
+    if (atomic_load(&s->compare) && !is_zero_there(s, offset, bytes)) {
+        old = copy_alloc(s, bytes);
+    }
+    if (old && bdrv_co_pread(s->config.target, offset, bytes, old, 0) == 0) {
+        ret = write_differences(s, offset, bytes, buf, old);
+    } else {
+        ret = write_all(s, offset, bytes, buf);
+    }
+    block_aligned_free(old);
+    return ret;
 }
 
 void *copy_alloc(const BlockCopyState *s, int64_t bytes)

@@ -68,3 +68,10 @@ void mem_budget_give(MemBudget *budget, int64_t bytes)
         co_queue_next(&waiter->queue);
     }
 }
+
+int64_t mem_budget_used(MemBudget *budget)
+{
+    LOCK_GUARD(&budget->lock);
+
+    return budget->used;
+}

@@ -29,4 +29,7 @@ void coroutine_fn mem_budget_take(MemBudget *budget, int64_t bytes);
 /** Give @bytes back.  Any thread. */
 void mem_budget_give(MemBudget *budget, int64_t bytes);
 
+/** How many bytes are taken; a moment old.  Any thread. */
+int64_t mem_budget_used(MemBudget *budget);
+
 #endif /* BLOCK_COPY_MEM_BUDGET_H */

@@ -23,7 +23,7 @@ typedef struct Part {
     int64_t offset;
     int64_t bytes;
     BlockCopyStaged *staged; /* with a reference */
-    BlockReq reader;
+    CbwReader reader;
     unsigned discards;       /* begun before we looked */
 } Part;
 
@@ -74,8 +74,12 @@ static bool coroutine_fn look_early(CbwNode *s, int64_t offset)
 static void coroutine_fn find(CbwNode *s, int64_t offset, int64_t bytes,
                               Part *part)
 {
-    *part = (Part){ .offset = offset, .bytes = bytes,
-                    .discards = atomic_load(&s->discards) };
+    /* Not the reader: that is most of it. */
+    part->place = PLACE_NOWHERE;
+    part->offset = offset;
+    part->bytes = bytes;
+    part->staged = NULL;
+    part->discards = atomic_load(&s->discards);
     bool early = SIM_PLANTED(31) && look_early(s, offset);
     LOCK_GUARD(&s->lock);
 
@@ -312,7 +316,7 @@ const BlockSnapshotMethods cbw_snapshot_methods = {
 
 struct BdrvFrozenRange {
     CbwNode *s;
-    BlockReq reader;
+    CbwReader reader;
 };
 
 BdrvFrozenRange *coroutine_fn
@@ -380,7 +384,7 @@ static void begin_anew(CbwNode *s)
     int64_t words = (s->length >> s->cluster_bits) / 64 + 1;
 
     LOCK_GUARD(&s->lock);
-    g_assert(reqlist_is_empty(&s->readers));
+    g_assert(atomic_load(&s->nr_readers) == 0);
     for (int64_t i = 0; i < words; i++) {
         atomic_store(&s->done[i], 0);
     }

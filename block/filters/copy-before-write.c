@@ -25,6 +25,9 @@ typedef struct CbwOptions {
     int64_t timeout;
     int64_t min_cluster;
     int64_t staging;
+    bool compress;
+    bool use_copy_range;
+    bool discard_source;
 } CbwOptions;
 
 static const char *const on_error_names[] = {
@@ -58,6 +61,14 @@ static const BlockOption cbw_options[] = {
     { .name = "staging-size", .type = BLOCK_OPTION_SIZE, .def = "0",
       .min = 0, .max = STAGING_MAX_BYTES, .offset = OPT(staging),
       .help = "memory for old content on its way to the target" },
+    { .name = "compress", .type = BLOCK_OPTION_BOOL, .def = "off",
+      .offset = OPT(compress), .help = "store copies compressed" },
+    { .name = "use-copy-range", .type = BLOCK_OPTION_BOOL, .def = "on",
+      .offset = OPT(use_copy_range),
+      .help = "copy inside the storage where it can" },
+    { .name = "discard-source", .type = BLOCK_OPTION_BOOL, .def = "off",
+      .offset = OPT(discard_source),
+      .help = "discard in \"file\" what has been copied" },
     { .type = BLOCK_OPTION_END },
 };
 
@@ -97,7 +108,7 @@ static int check_options(BlockDriverState *bs, const CbwOptions *o,
     return 0;
 }
 
-static int check_lengths(CbwNode *s, GError **errp)
+static int check_target(CbwNode *s, bool compress, GError **errp)
 {
     BlockDriverState *target = bdrv_child_bs(s->target);
 
@@ -107,6 +118,13 @@ static int check_lengths(CbwNode *s, GError **errp)
                            G_GINT64_FORMAT " of the source",
                            bdrv_node_name(s->bs), bdrv_node_name(target),
                            bdrv_length(target), s->length);
+    }
+    if (compress &&
+        !(bdrv_limits(target)->write_flags & BDRV_REQ_WRITE_COMPRESSED)) {
+        return block_error(errp, ENOTSUP, "Node '%s': target '%s' (driver "
+                           "'%s') does not store anything compressed",
+                           bdrv_node_name(s->bs), bdrv_node_name(target),
+                           bdrv_driver_name(target));
     }
     return 0;
 }
@@ -130,6 +148,8 @@ static void staged_failed(void *opaque, int ret)
 {
     break_snapshot(opaque, ret);
 }
+
+static void staged_whole(void *opaque, int64_t offset, int64_t bytes);
 
 /* The bitmap that @o name, fit for use; NULL without @errp: none is named. */
 static BdrvDirtyBitmap *find_bitmap(CbwNode *s, const CbwOptions *o,
@@ -204,9 +224,12 @@ static int make_state(CbwNode *s, const CbwOptions *o, GError **errp)
         .source = bdrv_filter_child(s->bs),
         .target = s->target,
         .min_cluster_bytes = o->min_cluster,
-        .use_copy_range = true,
+        .compress = o->compress,
+        .use_copy_range = o->use_copy_range,
+        .discard_source = o->discard_source,
         .work = s->work,
         .staged_failed = staged_failed,
+        .staged_whole = staged_whole,
         .opaque = s,
     };
     int64_t words;
@@ -217,6 +240,7 @@ static int make_state(CbwNode *s, const CbwOptions *o, GError **errp)
     }
     block_copy_set_staging(s->copy, o->staging);
     s->cluster_bits = __builtin_ctzll(block_copy_cluster_bytes(s->copy));
+    cbw_readers_init(&s->readers, s->cluster_bits);
     words = (s->length >> s->cluster_bits) / 64 + 1;
     s->done = g_try_new0(_Atomic uint64_t, words);
     if (!s->done) {
@@ -237,7 +261,7 @@ static void free_state(CbwNode *s)
 }
 
 static int coroutine_fn open_children(CbwNode *s, BlockOptions *options,
-                                      GError **errp)
+                                      bool compress, GError **errp)
 {
     BdrvChild *file = bdrv_co_open_child(
         s->bs, options, "file", BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY,
@@ -251,7 +275,7 @@ static int coroutine_fn open_children(CbwNode *s, BlockOptions *options,
         return -EINVAL;
     }
     s->length = bdrv_length(bdrv_child_bs(file));
-    return check_lengths(s, errp);
+    return check_target(s, compress, errp);
 }
 
 static int coroutine_fn open_with(CbwNode *s, BlockDriverState *bs,
@@ -267,9 +291,10 @@ static int coroutine_fn open_with(CbwNode *s, BlockDriverState *bs,
     s->on_error = o->on_error;
     s->timeout_ns = o->timeout * NS_PER_SEC;
     s->staging_bytes = o->staging;
+    s->discard_source = o->discard_source;
     lock_init(&s->lock, LOCK_RANK_DRIVER);
     s->work = bdrv_work_new(bs);
-    ret = open_children(s, options, errp);
+    ret = open_children(s, options, o->compress, errp);
     if (ret == 0) {
         ret = make_state(s, o, errp);
     }
@@ -299,7 +324,7 @@ static void coroutine_fn cbw_close(BlockDriverState *bs)
 {
     CbwNode *s = bdrv_opaque(bs);
 
-    g_assert(reqlist_is_empty(&s->readers));
+    g_assert(atomic_load(&s->nr_readers) == 0);
     free_state(s);
 }
 
@@ -313,6 +338,7 @@ static void cbw_child_perm(BlockDriverState *bs, BdrvChildRole role,
                            const BlockPerm *parent, BlockPerm *ret_child)
 {
     const uint64_t changes = BLK_PERM_WRITE | BLK_PERM_RESIZE;
+    CbwNode *s = bdrv_opaque(bs);
 
     if (!(role & BDRV_CHILD_FILTERED)) {
         ret_child->used = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE;
@@ -324,6 +350,9 @@ static void cbw_child_perm(BlockDriverState *bs, BdrvChildRole role,
     if (parent->used) {
         ret_child->used |= BLK_PERM_CONSISTENT_READ;
         ret_child->shared &= ~changes;
+    }
+    if (s->discard_source) {
+        ret_child->used |= BLK_PERM_WRITE;
     }
 }
 
@@ -349,6 +378,27 @@ static void cbw_perm_commit(BlockDriverState *bs, const BlockPerm *perm)
     CbwNode *s = bdrv_opaque(bs);
 
     s->used = s->used || perm->used;
+}
+
+/* --- what goes on in the background --------------------------------------- */
+
+/* Long copies begin again when the section is over: whoever runs them. */
+static void cbw_drain_begin(BlockDriverState *bs)
+{
+    CbwNode *s = bdrv_opaque(bs);
+
+    block_copy_cancel_async(s->copy);
+}
+
+void cbw_give_up(BlockDriverState *bs)
+{
+    CbwNode *s = cbw_node(bs);
+    int none = 0;
+
+    /* In this order a guest whose copy is given up knows why.  A copy may still
+     * end well, but there is nobody who would take it for a backup. */
+    atomic_compare_exchange_strong(&s->snapshot_error, &none, -ECANCELED);
+    block_copy_break(s->copy, -ECANCELED);
 }
 
 /* --- before a guest's change ---------------------------------------------- */
@@ -388,11 +438,40 @@ static void set_done(CbwNode *s, int64_t first, int64_t end)
     }
 }
 
-static int coroutine_fn copy_range(CbwNode *s, int64_t offset, int64_t bytes)
+static void staged_whole(void *opaque, int64_t offset, int64_t bytes)
 {
-    BlockCopyHow how = { .offset = offset, .bytes = bytes,
+    CbwNode *s = opaque;
+
+    WITH_LOCK(&s->lock) {
+        set_done(s, offset >> s->cluster_bits,
+                 ((offset + bytes - 1) >> s->cluster_bits) + 1);  /* W4 */
+    }
+}
+
+/* Lock held.  But what is staged only in part is not done.  W4 */
+static void set_done_whole(CbwNode *s, int64_t offset, int64_t end)
+{
+    int64_t cluster = INT64_C(1) << s->cluster_bits;
+
+    while (offset < end) {
+        int64_t part = block_copy_next_part(s->copy, offset, end);
+
+        set_done(s, offset >> s->cluster_bits,
+                 (part + cluster - 1) >> s->cluster_bits);
+        offset = part + cluster;
+    }
+}
+
+/* Save [@from, @to), and the rest of its clusters now or later. */
+static int coroutine_fn save(CbwNode *s, int64_t from, int64_t to)
+{
+    int64_t mask = (INT64_C(1) << s->cluster_bits) - 1;
+    int64_t start = from & ~mask;
+    BlockCopyHow how = { .offset = start,
+                         .bytes = MIN((to + mask) & ~mask, s->length) - start,
                          .ignore_rate_limit = true,
                          .stage = s->staging_bytes > 0,
+                         .need_offset = from, .need_bytes = to - from,
                          .timeout_ns = s->timeout_ns };
     int ret = SIM_FAULT("cbw.copy", bdrv_node_name(s->bs));
 
@@ -420,12 +499,13 @@ static int coroutine_fn before_change(BlockDriverState *bs, int64_t offset,
     if (done && atomic_load(&s->nr_readers) == 0) {
         return 0;
     }
-    offset = first << s->cluster_bits;
-    end = MIN(last << s->cluster_bits, s->length);
     if (SIM_PLANTED(30)) {
         set_done(s, first, last);
     }
-    ret = done ? 0 : copy_range(s, offset, end - offset);
+    ret = done ? 0 : save(s, offset, end);
+    if (ret < 0 && atomic_load(&s->snapshot_error)) {
+        return 0; /* it was lost, or given up, meanwhile */
+    }
     if (ret < 0 && s->on_error == ON_CBW_ERROR_BREAK_GUEST_WRITE) {
         return ret;
     }
@@ -435,9 +515,10 @@ static int coroutine_fn before_change(BlockDriverState *bs, int64_t offset,
     }
     SIM_POINT("cbw.copied", bdrv_node_name(bs));
     WITH_LOCK(&s->lock) {
-        set_done(s, first, last);                               /* W2 */
+        set_done_whole(s, first << s->cluster_bits,
+                       MIN(last << s->cluster_bits, s->length)); /* W2 */
         if (!SIM_PLANTED(29)) {
-            reqlist_wait_all(&s->readers, offset, end - offset, &s->lock);
+            cbw_readers_wait(&s->readers, offset, end - offset, &s->lock);
         }
     }
     return 0;
@@ -508,6 +589,7 @@ const BlockDriver block_driver_copy_before_write = {
     .child_perm = cbw_child_perm,
     .perm_prepare = cbw_perm_prepare,
     .perm_commit = cbw_perm_commit,
+    .drain_begin = cbw_drain_begin,
     .preadv = cbw_preadv,
     .pwritev = cbw_pwritev,
     .pwrite_zeroes = cbw_pwrite_zeroes,

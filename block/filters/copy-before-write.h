@@ -10,8 +10,10 @@
  *               memory until it is in the target, has it; a bit in @done
  *   no access   readers get EACCES: it is outside the bitmap, or was discarded
  *
- *   W1  A guest changes a cluster after it is done, and after the readers that
- *       read it from the source have ended.
+ *   W1  A guest changes a cluster after it is done (or staged, what it changes:
+ *       W4), and after the readers that read what it changes from the source
+ *       have ended.  Those of the rest do not matter, and of a cluster that is
+ *       staged in part there may always be some.
  *   W2  A reader looks for a cluster in the staging memory, then at @done, then
  *       enters itself as a reader of the source, all in one hold of @lock.  A
  *       guest stages, or copies, before it sets @done under @lock.  So either
@@ -21,6 +23,11 @@
  *       that has failed ends.  A reader looks at it after having read, wherever
  *       that was: what it found before may be what a copy has left that read
  *       the source, or failed, meanwhile.
+ *
+ *   W4  With write-behind a cluster may be staged in part: what guests have
+ *       changed of it is in memory, the source has the rest.  It is not done
+ *       then, so guests that change more of it ask for that; it is done before
+ *       it leaves the memory, so that a reader finds it there or sees the bit.
  *
  * A guest's write to clusters that are all done, with no reader anywhere, takes
  * no lock.  It sees the bits that another guest has set under @lock, so it sees
@@ -32,7 +39,7 @@
 #include <blockgraph/copy-before-write.h>
 
 #include "block/copy/block-copy.h"
-#include "block/copy/reqlist.h"
+#include "block/filters/cbw-readers.h"
 
 typedef enum OnCbwError {
     ON_CBW_ERROR_BREAK_GUEST_WRITE,
@@ -48,6 +55,7 @@ typedef struct CbwNode {
     OnCbwError on_error;
     int64_t timeout_ns;           /* 0: none */
     int64_t staging_bytes;        /* 0: no write-behind */
+    bool discard_source;
     int64_t length;               /* of the snapshot */
     unsigned cluster_bits;
     HBitmap *scope;               /* what is in the snapshot; NULL: all */
@@ -64,7 +72,7 @@ typedef struct CbwNode {
     Lock lock;
     /* Guarded by @lock. */
     HBitmap *access;              /* what readers may read; NULL: @scope */
-    BlockReqList readers;         /* of the source, and frozen ranges */
+    CbwReaders readers;           /* of the source, and frozen ranges */
 } CbwNode;
 
 /** The state of @bs, or NULL if that is no copy-before-write node. */
@@ -76,23 +84,26 @@ BlockCopyState *cbw_block_copy(BlockDriverState *bs);
 /** The error that has broken the snapshot, or 0.  Any thread. */
 int cbw_snapshot_error(BlockDriverState *bs);
 
+/** The snapshot is not wanted any more: guests do not copy from now on. */
+void cbw_give_up(BlockDriverState *bs);
+
 /* --- cbw-snapshot.c: what snapshot-access asks ---------------------------- */
 
 extern const BlockSnapshotMethods cbw_snapshot_methods;
 
 /** Take the range for a reader of the source, under @lock. */
-static inline void cbw_reader_enter(CbwNode *s, BlockReq *req, int64_t offset,
-                                    int64_t bytes)
+static inline void cbw_reader_enter(CbwNode *s, CbwReader *range,
+                                    int64_t offset, int64_t bytes)
 {
-    reqlist_init_req(&s->readers, req, offset, bytes);
+    cbw_readers_add(&s->readers, range, offset, bytes);
     atomic_fetch_add(&s->nr_readers, 1);
 }
 
 /** It has been read. */
-static inline void cbw_reader_leave(CbwNode *s, BlockReq *req)
+static inline void cbw_reader_leave(CbwNode *s, CbwReader *range)
 {
     WITH_LOCK(&s->lock) {
-        reqlist_remove_req(&s->readers, req);
+        cbw_readers_remove(&s->readers, range);
         atomic_fetch_sub(&s->nr_readers, 1);
     }
 }

@@ -79,6 +79,26 @@ const BlockDriver *bdrv_find_driver(const char *name)
     return find_locked(name);
 }
 
+const BlockDriver *bdrv_next_driver(const BlockDriver *driver)
+{
+    bool found = !driver;
+
+    LOCK_GUARD(&drivers_lock);
+    for (unsigned i = 0; block_driver_list[i]; i++) {
+        if (found) {
+            return block_driver_list[i];
+        }
+        found = block_driver_list[i] == driver;
+    }
+    for (unsigned i = 0; i < nr_registered; i++) {
+        if (found) {
+            return registered[i];
+        }
+        found = registered[i] == driver;
+    }
+    return NULL;
+}
+
 /* --- guessing a format ---------------------------------------------------- */
 
 /* What a guess is made from, and what it is so far. */

@@ -18,6 +18,7 @@
 #include "block/io/tracked.h"
 #include "util/list.h"
 #include "util/sim-point.h"
+#include "util/spare-buffers.h"
 
 /**
  * How many nodes may stand on top of each other.  A request recurses through
@@ -55,11 +56,20 @@ struct BlockGraph {
     ListHead roots;        /* BlockRoot.graph_link */
     ListHead sections;     /* DrainSection.link */
     ListHead throttle_groups; /* ThrottleGroup.graph_link */
+    ListHead jobs;         /* BlockJob.link, by age */
+    ListHead job_listeners; /* JobListener.link */
+    unsigned job_tellers;  /* who goes through them */
+    BlockThresholdListener *threshold_listener; /* or NULL */
+    void *threshold_opaque;
+    AioBH *threshold_bh;   /* since the first threshold was set; any thread */
     CoQueue drain_waiters; /* coroutines that wait for counts to fall */
     CoMutex control_lock;  /* held over yields by reopen and graph changes */
     uint64_t next_auto_name;
     uint64_t visit_mark;   /* the mark of the walk that runs now */
     unsigned retired_sections;
+    GHashTable *tls_creds; /* id -> TlsCreds; for look-up, never iterated */
+    void *exports;         /* block/export's, or NULL */
+    void (*free_exports)(void *exports);
 };
 
 struct BlockDriverState {
@@ -86,7 +96,12 @@ struct BlockDriverState {
     _Atomic int64_t length; /* read by bdrv_length() */
     TrackedRequests tracked;
     DirtyBitmaps dirty;
+    SpareBuffers copy_buffers; /* of copies on read */
     _Atomic unsigned drain_count; /* sections that cover the node */
+    _Atomic int64_t write_threshold; /* bytes; 0: none */
+    _Atomic int64_t threshold_passed, threshold_exceeded; /* to be told */
+    _Atomic int64_t highest_write; /* bytes; where the last of them ended */
+    atomic_bool may_copy;    /* users may write what is there, or P5 does */
     atomic_bool copy_failed; /* a copy on read has failed; that was told */
 
     /* Guarded by @flush_lock. */
@@ -129,6 +144,7 @@ struct BdrvChild {
                                * wherever the edge leads now; or NULL */
     BlockPerm perm;
     unsigned frozen;
+    bool unguarded;           /* see edge_set_unguarded() */
     ListHead parent_link;     /* in parent->children; unused for roots */
     ListHead node_link;       /* in bs->parents */
 };
@@ -190,6 +206,13 @@ void edge_set_nested(BdrvChild *child, BlockDriverState *bs);
  * with nothing but filters in between.
  */
 bool edge_reaches_nested(const BdrvChild *child);
+
+/**
+ * Let others do with the node of @child, an edge between nodes, what its parent
+ * does not share (P6).  Whoever sets this sees to it that the parent shows the
+ * same all the time, and takes it back.  Does not yield.
+ */
+void edge_set_unguarded(BdrvChild *child, bool on);
 
 /** -EBUSY with @errp if @child is frozen. */
 int edge_check_thawed(const BdrvChild *child, GError **errp);

@@ -3,6 +3,7 @@
  * BlockGraph: the set of nodes, their names, and simple questions about them.
  */
 #include "block/graph/graph-int.h"
+#include "block/graph/tls.h"
 
 #include <errno.h>
 #include <string.h>
@@ -32,6 +33,8 @@ BlockGraph *block_graph_new(AioContext *ctx, GError **errp)
     list_init(&graph->roots);
     list_init(&graph->sections);
     list_init(&graph->throttle_groups);
+    list_init(&graph->jobs);
+    list_init(&graph->job_listeners);
     co_queue_init(&graph->drain_waiters);
     co_mutex_init(&graph->control_lock);
     graph->notifier = drain_notifier_new(graph);
@@ -47,6 +50,15 @@ void block_graph_free(BlockGraph *graph)
     g_assert(list_empty(&graph->roots));
     g_assert(list_empty(&graph->sections));
     g_assert(list_empty(&graph->throttle_groups));
+    g_assert(list_empty(&graph->jobs));
+    g_assert(list_empty(&graph->job_listeners));
+    if (graph->exports) {
+        graph->free_exports(graph->exports);
+    }
+    graph_tls_clear(graph);
+    if (graph->threshold_bh) {
+        aio_bh_delete(graph->threshold_bh);
+    }
     drain_notifier_retire(graph->notifier);
     g_hash_table_destroy(graph->by_name);
     aio_context_unref(graph->ctx);
@@ -158,6 +170,11 @@ const char *bdrv_filename(const BlockDriverState *bs)
 unsigned bdrv_open_flags(const BlockDriverState *bs)
 {
     return bs->open_flags;
+}
+
+BlockOptions *bdrv_get_options(const BlockDriverState *bs)
+{
+    return block_options_clone(bs->options);
 }
 
 bool bdrv_is_read_only(const BlockDriverState *bs)

@@ -92,6 +92,20 @@ int bdrv_change_backing_file(BlockDriverState *bs, const char *file,
     return aio_co_run(bs->graph->ctx, change_backing_file_entry, &c);
 }
 
+static int coroutine_fn make_empty_entry(void *opaque)
+{
+    ImageCall *c = opaque;
+
+    return bdrv_co_make_empty(c->bs, c->errp);
+}
+
+int bdrv_make_empty(BlockDriverState *bs, GError **errp)
+{
+    ImageCall c = { .bs = bs, .errp = errp };
+
+    return aio_co_run(bs->graph->ctx, make_empty_entry, &c);
+}
+
 static int coroutine_fn check_entry(void *opaque)
 {
     ImageCall *c = opaque;

@@ -307,6 +307,46 @@ int coroutine_fn bdrv_co_change_backing_file(BlockDriverState *bs,
     return ret;
 }
 
+/* --- content that changes without a request ------------------------------- */
+
+/* @bs and all above it.  g_ptr_array_unref(). */
+static GPtrArray *nodes_from(BlockDriverState *bs)
+{
+    g_autoptr(GPtrArray) start = g_ptr_array_new();
+
+    g_ptr_array_add(start, bs);
+    return graph_above(start);
+}
+
+/* A filter that saves what requests change would know nothing of it.  Drained,
+ * so it stays so. */
+static int check_no_point_in_time(BlockDriverState *bs, const char *what,
+                                  GError **errp)
+{
+    g_autoptr(GPtrArray) nodes = nodes_from(bs);
+
+    for (guint i = 0; i < nodes->len; i++) {
+        BlockDriverState *above = g_ptr_array_index(nodes, i);
+
+        if (above->drv->snapshot) {
+            return block_error(errp, EBUSY, "Node '%s': no %s while node '%s' "
+                               "above keeps a point in time", bs->node_name,
+                               what, above->node_name);
+        }
+    }
+    return 0;
+}
+
+/* All that @bs, and who shows it, has may read otherwise. */
+static void content_changed(BlockDriverState *bs)
+{
+    g_autoptr(GPtrArray) nodes = nodes_from(bs);
+
+    for (guint i = 0; i < nodes->len; i++) {
+        dirty_bitmaps_mark_all(g_ptr_array_index(nodes, i));
+    }
+}
+
 /* --- checking ------------------------------------------------------------- */
 
 int coroutine_fn bdrv_co_check(BlockDriverState *bs, const BdrvCheck *how,
@@ -327,11 +367,18 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, const BdrvCheck *how,
     if (status < 0) {
         return status;
     }
+    if (how->flags & BDRV_CHECK_FIX_ERRORS) {
+        status = check_no_point_in_time(bs, "repair", errp);
+        if (status < 0) {
+            op_end(&op);
+            return status;
+        }
+    }
     status = bs->drv->check_image(bs, how, &result, errp);
     if (how->flags) {
         status = refresh_node(bs, status, errp);
         if (status < 0 || result.corruptions_fixed > 0) {
-            dirty_bitmaps_mark_all(bs); /* some of it may read otherwise */
+            content_changed(bs);
         }
     }
     op_end(&op);
@@ -403,9 +450,30 @@ int coroutine_fn bdrv_co_snapshot_goto(BlockDriverState *bs,
     if (ret < 0) {
         return ret;
     }
-    ret = refresh_node(bs, bs->drv->snapshot_goto(bs, id_or_name, errp), errp);
-    /* All may read otherwise, also if it has failed half-way. */
-    dirty_bitmaps_mark_all(bs);
+    ret = check_no_point_in_time(bs, "return to internal snapshots", errp);
+    if (ret == 0) {
+        ret = bs->drv->snapshot_goto(bs, id_or_name, errp);
+        ret = refresh_node(bs, ret, errp);
+        content_changed(bs); /* also if it has failed half-way */
+    }
+    op_end(&op);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_make_empty(BlockDriverState *bs, GError **errp)
+{
+    ImageOp op;
+    int ret = begin_change(&op, bs, bs->drv->make_empty,
+                           "forgetting all content", errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = check_no_point_in_time(bs, "forgetting all content", errp);
+    if (ret == 0) {
+        ret = bs->drv->make_empty(bs, errp);
+        content_changed(bs); /* also if it has failed half-way */
+    }
     op_end(&op);
     return ret;
 }
@@ -523,18 +591,31 @@ static int coroutine_fn remove_stored(BlockDriverState *bs, const char *name,
     return ret;
 }
 
+int coroutine_fn dirty_bitmap_co_unstore(BdrvDirtyBitmap *bitmap,
+                                         GError **errp)
+{
+    int ret = 0;
+
+    if (bitmap->stored) {
+        bdrv_dirty_bitmap_set_busy(bitmap, true); /* so it stays */
+        ret = remove_stored(bitmap->bs, bitmap->name, errp);
+        bdrv_dirty_bitmap_set_busy(bitmap, false);
+    }
+    if (ret == 0) {
+        LOCK_GUARD(&bitmap->bs->dirty.lock);
+        bitmap->stored = false;
+        bitmap->changed = true;
+    }
+    return ret;
+}
+
 int coroutine_fn bdrv_co_remove_dirty_bitmap(BdrvDirtyBitmap *bitmap,
                                              GError **errp)
 {
     int ret = bdrv_dirty_bitmap_check(bitmap, BDRV_BITMAP_BUSY, errp);
 
-    if (ret < 0) {
-        return ret;
-    }
-    if (bitmap->stored) {
-        bdrv_dirty_bitmap_set_busy(bitmap, true); /* so it stays */
-        ret = remove_stored(bitmap->bs, bitmap->name, errp);
-        bdrv_dirty_bitmap_set_busy(bitmap, false);
+    if (ret == 0) {
+        ret = dirty_bitmap_co_unstore(bitmap, errp);
     }
     if (ret == 0) {
         bdrv_release_dirty_bitmap(bitmap);

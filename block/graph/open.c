@@ -140,6 +140,7 @@ static BlockDriverState *node_new(BlockGraph *graph, const BlockDriver *drv,
     atomic_init(&bs->length, 0);
     atomic_init(&bs->drain_count, 0);
     tracked_init(&bs->tracked);
+    spare_buffers_init(&bs->copy_buffers);
     dirty_bitmaps_init(&bs->dirty);
     co_mutex_init(&bs->flush_lock);
     list_init(&bs->children);
@@ -183,24 +184,37 @@ static void coroutine_fn close_children(BlockDriverState *bs)
     }
 }
 
-int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs)
+static int64_t coroutine_fn ask_length(BlockDriverState *bs)
 {
-    int64_t length = 0;
+    int64_t length = -ENOTSUP;
 
     if (bs->drv->getlength) {
         length = bs->drv->getlength(bs);
     } else if (bs->filtered) {
         length = bdrv_length(bs->filtered->bs);
-    } else {
-        length = -ENOTSUP;
     }
-    if (length < 0) {
-        return length;
+    return length > BDRV_MAX_LENGTH ? -EFBIG : length;
+}
+
+/*
+ * While the driver is asked a write may make the node longer, or a truncate
+ * give it another length, so that the answer is out of date.  What we have is
+ * right when an answer begins and ends with it; so after a change we ask again.
+ */
+int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs)
+{
+    for (;;) {
+        int64_t known = atomic_load(&bs->length);
+        int64_t length = ask_length(bs);
+
+        if (length < 0) {
+            return length;
+        }
+        if (length == known) {
+            break;
+        }
+        atomic_compare_exchange_strong(&bs->length, &known, length);
     }
-    if (length > BDRV_MAX_LENGTH) {
-        return -EFBIG;
-    }
-    atomic_store_explicit(&bs->length, length, memory_order_relaxed);
     dirty_bitmaps_resize(bs);
     return 0;
 }

@@ -12,6 +12,9 @@
  *     and if it is used, a filter uses WRITE_UNCHANGED of what it filters, and
  *     a node with a backing file what it would use for such writes of users.
  *
+ * P6  An edge that is unguarded shares everything: a job writes below it what
+ *     its parent hides (commit.c).
+ *
  * A refresh walks from the changed nodes down, parents first, computes all of
  * it on the new shape, lets drivers prepare (take file locks), and adds the
  * way back to the transaction.
@@ -122,12 +125,21 @@ typedef struct NodePermStep {
     bool prepared;
 } NodePermStep;
 
+/* Whether reads of @bs may make writes that change nothing.  P5 */
+static bool may_copy(const BlockDriverState *bs)
+{
+    return (bs->perm.used & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) ||
+           ((bs->open_flags & BDRV_O_COPY_ON_READ) && bs->perm.used);
+}
+
 static void node_perm_commit(void *opaque)
 {
     NodePermStep *step = opaque;
+    BlockDriverState *bs = step->bs;
 
-    if (step->prepared && step->bs->drv->perm_commit) {
-        step->bs->drv->perm_commit(step->bs, &step->bs->perm);
+    atomic_store(&bs->may_copy, may_copy(bs));
+    if (step->prepared && bs->drv->perm_commit) {
+        bs->drv->perm_commit(bs, &bs->perm);
     }
 }
 
@@ -271,8 +283,8 @@ static void set_child_perms(BlockDriverState *bs, const BlockPerm *sum,
         if (copies && (child->role & BDRV_CHILD_FILTERED)) {
             perm.used |= BLK_PERM_WRITE_UNCHANGED;              /* P5 */
         }
-        if (bs->open_flags & BDRV_O_FORCE_SHARE) {
-            perm.shared = BLK_PERM_ALL;
+        if ((bs->open_flags & BDRV_O_FORCE_SHARE) || child->unguarded) {
+            perm.shared = BLK_PERM_ALL;                         /* P6 */
         }
         set_edge_perm(child, &perm, txn);                       /* P3 */
     }
@@ -369,4 +381,15 @@ void perm_release(BlockDriverState *bs, Transaction *txn)
     for (guint i = 0; i < order->len; i++) {
         release_node(g_ptr_array_index(order, i), txn);
     }
+}
+
+void edge_set_unguarded(BdrvChild *child, bool on)
+{
+    Transaction *txn = transaction_new();
+
+    /* To share more conflicts with nobody, and who sets it back has ended what
+     * it did under it. */
+    child->unguarded = on;
+    perm_release(child->parent, txn);
+    transaction_commit(txn);
 }

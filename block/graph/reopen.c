@@ -393,7 +393,7 @@ static int coroutine_fn prepare_node(ReopenNode *node, GError **errp)
     int ret;
 
     if (!bdrv_is_read_only(bs) && !(node->state.flags & BDRV_O_RDWR)) {
-        ret = dirty_bitmaps_store(bs, errp);
+        ret = dirty_bitmaps_seal(bs, errp);
         if (ret < 0) {
             return ret;
         }
@@ -530,6 +530,7 @@ static void reopen_abort(BdrvReopenQueue *queue)
         if (node->prepared && node->state.bs->drv->reopen_abort) {
             node->state.bs->drv->reopen_abort(&node->state);
         }
+        dirty_bitmaps_follow_mode(node->state.bs);
     }
 }
 

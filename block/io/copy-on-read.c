@@ -27,7 +27,8 @@
 
 #include <errno.h>
 
-/* Memory of one copy; a multiple of the clusters of all common formats. */
+/* Memory of one copy; a multiple of the clusters of all common formats.  A
+ * block of the node may be larger: then it is one block. */
 #define PIECE_MAX (2 << 20)
 
 typedef struct CopyOnRead {
@@ -38,12 +39,18 @@ typedef struct CopyOnRead {
     int64_t given;        /* the caller has its bytes before this */
     int64_t wrote_start;  /* around all that was written */
     int64_t wrote_end;
-    uint8_t *buf;         /* PIECE_MAX, or what there is to copy; NULL yet */
+    uint8_t *buf;         /* a piece, or what there is to copy; NULL yet */
+    bool shared_buf;      /* it is one of bs->copy_buffers */
 } CopyOnRead;
 
 static bool is_prefetch(const CopyOnRead *c)
 {
     return c->io->flags & BDRV_REQ_PREFETCH;
+}
+
+static int64_t piece_max(const CopyOnRead *c)
+{
+    return MAX(PIECE_MAX, (int64_t)c->bs->limits.request_alignment);
 }
 
 /* --- what the caller gets ------------------------------------------------- */
@@ -136,7 +143,29 @@ static int coroutine_fn write_data(CopyOnRead *c, int64_t bytes)
     return io_write_data(c->bs, &io);
 }
 
-/* Read [c->at, +bytes), at most PIECE_MAX, and write it. */
+/* Memory for all that is left, or a piece of it. */
+static void get_buffer(CopyOnRead *c)
+{
+    size_t align = c->bs->limits.opt_mem_alignment;
+    int64_t bytes = MIN(c->end - c->at, piece_max(c));
+
+    c->shared_buf = bytes <= SPARE_BUFFER_BYTES &&
+                    bytes > SPARE_BUFFER_BYTES / 4 &&
+                    align <= SPARE_BUFFER_ALIGNMENT;
+    c->buf = c->shared_buf ? spare_buffers_get(&c->bs->copy_buffers)
+                           : block_aligned_try_alloc(align, bytes);
+}
+
+static void put_buffer(CopyOnRead *c)
+{
+    if (c->buf && c->shared_buf) {
+        spare_buffers_put(&c->bs->copy_buffers, c->buf);
+    } else {
+        block_aligned_free(c->buf);
+    }
+}
+
+/* Read [c->at, +bytes), at most a piece, and write it. */
 static int coroutine_fn copy_piece(CopyOnRead *c, int64_t bytes)
 {
     BlockIOVec1 iov;
@@ -144,8 +173,7 @@ static int coroutine_fn copy_piece(CopyOnRead *c, int64_t bytes)
     int ret;
 
     if (!c->buf) {
-        c->buf = block_aligned_try_alloc(c->bs->limits.opt_mem_alignment,
-                                         MIN(c->end - c->at, PIECE_MAX));
+        get_buffer(c);
     }
     if (!c->buf || SIM_REFUSE("io.bounce", c->bs->node_name) < 0) {
         return -ENOMEM;
@@ -164,7 +192,7 @@ static int coroutine_fn copy_piece(CopyOnRead *c, int64_t bytes)
 
 /*
  * The node does not have [c->at, +bytes), but some layer below has.  Returns
- * how much of it was dealt with.
+ * how much of it was dealt with; 0 if the node ends before.
  */
 static int64_t coroutine_fn copy_extent(CopyOnRead *c, int64_t bytes)
 {
@@ -176,7 +204,7 @@ static int64_t coroutine_fn copy_extent(CopyOnRead *c, int64_t bytes)
     int ret;
 
     ret = bdrv_co_block_status_above(c->bs, NULL, c->at, bytes, &extent);
-    if (ret < 0) {
+    if (ret < 0 || extent.bytes == 0) {
         return ret;
     }
     end = c->at + extent.bytes;
@@ -193,12 +221,12 @@ static int64_t coroutine_fn copy_extent(CopyOnRead *c, int64_t bytes)
     /* A unit is written as a whole, whatever its parts come from. */
     end = (end + unit - 1) / unit * unit;
     bytes = MIN(bytes, end - c->at);
-    bytes = MIN(bytes, PIECE_MAX);
+    bytes = MIN(bytes, piece_max(c));
     ret = copy_piece(c, bytes);
     return ret < 0 ? ret : bytes;
 }
 
-/* Deal with what is at c->at; returns how much that was. */
+/* Deal with what is at c->at; returns how much that was, 0 at the end. */
 static int64_t coroutine_fn step(CopyOnRead *c)
 {
     BlockDriverState *bs = c->bs;
@@ -223,6 +251,9 @@ static int64_t coroutine_fn step(CopyOnRead *c)
     if (ret < 0) {
         return ret;
     }
+    if (below == 0 && is_prefetch(c) && hides_layers(c)) {
+        return copy_extent(c, bytes); /* it ends before those below it */
+    }
     below = below == 0 ? bytes : io_align_down(bs, below);
     if (ret == 0 && below > 0) {
         return below; /* zeroes that no layer has */
@@ -235,8 +266,8 @@ static int coroutine_fn copy_all(CopyOnRead *c)
     while (c->at < c->end) {
         int64_t done = step(c);
 
-        if (done < 0) {
-            return done;
+        if (done <= 0) {
+            return done; /* 0: another length was found meanwhile */
         }
         c->at += done;
     }
@@ -296,7 +327,7 @@ static int coroutine_fn copy_and_read(BlockDriverState *bs, const BlockIO *io)
      * a block at the end is not copied. */
     c.end = MIN(c.end, io_align_down(bs, bdrv_length(bs)));
     copied = copy_all(&c);                                      /* C1 */
-    block_aligned_free(c.buf);
+    put_buffer(&c);
     if (copied < 0 && is_prefetch(&c)) {
         ret = copied;
     } else {
@@ -313,18 +344,26 @@ static int coroutine_fn copy_and_read(BlockDriverState *bs, const BlockIO *io)
     return ret;
 }
 
+/* A user that has no permission may read; but who shares no writes with anybody
+ * must not meet one since somebody reads.  What was given is not taken away
+ * while we run: that would wait for us. */
+static int check_copy(BlockDriverState *bs)
+{
+    if (bdrv_is_read_only(bs)) {
+        return -EACCES;
+    }
+    return atomic_load_explicit(&bs->may_copy, memory_order_relaxed) ? 0
+                                                                     : -EPERM;
+}
+
 int coroutine_fn io_copy_on_read(BlockDriverState *bs, const BlockIO *io)
 {
-    bool prefetch = io->flags & BDRV_REQ_PREFETCH;
-    bool may_copy = bs->cow && !bdrv_is_read_only(bs);
+    int ret = bs->cow ? check_copy(bs) : 0;
     BlockIO plain = *io;
 
     plain.flags &= ~BDRV_REQ_COPY_ON_READ;
-    if (may_copy && !nothing_to_copy(bs, io)) {
+    if (bs->cow && ret == 0 && !nothing_to_copy(bs, io)) {
         return copy_and_read(bs, &plain);
     }
-    if (prefetch) {
-        return bs->cow && !may_copy ? -EACCES : 0;
-    }
-    return io_read_tracked(bs, &plain);
+    return io->flags & BDRV_REQ_PREFETCH ? ret : io_read_tracked(bs, &plain);
 }

@@ -83,6 +83,7 @@ int coroutine_fn bdrv_co_copy_range_to(const BlockCopyRange *copy)
     }
     if (ret == 0) {
         io_note_end(bs, copy->dst_offset + copy->bytes);
+        io_note_write(bs, copy->dst_offset + copy->bytes);
     }
     if (!bs->drv->copy_range_to && !passes_copies(bs)) {
         tracked_end(&bs->tracked, &req, false);

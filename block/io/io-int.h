@@ -10,6 +10,13 @@
 
 #include "block/graph/graph-int.h"
 
+/** For the short steps that every request goes through: as one function they
+ * cost half. */
+#define IO_STEP static inline __attribute__((always_inline))
+
+/** For what few requests need: it stays out of the frame of the others. */
+#define IO_RARE static __attribute__((noinline))
+
 /** Memory of one bounce buffer or zero buffer, in bytes. */
 #define IO_BOUNCE_MAX_BYTES (1 << 20)
 
@@ -73,6 +80,25 @@ int coroutine_fn io_flush_write(BlockDriverState *bs);
 /** The content of [.., @end) may have changed: the node is that long now. */
 void io_note_end(BlockDriverState *bs, int64_t end);
 
+/** No write of @bs has ended as far as @end before. */
+void io_raise_highest(BlockDriverState *bs, int64_t end);
+
+/** io_note_write() where there is a threshold. */
+void io_pass_threshold(BlockDriverState *bs, int64_t end);
+
+/** A write that ends at @end has gone well: it may have passed a threshold. */
+static inline void io_note_write(BlockDriverState *bs, int64_t end)
+{
+    if (G_UNLIKELY(atomic_load_explicit(&bs->highest_write,
+                                        memory_order_relaxed) < end)) {
+        io_raise_highest(bs, end);
+    }
+    if (G_UNLIKELY(atomic_load_explicit(&bs->write_threshold,
+                                        memory_order_relaxed) != 0)) {
+        io_pass_threshold(bs, end);
+    }
+}
+
 /**
  * Enter a request as its flags say.  Returns 0, or -EBUSY (NO_WAIT).
  */
@@ -90,7 +116,18 @@ static inline void io_end_write(BlockDriverState *bs, TrackedRequest *req,
     }
 }
 
+/** As io_end_write(), after a failure: what is in blocks of which a part was to
+ * be written nobody knows. */
+void io_end_failed(BlockDriverState *bs, TrackedRequest *req, int64_t offset,
+                   int64_t bytes);
+
 /** Tell the driver of @bs itself that @event happens. */
-void coroutine_fn io_debug_event(BlockDriverState *bs, const char *event);
+static inline void coroutine_fn io_debug_event(BlockDriverState *bs,
+                                               const char *event)
+{
+    if (G_UNLIKELY(bs->drv->debug_event)) {
+        bs->drv->debug_event(bs, event);
+    }
+}
 
 #endif /* BLOCK_IO_INT_H */

@@ -21,13 +21,6 @@ int io_check_range(int64_t offset, int64_t bytes)
     return 0;
 }
 
-void coroutine_fn io_debug_event(BlockDriverState *bs, const char *event)
-{
-    if (G_UNLIKELY(bs->drv->debug_event)) {
-        bs->drv->debug_event(bs, event);
-    }
-}
-
 void coroutine_fn bdrv_co_debug_event(BlockDriverState *bs, const char *event)
 {
     while (bs && !bs->drv->debug_event) {
@@ -45,6 +38,14 @@ void io_note_end(BlockDriverState *bs, int64_t end)
     while (end > length &&
            !atomic_compare_exchange_weak(&bs->length, &length, end)) {
     }
+}
+
+void io_end_failed(BlockDriverState *bs, TrackedRequest *req, int64_t offset,
+                   int64_t bytes)
+{
+    int64_t start = io_align_down(bs, offset);
+
+    io_end_write(bs, req, start, io_align_up(bs, offset + bytes) - start);
 }
 
 int coroutine_fn io_begin(BlockDriverState *bs, TrackedRequest *req,
@@ -66,7 +67,7 @@ int coroutine_fn io_begin(BlockDriverState *bs, TrackedRequest *req,
  * that pads writes back what it read, so the bytes outside its range, which
  * we may read at the same time, do not change.
  */
-static int coroutine_fn read_padded(BlockDriverState *bs, const BlockIO *io)
+IO_RARE int coroutine_fn read_padded(BlockDriverState *bs, const BlockIO *io)
 {
     int64_t start = io_align_down(bs, io->offset);
     int64_t end = io_align_up(bs, io->offset + io->bytes);
@@ -98,23 +99,33 @@ static int coroutine_fn read_padded(BlockDriverState *bs, const BlockIO *io)
     return ret;
 }
 
-int coroutine_fn io_read(BlockDriverState *bs, const BlockIO *io)
+IO_STEP int coroutine_fn read_any(BlockDriverState *bs, const BlockIO *io)
 {
     return G_LIKELY(io_is_aligned(bs, io->offset, io->bytes))
                ? io_read_aligned(bs, io)
                : read_padded(bs, io);
 }
 
-int coroutine_fn io_read_tracked(BlockDriverState *bs, const BlockIO *io)
+IO_STEP int coroutine_fn read_tracked(BlockDriverState *bs, const BlockIO *io)
 {
     TrackedRequest req;
     int ret = io_begin(bs, &req, io->offset, io->bytes, io->flags);
 
     if (ret == 0) {
-        ret = io_read(bs, io);
+        ret = read_any(bs, io);
         tracked_end(&bs->tracked, &req, false);
     }
     return ret;
+}
+
+int coroutine_fn io_read(BlockDriverState *bs, const BlockIO *io)
+{
+    return read_any(bs, io);
+}
+
+int coroutine_fn io_read_tracked(BlockDriverState *bs, const BlockIO *io)
+{
+    return read_tracked(bs, io);
 }
 
 /* Whether what this read takes from a backing file is to stay. */
@@ -125,6 +136,19 @@ static bool is_to_copy(const BlockDriverState *bs, unsigned flags)
            (G_UNLIKELY(bs->open_flags & BDRV_O_COPY_ON_READ) &&
             (!bs->filtered ||
              (bs->limits.read_flags & BDRV_REQ_COPY_ON_READ)));
+}
+
+bool bdrv_expect_read(BdrvChild *child, int64_t offset, int64_t bytes)
+{
+    BlockDriverState *bs = child->bs;
+
+    while (!bs->drv->expect_read) {
+        if (!bs->filtered) {
+            return false;
+        }
+        bs = bs->filtered->bs;
+    }
+    return bs->drv->expect_read(bs, offset, bytes);
 }
 
 int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset,
@@ -141,13 +165,16 @@ int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset,
     g_assert(!(flags & ~BDRV_REQ_MASK));
     g_assert(iov ? iov->size == (size_t)bytes
                  : (flags & BDRV_REQ_PREFETCH) != 0);
+    if (flags & BDRV_REQ_PREFETCH) {
+        io.iov = NULL; /* nobody below fills it, or only parts of it */
+    }
     if (G_UNLIKELY(is_to_copy(bs, flags))) {
         if (!bs->filtered) {
             return io_copy_on_read(bs, &io);
         }
         io.flags |= BDRV_REQ_COPY_ON_READ;
     }
-    return io_read_tracked(bs, &io);
+    return read_tracked(bs, &io);
 }
 
 int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes,
@@ -202,10 +229,14 @@ static int coroutine_fn write_request(BlockDriverState *bs, const BlockIO *io)
     }
     if (ret == 0) {
         io_note_end(bs, io->offset + io->bytes);
-    } else if (io->offset + io->bytes > bdrv_length(bs)) {
+        io_note_write(bs, io->offset + io->bytes);
+        io_end_write(bs, &req, io->offset, io->bytes);
+        return 0;
+    }
+    if (io->offset + io->bytes > bdrv_length(bs)) {
         note_failed_growth(bs);
     }
-    io_end_write(bs, &req, io->offset, io->bytes);
+    io_end_failed(bs, &req, io->offset, io->bytes);
     return ret;
 }
 

@@ -266,8 +266,9 @@ static TrackedWaiter *leave_tree(TrackedRequests *tracked, TrackedRequest *req)
 }
 
 /* @dirty may be NULL; else returns dirty_marks_have(). */
-static bool leave(TrackedRequests *tracked, TrackedRequest *req, bool wrote,
-                  const DirtyBitmaps *dirty, const BlockIO *io)
+static inline __attribute__((always_inline)) bool
+leave(TrackedRequests *tracked, TrackedRequest *req, bool wrote,
+      const DirtyBitmaps *dirty, const BlockIO *io)
 {
     TrackedShard *shard = &tracked->shards[req->shard];
     TrackedWaiter *waiters = NULL;
@@ -284,7 +285,9 @@ static bool leave(TrackedRequests *tracked, TrackedRequest *req, bool wrote,
     shard->writes += wrote;
     marked = !dirty || dirty_marks_have(dirty, io->offset, io->bytes);
     lock_release(&shard->lock);
-    wake_all(waiters);
+    if (G_UNLIKELY(waiters)) {
+        wake_all(waiters);
+    }
     return marked;
 }
 

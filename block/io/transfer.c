@@ -25,7 +25,7 @@ int64_t io_max_piece(const BlockDriverState *bs, int64_t limit)
 
 /* --- one piece ------------------------------------------------------------ */
 
-static int coroutine_fn driver_preadv(BlockDriverState *bs, const BlockIO *io)
+IO_STEP int coroutine_fn driver_preadv(BlockDriverState *bs, const BlockIO *io)
 {
     int ret;
 
@@ -40,7 +40,7 @@ static int coroutine_fn driver_preadv(BlockDriverState *bs, const BlockIO *io)
     return ret;
 }
 
-static int coroutine_fn driver_pwritev(BlockDriverState *bs, const BlockIO *io)
+IO_STEP int coroutine_fn driver_pwritev(BlockDriverState *bs, const BlockIO *io)
 {
     int ret;
 
@@ -55,8 +55,8 @@ static int coroutine_fn driver_pwritev(BlockDriverState *bs, const BlockIO *io)
     return ret;
 }
 
-static int coroutine_fn driver_transfer(BlockDriverState *bs,
-                                        const BlockIO *io, bool write)
+IO_STEP int coroutine_fn driver_transfer(BlockDriverState *bs,
+                                         const BlockIO *io, bool write)
 {
     return write ? driver_pwritev(bs, io) : driver_preadv(bs, io);
 }
@@ -64,7 +64,7 @@ static int coroutine_fn driver_transfer(BlockDriverState *bs,
 /* --- pieces --------------------------------------------------------------- */
 
 /* Whether the driver can take the memory of @iov as it is. */
-static bool memory_fits(const BlockDriverState *bs, const BlockIOVec *iov)
+IO_STEP bool memory_fits(const BlockDriverState *bs, const BlockIOVec *iov)
 {
     if (iov->niov > bs->limits.max_iov) {
         return false;
@@ -93,8 +93,8 @@ static int coroutine_fn transfer_bounced_piece(BlockDriverState *bs,
     return ret;
 }
 
-static int coroutine_fn transfer_bounced(BlockDriverState *bs,
-                                         const BlockIO *io, bool write)
+IO_RARE int coroutine_fn transfer_bounced(BlockDriverState *bs,
+                                          const BlockIO *io, bool write)
 {
     int64_t max = MIN(io->bytes, MAX(io_align_down(bs, IO_BOUNCE_MAX_BYTES),
                                      (int64_t)bs->limits.request_alignment));
@@ -118,8 +118,8 @@ static int coroutine_fn transfer_bounced(BlockDriverState *bs,
     return ret;
 }
 
-static int coroutine_fn transfer_piece(BlockDriverState *bs, const BlockIO *io,
-                                       bool write)
+IO_STEP int coroutine_fn transfer_piece(BlockDriverState *bs,
+                                        const BlockIO *io, bool write)
 {
     if (G_LIKELY(!io->iov || !bs->drv->preadv || memory_fits(bs, io->iov))) {
         return driver_transfer(bs, io, write);
@@ -127,8 +127,9 @@ static int coroutine_fn transfer_piece(BlockDriverState *bs, const BlockIO *io,
     return transfer_bounced(bs, io, write);
 }
 
-static int coroutine_fn transfer_split(BlockDriverState *bs, const BlockIO *io,
-                                       int64_t max, bool write)
+IO_RARE int coroutine_fn transfer_split(BlockDriverState *bs,
+                                        const BlockIO *io, int64_t max,
+                                        bool write)
 {
     int64_t done = 0;
     int ret = 0;
@@ -153,8 +154,8 @@ static int coroutine_fn transfer_split(BlockDriverState *bs, const BlockIO *io,
     return ret;
 }
 
-static int coroutine_fn transfer(BlockDriverState *bs, const BlockIO *io,
-                                 bool write)
+IO_STEP int coroutine_fn transfer(BlockDriverState *bs, const BlockIO *io,
+                                  bool write)
 {
     int64_t max = io_max_piece(bs, bs->limits.max_transfer);
 
@@ -167,8 +168,8 @@ static int coroutine_fn transfer(BlockDriverState *bs, const BlockIO *io,
 /* --- reading -------------------------------------------------------------- */
 
 /* A read that reaches beyond the end: the part inside, then zeroes. */
-static int coroutine_fn read_across_end(BlockDriverState *bs,
-                                        const BlockIO *io, int64_t length)
+IO_RARE int coroutine_fn read_across_end(BlockDriverState *bs,
+                                         const BlockIO *io, int64_t length)
 {
     int64_t inside = MAX(0, io_align_up(bs, length) - io->offset);
     BlockIO part = { .offset = io->offset, .bytes = MIN(inside, io->bytes),
@@ -197,16 +198,20 @@ static int coroutine_fn read_across_end(BlockDriverState *bs,
 int coroutine_fn io_read_aligned(BlockDriverState *bs, const BlockIO *io)
 {
     int64_t length = bdrv_length(bs);
-    BlockIO plain = *io;
+    BlockIO plain;
 
-    plain.flags &= ~FLAGS_OF_CORE;
-    if (plain.flags & ~bs->limits.read_flags) {
+    if (G_UNLIKELY(io->flags & FLAGS_OF_CORE)) {
+        plain = *io;
+        plain.flags &= ~FLAGS_OF_CORE;
+        io = &plain;
+    }
+    if (io->flags & ~bs->limits.read_flags) {
         return -ENOTSUP;
     }
-    if (G_UNLIKELY(plain.offset + plain.bytes > length)) {
-        return read_across_end(bs, &plain, length);
+    if (G_UNLIKELY(io->offset + io->bytes > length)) {
+        return read_across_end(bs, io, length);
     }
-    return transfer(bs, &plain, false);
+    return transfer(bs, io, false);
 }
 
 /* --- writing -------------------------------------------------------------- */
@@ -233,26 +238,33 @@ static int coroutine_fn write_as_zeroes(BlockDriverState *bs,
     return io_zero_aligned(bs, &zero);
 }
 
-int coroutine_fn io_write_data(BlockDriverState *bs, const BlockIO *io)
+IO_STEP int coroutine_fn write_data(BlockDriverState *bs, const BlockIO *io)
 {
     unsigned takes = bs->limits.write_flags;
-    BlockIO plain = *io;
-    bool flush;
+    unsigned drop = io->flags & ~takes & (FLAGS_OF_CORE | BDRV_REQ_FUA);
+    BlockIO plain;
     int ret;
 
-    plain.flags &= ~(FLAGS_OF_CORE & ~takes);
-    flush = plain.flags & ~takes & BDRV_REQ_FUA;
-    plain.flags &= ~(flush ? BDRV_REQ_FUA : 0);
-    if (plain.flags & ~takes) {
+    if (G_UNLIKELY(drop)) {
+        plain = *io;
+        plain.flags &= ~drop;
+        io = &plain;
+    }
+    if (io->flags & ~takes) {
         return -ENOTSUP;
     }
     io_debug_event(bs, "pwritev");
-    ret = transfer(bs, &plain, true);
+    ret = transfer(bs, io, true);
     io_debug_event(bs, "pwritev_done");
-    if (ret == 0 && flush) {
+    if (ret == 0 && (drop & BDRV_REQ_FUA)) {
         ret = io_flush_write(bs);
     }
     return ret;
+}
+
+int coroutine_fn io_write_data(BlockDriverState *bs, const BlockIO *io)
+{
+    return write_data(bs, io);
 }
 
 int coroutine_fn io_write_aligned(BlockDriverState *bs, const BlockIO *io)
@@ -260,5 +272,5 @@ int coroutine_fn io_write_aligned(BlockDriverState *bs, const BlockIO *io)
     if (G_UNLIKELY(wants_zero_write(bs, io))) {
         return write_as_zeroes(bs, io);
     }
-    return io_write_data(bs, io);
+    return write_data(bs, io);
 }

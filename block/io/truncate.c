@@ -128,6 +128,28 @@ static int coroutine_fn truncate_tracked(BlockDriverState *bs,
     return ret;
 }
 
+/*
+ * The new part is dirty since the length has changed; but who cleaned it may
+ * have read it before it was zero.  After a failure (@changed_from is not
+ * @old_length) what was to be cut may be given up in part and read otherwise,
+ * and so may the block at the old end, part of which was to be zeroed.
+ */
+static void end_truncate(BlockDriverState *bs, TrackedRequest *req,
+                         int64_t old_length, int64_t changed_from)
+{
+    int64_t start = old_length;
+    int64_t end = MAX(old_length, bdrv_length(bs));
+
+    if (changed_from != old_length) {
+        start = MIN(changed_from, io_align_down(bs, old_length));
+    }
+    if (start < end) {
+        io_end_write(bs, req, start, end - start);
+    } else {
+        tracked_end(&bs->tracked, req, true);
+    }
+}
+
 int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
                                   GError **errp)
 {
@@ -159,15 +181,6 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, const BlockTruncate *how,
     }
     old_length = bdrv_length(bs);
     ret = truncate_tracked(bs, how, errp);
-    if (bdrv_length(bs) > old_length) {
-        /* The new part is dirty since the length has changed; but who cleaned
-         * it may have read it before it was zero. */
-        io_end_write(bs, &req, old_length, bdrv_length(bs) - old_length);
-    } else if (ret < 0 && how->offset < old_length) {
-        /* Perhaps it is given up in part, and reads otherwise. */
-        io_end_write(bs, &req, how->offset, old_length - how->offset);
-    } else {
-        tracked_end(&bs->tracked, &req, true);
-    }
+    end_truncate(bs, &req, old_length, ret < 0 ? how->offset : old_length);
     return ret;
 }

@@ -158,6 +158,12 @@ BLOCK_API const char *bdrv_filename(const BlockDriverState *bs);
 /** The BDRV_O_* flags that @bs is open with. */
 BLOCK_API unsigned bdrv_open_flags(const BlockDriverState *bs);
 
+/**
+ * The options that @bs is open with, as they were given; children and options
+ * that were left at their defaults are not among them.  The caller owns them.
+ */
+BLOCK_API BlockOptions *bdrv_get_options(const BlockDriverState *bs);
+
 /** Whether @bs refuses writes.  Thread: any. */
 BLOCK_API bool bdrv_is_read_only(const BlockDriverState *bs);
 
@@ -468,6 +474,40 @@ bdrv_co_is_allocated_above(BlockDriverState *top, BlockDriverState *base,
 BLOCK_API int coroutine_fn bdrv_co_is_zero_fast(BlockDriverState *bs,
                                                 int64_t offset,
                                                 int64_t bytes);
+
+/* --- write thresholds ---------------------------------------------------- */
+
+/** A write has gone beyond the threshold of a node, which is off now. */
+typedef struct BlockThresholdEvent {
+    const char *node_name;
+    int64_t threshold;     /* bytes */
+    int64_t exceeded;      /* by so many bytes */
+} BlockThresholdEvent;
+
+typedef void BlockThresholdListener(const BlockThresholdEvent *event,
+                                    void *opaque);
+
+/** Have @listener told, in the main context; it must not yield.  NULL:
+ * nobody. */
+BLOCK_API void
+block_graph_set_threshold_listener(BlockGraph *graph,
+                                   BlockThresholdListener *listener,
+                                   void *opaque);
+
+/**
+ * Tell the listener, once, when a write, zero write or copy to @bs that has
+ * gone well ended beyond @bytes.  0: do not.
+ */
+BLOCK_API void bdrv_set_write_threshold(BlockDriverState *bs, int64_t bytes);
+
+/** The threshold of @bs in bytes; 0: none, or it was passed.  Any thread. */
+BLOCK_API int64_t bdrv_write_threshold(const BlockDriverState *bs);
+
+/**
+ * Where the highest write, zero write or copy to @bs ended that has gone well
+ * since it was opened; 0: there was none.  Any thread.
+ */
+BLOCK_API int64_t bdrv_highest_write(const BlockDriverState *bs);
 
 /* --- break points (blkdebug) ---------------------------------------------- */
 /*

@@ -56,8 +56,8 @@ typedef enum BdrvRequestFlags {
     BDRV_REQ_ZERO_WRITE = 1 << 2,
     /** Zero write: fail with -ENOTSUP rather than write a buffer of zeroes. */
     BDRV_REQ_NO_FALLBACK = 1 << 3,
-    /** Read: fill caches on the way, do not return the data (no iovec).  Where
-     * the read copies, too, it brings the data to the node. */
+    /** Read: fill caches on the way, do not return the data (an iovec stays as
+     * it is).  Where the read copies, too, it brings the data to the node. */
     BDRV_REQ_PREFETCH = 1 << 4,
     /** Wait for overlapping requests, hold later ones off until done. */
     BDRV_REQ_SERIALISING = 1 << 5,
@@ -67,8 +67,9 @@ typedef enum BdrvRequestFlags {
     BDRV_REQ_WRITE_UNCHANGED = 1 << 7,
     /** Write: store compressed; -ENOTSUP where the format cannot. */
     BDRV_REQ_WRITE_COMPRESSED = 1 << 8,
-    /** Read: what comes from a backing file is written to the node as well.
-     * With PREFETCH that is all, and its failure is that of the read. */
+    /** Read: what comes from a backing file is written to the node as well, if
+     * some user of it may write what is there.  With PREFETCH that is all, and
+     * its failure is that of the read; -EPERM: nobody may. */
     BDRV_REQ_COPY_ON_READ = 1 << 9,
 } BdrvRequestFlags;
 

@@ -213,7 +213,9 @@ BLOCK_API BdrvDirtyBitmap *bdrv_reclaim_dirty_bitmap(BdrvDirtyBitmap *bitmap,
 /* --- bits: any thread ----------------------------------------------------- */
 /*
  * Not of an inconsistent bitmap.  Offsets and lengths in bytes, any alignment,
- * not negative; what is beyond the end is cut.
+ * not negative; what is beyond the end is cut.  Who changes bits elsewhere than
+ * in the main context keeps the bitmap busy, so that it does not become
+ * read-only meanwhile.
  */
 
 /** Make each granule dirty that the range touches.  Not if read-only. */

@@ -210,6 +210,7 @@ struct BlockDriver {
                                             const char *file,
                                             const char *format,
                                             GError **errp);
+    int coroutine_fn (*make_empty)(BlockDriverState *bs, GError **errp);
     int coroutine_fn (*check_image)(BlockDriverState *bs,
                                     const BdrvCheck *how,
                                     BdrvCheckResult *ret, GError **errp);
@@ -246,6 +247,14 @@ struct BlockDriver {
     /* --- points in time --- */
 
     const BlockSnapshotMethods *snapshot; /* NULL: none */
+
+    /* --- hints: any thread --- */
+
+    /**
+     * bdrv_expect_read(); what it will look at is tables, not data.  Must not
+     * take a lock.  Only a hint: @offset (not negative) may be beyond the end.
+     */
+    bool (*expect_read)(BlockDriverState *bs, int64_t offset, int64_t bytes);
 };
 
 /**
@@ -260,6 +269,11 @@ BLOCK_API int bdrv_register(const BlockDriver *driver, GError **errp);
 
 /** The driver of that name, or NULL.  Thread: any. */
 BLOCK_API const BlockDriver *bdrv_find_driver(const char *name);
+
+/** The driver after @driver, the first for NULL; NULL after the last.  Those
+ * that come with the library are before those that were registered.  Thread:
+ * any. */
+BLOCK_API const BlockDriver *bdrv_next_driver(const BlockDriver *driver);
 
 /* --- inside open ---------------------------------------------------------- */
 
@@ -350,6 +364,16 @@ BLOCK_API void bdrv_default_perms(BlockDriverState *bs, BdrvChildRole role,
 BLOCK_API int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset,
                                           int64_t bytes, BlockIOVec *iov,
                                           unsigned flags);
+/**
+ * Say that this thread will soon read @bytes at @offset, not negative, so that
+ * the nodes below can have what they will look at brought into the processor's
+ * caches.
+ *
+ * Returns whether they did: then other work should be done first, if there is
+ * some.  Thread: any; inside a request, or where one is counted.
+ */
+BLOCK_API bool bdrv_expect_read(BdrvChild *child, int64_t offset,
+                                int64_t bytes);
 /** Read into a buffer. */
 BLOCK_API int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset,
                                          int64_t bytes, void *buf,

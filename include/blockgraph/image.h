@@ -135,6 +135,17 @@ BLOCK_API int coroutine_fn bdrv_co_change_backing_file(BlockDriverState *bs,
 BLOCK_API int bdrv_change_backing_file(BlockDriverState *bs, const char *file,
                                        const char *format, GError **errp);
 
+/**
+ * Have the image of @bs forget all content of its own: what its backing file
+ * has is seen, or zeroes.  Its length, snapshots and stored bitmaps stay.  What
+ * was forgotten when the call fails is forgotten.
+ */
+BLOCK_API int coroutine_fn bdrv_co_make_empty(BlockDriverState *bs,
+                                              GError **errp);
+
+/** bdrv_co_make_empty() for callers outside coroutines. */
+BLOCK_API int bdrv_make_empty(BlockDriverState *bs, GError **errp);
+
 /* --- checking ------------------------------------------------------------- */
 
 /** What bdrv_co_check() may repair; bits. */
@@ -205,6 +216,12 @@ BLOCK_API int coroutine_fn bdrv_co_snapshot_list(BlockDriverState *bs,
 /** bdrv_co_snapshot_list() for callers outside coroutines. */
 BLOCK_API int bdrv_snapshot_list(BlockDriverState *bs, GPtrArray **ret,
                                  GError **errp);
+
+/*
+ * An error of the three below says that nothing was done.  When what was asked
+ * for is on the disk and only then something fails, that is a warning: clusters
+ * may have leaked, which a check finds.
+ */
 
 /** Make a snapshot of the present content, described by @info. */
 BLOCK_API int coroutine_fn

@@ -58,6 +58,25 @@ BlockBackend *scenario_backend(BgSim *sim, const char *name,
     return blk;
 }
 
+void scenario_fill(BgSim *sim, BlockDriverState *bs, BgSimModel **model,
+                   int64_t length, BgSimEntry *entry, void *opaque)
+{
+    BlockBackend *blk = scenario_backend(sim, "fill", bs);
+    g_autoptr(GError) error = NULL;
+
+    if (*model) {
+        bgsim_model_set_backend(*model, blk);
+    } else {
+        *model = bgsim_model_new(sim, blk, "guest", length);
+    }
+    bgsim_spawn(sim, "fill", NULL, entry, opaque);
+    if (!bgsim_run(sim, -1, &error)) {
+        g_warning("%s", error->message);
+    }
+    blk_unref(blk);
+    bdrv_unref(bs);
+}
+
 AioContext *scenario_thread(BgSim *sim, unsigned n)
 {
     unsigned i = bgsim_draw(sim, "thread", n + 1);

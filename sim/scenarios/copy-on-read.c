@@ -132,24 +132,10 @@ static void coroutine_fn fill_entry(BgSim *sim, void *opaque)
 static void fill_layer(BgSim *sim, CorSim *s, const char *options)
 {
     BlockDriverState *bs = scenario_open(sim, "%s", options);
-    g_autoptr(GError) error = NULL;
-    BlockBackend *blk;
 
-    if (!bs) {
-        return;
+    if (bs) {
+        scenario_fill(sim, bs, &s->model, s->image.size, fill_entry, s);
     }
-    blk = scenario_backend(sim, "fill", bs);
-    if (s->model) {
-        bgsim_model_set_backend(s->model, blk);
-    } else {
-        s->model = bgsim_model_new(sim, blk, "guest", s->image.size);
-    }
-    bgsim_spawn(sim, "fill", NULL, fill_entry, s);
-    if (!bgsim_run(sim, -1, &error)) {
-        g_warning("%s", error->message);
-    }
-    blk_unref(blk);
-    bdrv_unref(bs);
 }
 
 /* --- power cuts ----------------------------------------------------------- */

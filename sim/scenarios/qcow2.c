@@ -112,20 +112,11 @@ static void coroutine_fn fill_entry(BgSim *sim, void *opaque)
 static void fill_backing(BgSim *sim, Qcow2Sim *s)
 {
     BgSimDiskConfig config = { .size = s->image.size };
-    g_autoptr(GError) error = NULL;
     BlockDriverState *bs;
-    BlockBackend *blk;
 
     bgsim_disk_new(sim, "base", &config);
     bs = scenario_open(sim, "raw,file.driver=sim-disk,file.disk=base");
-    blk = scenario_backend(sim, "base", bs);
-    s->model = bgsim_model_new(sim, blk, "guest", s->image.size);
-    bgsim_spawn(sim, "fill", NULL, fill_entry, s);
-    if (!bgsim_run(sim, -1, &error)) {
-        g_warning("%s", error->message);
-    }
-    blk_unref(blk);
-    bdrv_unref(bs);
+    scenario_fill(sim, bs, &s->model, s->image.size, fill_entry, s);
 }
 
 /* --- power cuts ----------------------------------------------------------- */

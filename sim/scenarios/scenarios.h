@@ -27,6 +27,11 @@ extern const BgSimScenario scenario_qcow2_ops; /* qcow2-ops.c: all of them */
 extern const BgSimScenario scenario_fleecing; /* fleecing.c: points in time */
 /* copy-on-read.c: an image that keeps what it reads from backing files */
 extern const BgSimScenario scenario_copy_on_read;
+extern const BgSimScenario scenario_bitmaps; /* bitmaps.c: dirty bitmaps */
+
+extern const BgSimScenario scenario_backup; /* backup.c: jobs of that kind */
+extern const BgSimScenario scenario_mirror; /* mirror.c: and of that one */
+extern const BgSimScenario scenario_job_grid; /* job-grid.c: step by step */
 
 /** Options of "driver,key=value,..."; printf-like.  Must parse. */
 BlockOptions *scenario_options(const char *format, ...) G_GNUC_PRINTF(1, 2);
@@ -38,6 +43,14 @@ BlockDriverState *scenario_open(BgSim *sim, const char *format, ...)
 /** A backend on @bs that reads and writes, and shares everything. */
 BlockBackend *scenario_backend(BgSim *sim, const char *name,
                                BlockDriverState *bs);
+
+/**
+ * Run @entry(@opaque) in the main context to its end; it fills the node @bs,
+ * which is closed then, by *@model, which is made if it is NULL, of @length
+ * bytes.
+ */
+void scenario_fill(BgSim *sim, BlockDriverState *bs, BgSimModel **model,
+                   int64_t length, BgSimEntry *entry, void *opaque);
 
 /** A context: the main one, or one of up to @n virtual threads; drawn. */
 AioContext *scenario_thread(BgSim *sim, unsigned n);

@@ -128,4 +128,18 @@ static inline void register_pass_driver(void)
     register_test_driver(&driver);
 }
 
+/** The program of the suite @name of one case, each test in a graph of its own.
+ */
+static inline int graph_suite(const char *name, void (*add_tests)(TCase *))
+{
+    Suite *suite = suite_create(name);
+    TCase *tcase = tcase_create(name);
+
+    tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
+    tcase_set_timeout(tcase, 60);
+    add_tests(tcase);
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
+}
+
 #endif /* TESTS_UNIT_GRAPH_FIXTURE_H */

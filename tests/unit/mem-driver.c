@@ -143,6 +143,10 @@ static int coroutine_fn enter(MemDisk *d, MemOp op, const BlockIO *io)
         atomic_fetch_sub(&d->held, 1);
     }
     LOCK_GUARD(&d->lock);
+    if (d->pass[op] > 0) {
+        d->pass[op]--;
+        return 0;
+    }
     error = d->fail[op] ? d->fail[op] : d->fail_forever[op];
     d->fail[op] = 0;
     return -error;
@@ -219,6 +223,15 @@ static int coroutine_fn mem_preadv(BlockDriverState *bs, const BlockIO *io)
         done += run;
     }
     return ret;
+}
+
+static bool mem_expect_read(BlockDriverState *bs, int64_t offset,
+                            int64_t bytes)
+{
+    MemDisk *disk = mem_disk(bs);
+
+    disk->told += disk->expects;
+    return disk->expects;
 }
 
 /* Clusters that a write covers only partly get the backing file's bytes. */
@@ -379,6 +392,7 @@ void mem_register(void)
         .close = mem_close,
         .refresh_limits = mem_refresh_limits,
         .preadv = mem_preadv,
+        .expect_read = mem_expect_read,
         .pwritev = mem_pwritev,
         .pwrite_zeroes = mem_pwrite_zeroes,
         .pdiscard = mem_pdiscard,

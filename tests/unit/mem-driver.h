@@ -45,6 +45,7 @@ typedef struct MemDisk {
     int64_t length;
     int64_t capacity;
     int fail[MEM_OPS];       /* errno for the next one; 0 = none */
+    unsigned pass[MEM_OPS];  /* so many more pass before it */
     int fail_forever[MEM_OPS];
     unsigned count[MEM_OPS];
     MemRequest last[MEM_OPS];
@@ -56,6 +57,11 @@ typedef struct MemDisk {
     /* The next request of this kind waits, alone, while @caught; any thread. */
     _Atomic bool catch_next[MEM_OPS];
     _Atomic bool caught;
+
+    /* Whether expect_read has anything to do, and how often it had; any
+     * thread. */
+    _Atomic bool expects;
+    _Atomic unsigned told;
 
     /* Set by open. */
     int64_t align, mem_align, max_transfer, max_iov, zero_align,

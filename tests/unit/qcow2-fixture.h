@@ -149,25 +149,31 @@ static inline uint64_t count_of(BlockBackend *blk, int64_t offset)
     return call.count;
 }
 
-/**
- * The program of the suite @name: @add_tests adds what needs qemu-img, and
- * nothing is run where that is missing.
- */
-static inline int qemu_suite(const char *name, void (*add_tests)(TCase *))
+/** The program of the suite @name of one case, each test in a folder of its own
+ * and done after @timeout_s. */
+static inline int qcow2_suite(const char *name, double timeout_s,
+                              void (*add_tests)(TCase *))
 {
     Suite *suite = suite_create(name);
     TCase *tcase = tcase_create(name);
 
     register_faulty_driver();
     tcase_add_checked_fixture(tcase, file_setup, file_teardown);
-    tcase_set_timeout(tcase, 60);
-    if (have_qemu()) {
-        add_tests(tcase);
-    } else {
-        g_print("no qemu-img: nothing is tested\n");
-    }
+    tcase_set_timeout(tcase, timeout_s);
+    add_tests(tcase);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
+}
+
+static inline void add_no_tests(TCase *tcase)
+{
+    g_print("no qemu-img: nothing is tested\n");
+}
+
+/** qcow2_suite(), of which nothing is run where qemu-img is missing. */
+static inline int qemu_suite(const char *name, void (*add_tests)(TCase *))
+{
+    return qcow2_suite(name, 60, have_qemu() ? add_tests : add_no_tests);
 }
 
 #endif /* TESTS_UNIT_QCOW2_FIXTURE_H */

@@ -463,6 +463,53 @@ START_TEST(a_reader_of_a_file_in_memory_lets_others_run)
 }
 END_TEST
 
+typedef struct Steps {
+    AioFile *file;
+    int nr;
+} Steps;
+
+static void coroutine_fn read_in_steps(void *opaque)
+{
+    Steps *steps = opaque;
+    char c;
+    struct iovec iov = { &c, 1 };
+
+    for (int i = 0; i < 6; i++) {
+        ck_assert_int_eq(aio_file_preadv(steps->file, &iov, 1, 0, 1), 1);
+        steps->nr++;
+    }
+}
+
+START_TEST(one_short_read_in_memory_a_turn_does_not_wait)
+{
+    Steps steps = { 0 };
+    Fixture f;
+    int fd;
+
+    if (!fixture_open(&f, _i, 0)) {
+        return;
+    }
+    fd = open_tmp_in("/dev/shm", 0);
+    if (fd >= 0) {
+        ck_assert_int_eq(ftruncate(fd, 1), 0);
+        steps.file = aio_file_new(fd, AIO_FILE_ENGINE);
+        aio_context_bind(f.ctx);
+        coroutine_enter(coroutine_create(read_in_steps, &steps));
+        ck_assert_int_eq(steps.nr, 1);
+        while (steps.nr < 6) {
+            int before = steps.nr;
+
+            aio_poll(f.ctx, true);
+            /* The one that waited, and the first of this turn. */
+            ck_assert_int_eq(steps.nr, MIN(before + 2, 6));
+        }
+        aio_file_free(steps.file);
+        close(fd);
+    }
+    fixture_close(&f);
+}
+END_TEST
+
 /* --- with faults --------------------------------------------------------- */
 
 #define FAULTS_MAX 8
@@ -764,6 +811,7 @@ int main(void)
                      more_requests_than_the_ring_has_entries_run_at_once);
     PROMISE_VARIANTS(plain, three_threads_use_one_file);
     PROMISE_VARIANTS(plain, a_reader_of_a_file_in_memory_lets_others_run);
+    PROMISE_VARIANTS(plain, one_short_read_in_memory_a_turn_does_not_wait);
     PROMISE_VARIANTS(faults, a_transfer_goes_on_after_every_prefix);
     PROMISE_VARIANTS(faults, one_byte_at_a_time_is_enough);
     PROMISE_VARIANTS(faults, errors_end_a_transfer);

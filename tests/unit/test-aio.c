@@ -715,7 +715,8 @@ START_TEST(the_ring_refuses_every_operation_that_we_do_not_use)
     static const int used[] = {
         IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE, IORING_OP_WRITEV,
         IORING_OP_FSYNC, IORING_OP_FALLOCATE, IORING_OP_POLL_ADD,
-        IORING_OP_POLL_REMOVE,
+        IORING_OP_POLL_REMOVE, IORING_OP_RECV, IORING_OP_RECVMSG,
+        IORING_OP_SEND, IORING_OP_SENDMSG, IORING_OP_ASYNC_CANCEL,
     };
     AioContext *ctx = aio_context_new(AIO_ENGINE_IO_URING, NULL);
     struct io_uring *ring;

@@ -120,6 +120,77 @@ START_TEST(unref_waits_for_the_requests_that_are_in_flight)
 }
 END_TEST
 
+/* --- reads that are told before they begin -------------------------------- */
+
+/* Send @nr reads of a sector each, the n-th of sector n. */
+static void send_reads(BlockIOVec1 *iov, char *buf, int nr, Count *count)
+{
+    for (int i = 0; i < nr; i++) {
+        blk_aio_preadv(blk, 512 * i, block_iov_buf(&iov[i], buf, 512), 0,
+                       count_cb, count);
+    }
+}
+
+START_TEST(reads_of_one_turn_begin_after_all_were_told_the_first_at_once)
+{
+    BlockIOVec1 iov[4];
+    char buf[512];
+    Count count = { 0 };
+
+    mem->expects = true;
+    for (int round = 1; round <= 2; round++) {
+        send_reads(iov, buf, 4, &count);
+        ck_assert_uint_eq(mem->told, 4 * round);
+        ck_assert_uint_eq(mem->count[MEM_READ], 4 * round - 3);
+        ck_assert_int_eq(mem->last[MEM_READ].offset, 0);
+        ck_assert_int_eq(blk_in_flight(blk), 4);
+        settle();
+        ck_assert_int_eq(count.done, 4 * round);
+        ck_assert_int_eq(mem->last[MEM_READ].offset, 3 * 512);
+    }
+}
+END_TEST
+
+START_TEST(a_section_waits_for_reads_that_were_told_and_not_begun)
+{
+    BlockIOVec1 iov[4];
+    char buf[512];
+    Count count = { 0 };
+
+    mem->expects = true;
+    send_reads(iov, buf, 4, &count);
+    ck_assert_uint_eq(mem->count[MEM_READ], 1);
+    bdrv_drained_begin(disk);
+    ck_assert_int_eq(count.done, 4);
+    /* One that finds the gate closed tells nobody: the node may change. */
+    blk_aio_preadv(blk, 0, &iov[0].vec, 0, count_cb, &count);
+    ck_assert_uint_eq(mem->told, 4);
+    bdrv_drained_end(disk);
+    settle();
+    ck_assert_int_eq(count.done, 5);
+}
+END_TEST
+
+START_TEST(only_reads_of_nodes_that_gain_by_it_are_put_off)
+{
+    BlockIOVec1 iov[4];
+    char buf[512] = { 0 };
+    Count count = { 0 };
+
+    send_reads(iov, buf, 4, &count);
+    ck_assert_uint_eq(mem->count[MEM_READ], 4);
+    mem->expects = true;
+    blk_aio_pwritev(blk, 0, &iov[0].vec, 0, count_cb, &count);
+    blk_aio_pwritev(blk, 512, &iov[1].vec, 0, count_cb, &count);
+    ck_assert_uint_eq(mem->count[MEM_WRITE], 2);
+    blk_aio_preadv(blk, -1, &iov[0].vec, 0, count_cb, &count);
+    ck_assert_uint_eq(mem->told, 0);
+    settle();
+    ck_assert_int_eq(count.done, 6);
+    ck_assert_int_eq(count.failed, 1);
+}
+END_TEST
+
 /* --- threads -------------------------------------------------------------- */
 
 enum { THREADS = 4, EACH = 4000 };
@@ -366,6 +437,10 @@ int main(void)
     PROMISE(tcase, a_callback_never_comes_before_the_call_returns);
     PROMISE(tcase, a_callback_may_send_the_next_request);
     PROMISE(tcase, unref_waits_for_the_requests_that_are_in_flight);
+    PROMISE(tcase,
+            reads_of_one_turn_begin_after_all_were_told_the_first_at_once);
+    PROMISE(tcase, a_section_waits_for_reads_that_were_told_and_not_begun);
+    PROMISE(tcase, only_reads_of_nodes_that_gain_by_it_are_put_off);
     tcase_add_loop_test(
         tcase, several_threads_use_one_node_each_called_back_in_its_own,
         AIO_ENGINE_AUTO, AIO_ENGINE_THREADS + 1);

@@ -5,6 +5,7 @@
 #include "cbw-fixture.h"
 
 #include "block/copy/block-copy.h"
+#include "block/copy/copy-int.h"
 #include "block/copy/mem-budget.h"
 #include "block/filters/copy-before-write.h"
 
@@ -21,6 +22,23 @@ static void count_finished(void *opaque)
 static void start(const char *more)
 {
     cbw_start(more);
+    copy = cbw_block_copy(cbw);
+    finished = 0;
+}
+
+/* As start(), with data in all of the target. */
+static void start_soiled(void)
+{
+    g_autofree uint8_t *buf = g_malloc(WHOLE);
+    BlockBackend *blk;
+
+    cbw_disks();
+    memset(buf, 't', WHOLE);
+    blk = any_backend("soil", target, true);
+    ck_assert_int_eq(blk_pwrite(blk, 0, WHOLE, buf, 0), 0);
+    blk_unref(blk);
+    mem_disk(target)->count[MEM_WRITE] = 0;
+    cbw_insert("");
     copy = cbw_block_copy(cbw);
     finished = 0;
 }
@@ -114,7 +132,7 @@ END_TEST
 
 START_TEST(neighbours_are_joined_up_to_the_chunk)
 {
-    start("");
+    start_soiled();
     ck_assert_int_eq(finish(begin((BlockCopyHow){
         .max_chunk = 2 * CLUSTER }), NULL), 0);
     ck_assert_uint_eq(mem_disk(target)->count[MEM_WRITE], 4);
@@ -140,10 +158,12 @@ END_TEST
 
 START_TEST(data_that_are_zero_are_written_as_zeroes)
 {
-    cbw_disks();
+    start_soiled();
     guest_write(0, CLUSTER, 0);
+    cbw_stop_early();
     cbw_insert("");
     copy = cbw_block_copy(cbw);
+    mem_disk(target)->count[MEM_WRITE] = 0;
     ck_assert_int_eq(finish(begin((BlockCopyHow){
         .bytes = CLUSTER, .max_chunk = CLUSTER }), NULL), 0);
     ck_assert_uint_eq(mem_disk(target)->count[MEM_WRITE], 0);
@@ -152,9 +172,22 @@ START_TEST(data_that_are_zero_are_written_as_zeroes)
 }
 END_TEST
 
+START_TEST(zeroes_that_are_there_already_are_not_written)
+{
+    cbw_disks();
+    guest_write(0, CLUSTER, 0);
+    cbw_insert("");
+    copy = cbw_block_copy(cbw);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), NULL), 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_ZERO], 0);
+    ck_assert_int_eq(block_copy_progress(copy).remaining_bytes, 0);
+    cbw_stop();
+}
+END_TEST
+
 START_TEST(the_source_is_asked_only_where_that_is_worth_it)
 {
-    start("");
+    start_soiled();
     guest_write(DISK, CLUSTER, 'X'); /* was never written: the data tell */
     ck_assert_uint_eq(mem_disk(target)->count[MEM_ZERO], 1);
     ck_assert_uint_eq(mem_disk(source)->count[MEM_READ], 1);
@@ -381,6 +414,57 @@ START_TEST(without_copy_range_memory_serves)
 }
 END_TEST
 
+/* A filter that refuses to copy, or says so at least. */
+static unsigned ranges_asked;
+
+static int coroutine_fn refuse_copy_range(BlockDriverState *bs,
+                                          const BlockCopyRange *range)
+{
+    ranges_asked++;
+    return -EIO;
+}
+
+static void register_refuser(void)
+{
+    static const BlockDriver driver = {
+        .struct_size = sizeof(BlockDriver),
+        .name = "refuser",
+        .kind = BLOCK_DRIVER_FILTER,
+        .options = filter_options,
+        .open = pass_open,
+        .copy_range_from = refuse_copy_range,
+    };
+
+    register_test_driver(&driver);
+}
+
+START_TEST(a_copy_range_that_failed_is_not_tried_again)
+{
+    BlockDriverState *refuser;
+
+    start_own((BlockCopyConfig){ .use_copy_range = true });
+    ck_assert_int_eq(bdrv_insert_node(source, opts("refuser"), &refuser, NULL),
+                     0);
+    ranges_asked = 0;
+    ck_assert(atomic_load(&copy->use_copy_range));
+    /* A few clusters are copied through memory in any case. */
+    ck_assert_int_eq(finish(begin((BlockCopyHow){
+        .bytes = CLUSTER }), NULL), 0);
+    ck_assert_uint_eq(ranges_asked, 0);
+    block_copy_set_bitmap(copy, NULL);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), NULL), 0);
+    ck_assert_uint_eq(ranges_asked, 1);
+    ck_assert(!atomic_load(&copy->use_copy_range));
+    block_copy_set_bitmap(copy, NULL);
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), NULL), 0);
+    ck_assert_uint_eq(ranges_asked, 1);
+    expect_target(0, DISK);
+    ck_assert_int_eq(bdrv_drop_filter(refuser, NULL), 0);
+    bdrv_unref(refuser);
+    stop_own();
+}
+END_TEST
+
 START_TEST(a_limit_holds_calls_back_but_not_those_that_ignore_it)
 {
     BlockCopyCall *slow;
@@ -400,6 +484,26 @@ START_TEST(a_limit_holds_calls_back_but_not_those_that_ignore_it)
     ck_assert_int_eq(finish(slow, NULL), 0);
     expect_target(0, DISK);
     stop_own();
+}
+END_TEST
+
+START_TEST(a_cancelled_call_does_not_count_on_copies_of_others)
+{
+    BlockCopyCall *a, *b;
+
+    start("");
+    mem_disk(target)->hold[MEM_WRITE] = true;
+    a = begin((BlockCopyHow){ 0 });
+    settle();
+    /* Nothing is left for b but to wait for a, which may fail. */
+    b = begin((BlockCopyHow){ 0 });
+    block_copy_call_cancel(b);
+    settle();
+    fail_next(target, MEM_WRITE, EIO);
+    mem_disk(target)->hold[MEM_WRITE] = false;
+    ck_assert_int_eq(finish(b, NULL), -ECANCELED);
+    ck_assert_int_eq(finish(a, NULL), -EIO);
+    cbw_stop();
 }
 END_TEST
 
@@ -567,6 +671,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, neighbours_are_joined_up_to_the_chunk);
     PROMISE(tcase, what_needs_no_copy_is_not_copied);
     PROMISE(tcase, data_that_are_zero_are_written_as_zeroes);
+    PROMISE(tcase, zeroes_that_are_there_already_are_not_written);
     PROMISE(tcase, the_source_is_asked_only_where_that_is_worth_it);
     PROMISE(tcase, only_what_the_top_layer_has_if_asked);
     PROMISE(tcase, as_many_workers_as_asked_for);
@@ -576,10 +681,12 @@ static void add_tests(TCase *tcase)
     tcase_add_loop_test(tcase, a_failure_says_which_side_and_can_be_repeated,
                         0, 2);
     PROMISE(tcase, a_cancelled_call_ends_and_keeps_what_is_left);
+    PROMISE(tcase, a_cancelled_call_does_not_count_on_copies_of_others);
     PROMISE(tcase, when_old_content_was_lost_no_call_succeeds);
     PROMISE(tcase, what_has_been_copied_is_discarded_if_asked);
     PROMISE(tcase, min_cluster_size_is_what_is_copied_at_once);
     PROMISE(tcase, without_copy_range_memory_serves);
+    PROMISE(tcase, a_copy_range_that_failed_is_not_tried_again);
     PROMISE(tcase, a_limit_holds_calls_back_but_not_those_that_ignore_it);
     PROMISE(tcase,
             of_calls_that_overlap_one_is_cancelled_and_the_other_copies_all);
@@ -592,13 +699,7 @@ static void add_tests(TCase *tcase)
 
 int main(void)
 {
-    Suite *suite = suite_create("block-copy");
-    TCase *tcase = tcase_create("all");
-
     mem_register();
-    tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
-    tcase_set_timeout(tcase, 60);
-    add_tests(tcase);
-    suite_add_tcase(suite, tcase);
-    return check_main(suite);
+    register_refuser();
+    return graph_suite("block-copy", add_tests);
 }

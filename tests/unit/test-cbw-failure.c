@@ -6,6 +6,9 @@
 
 #include <blockgraph/copy-before-write.h>
 
+#include "block/copy/copy-int.h"
+#include "block/filters/copy-before-write.h"
+
 /* --- write-behind --------------------------------------------------------- */
 
 #define STAGED ",on-cbw-error=break-snapshot,staging-size=128k"
@@ -87,6 +90,248 @@ START_TEST(a_staged_copy_that_fails_breaks_the_snapshot)
     ck_assert_int_eq(read_status(0, 4096), -EACCES);
     ck_assert_int_eq(read_status(4 * CLUSTER, 4096), -EACCES);
     guest_write(CLUSTER, 4096, 'Y');
+    cbw_stop();
+}
+END_TEST
+
+/* --- clusters that are staged in part ------------------------------------- */
+
+/* A guest has changed [8192, +4096); the rest is being read, and waits. */
+static void stage_in_part(void)
+{
+    Flying write;
+
+    cbw_start(STAGED);
+    hold(target, MEM_WRITE, true);
+    catch_read();
+    fly(&write, guest, 'w', 8192, 4096, 'X');
+    settle();
+    ck_assert_int_eq(mem_disk(source)->last[MEM_READ].offset, 8192);
+    ck_assert_int_eq(mem_disk(source)->last[MEM_READ].bytes, 4096);
+    catch_read();
+    release_read();
+    land(&write);
+    settle();
+    ck_assert(mem_disk(source)->caught);
+}
+
+START_TEST(with_write_behind_a_guest_waits_only_for_what_it_changes)
+{
+    stage_in_part();
+    expect_byte(guest, 8192, 4096, 'X');
+    expect_snapshot(0, DISK);
+    release_read();
+    settle();
+    expect_snapshot(0, DISK);
+    hold(target, MEM_WRITE, false);
+    settle();
+    expect_snapshot(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_guest_that_changes_more_of_a_cluster_waits_for_its_old_content)
+{
+    Flying behind;
+
+    stage_in_part();
+    guest_write(8192 + 512, 1024, 'Y'); /* that is in memory */
+    fly(&behind, guest, 'w', 20480, 4096, 'Z');
+    settle();
+    ck_assert(!behind.ended);
+    release_read();
+    land(&behind);
+    expect_snapshot(0, DISK);
+    hold(target, MEM_WRITE, false);
+    settle();
+    expect_snapshot(0, DISK);
+    expect_byte(guest, 20480, 4096, 'Z');
+    cbw_stop();
+}
+END_TEST
+
+/* As many staged clusters as write to the target at a time; it takes none. */
+static void keep_all_writers_busy(void)
+{
+    cbw_start(",on-cbw-error=break-snapshot,staging-size=1M");
+    hold(target, MEM_WRITE, true);
+    for (int i = 0; i < 8; i++) {
+        guest_write(i * CLUSTER, 512, 'X');
+    }
+    settle();
+}
+
+static unsigned source_reads(void)
+{
+    return mem_disk(source)->count[MEM_READ];
+}
+
+START_TEST(what_is_in_memory_is_read_once)
+{
+    unsigned before;
+
+    keep_all_writers_busy();
+    before = source_reads();
+    guest_write(DISK, 4096, 'X');
+    guest_write(DISK, 4096, 'Y');
+    guest_write(DISK + 512, 512, 'Y');
+    ck_assert_uint_eq(source_reads(), before + 1);
+    guest_write(DISK + 12288, 512, 'Z');
+    ck_assert_uint_eq(source_reads(), before + 2);
+    ck_assert_int_eq(mem_disk(source)->last[MEM_READ].bytes, 4096);
+    guest_write(DISK, CLUSTER, 'W'); /* what lies between and behind */
+    ck_assert_uint_eq(source_reads(), before + 4);
+    expect_byte(reader, DISK, CLUSTER, 0);
+    guest_write(DISK + 4096, 512, 'V');
+    ck_assert_uint_eq(source_reads(), before + 4);
+    hold(target, MEM_WRITE, false);
+    settle();
+    ck_assert_uint_eq(source_reads(), before + 4);
+    expect_byte(reader, DISK, CLUSTER, 0);
+    expect_snapshot(0, DISK);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_cluster_in_part_is_read_from_memory_and_source)
+{
+    keep_all_writers_busy();
+    guest_write(DISK + 4096, 8192, 'X');
+    expect_byte(reader, DISK, CLUSTER, 0);
+    expect_byte(reader, DISK + 4096 + 512, 512, 0);
+    expect_byte(reader, DISK + 8192, 8192, 0);
+    hold(target, MEM_WRITE, false);
+    settle();
+    expect_byte(reader, DISK, CLUSTER, 0);
+    expect_byte(guest, DISK + 4096, 8192, 'X');
+    cbw_stop();
+}
+END_TEST
+
+/* A reader of the source is not run over, in whatever part of the cluster. */
+START_TEST(a_guest_waits_for_the_reader_of_a_cluster_that_is_staged_in_part)
+{
+    Flying read, write;
+
+    keep_all_writers_busy();
+    guest_write(DISK, 4096, 'X');
+    catch_read();
+    fly(&read, reader, 'r', DISK + 4096, 4096, 0);
+    settle();
+    fly(&write, guest, 'w', DISK + 4096, 512, 'Y');
+    settle();
+    ck_assert(!read.ended && !write.ended);
+    release_read();
+    land(&read);
+    ck_assert(read.ret == 0 && read.buf[0] == 0);
+    land(&write);
+    hold(target, MEM_WRITE, false);
+    settle();
+    expect_byte(reader, DISK, CLUSTER, 0);
+    cbw_stop();
+}
+END_TEST
+
+/* Or readers that come one after the other would keep it for ever. */
+START_TEST(a_guest_does_not_wait_for_readers_of_what_it_does_not_change)
+{
+    Flying read;
+
+    if (_i == 0) {
+        keep_all_writers_busy();
+        guest_write(DISK, 4096, 'X');
+    } else {
+        cbw_start("");
+    }
+    catch_read();
+    fly(&read, reader, 'r', DISK + 8192, 4096, 0);
+    settle();
+    guest_write(DISK + 4096, 4096, 'Y');
+    guest_write(DISK + 12288, 512, 'Z');
+    ck_assert(!read.ended);
+    release_read();
+    land(&read);
+    ck_assert(read.ret == 0 && read.buf[0] == 0);
+    hold(target, MEM_WRITE, false);
+    settle();
+    expect_byte(reader, DISK, CLUSTER, 0);
+    cbw_stop();
+}
+END_TEST
+
+START_TEST(a_rest_that_cannot_be_read_breaks_the_snapshot)
+{
+    uint8_t buf[512] = { 'Y' };
+
+    keep_all_writers_busy();
+    guest_write(DISK, 4096, 'X');
+    fail_next(source, MEM_READ, EIO);
+    if (_i) {
+        ck_assert_int_eq(blk_pwrite(guest, DISK + 8192, 512, buf, 0), 0);
+    } else {
+        hold(target, MEM_WRITE, false);
+        settle();
+    }
+    ck_assert_int_eq(bdrv_cbw_snapshot_error(cbw), -EIO);
+    ck_assert_int_eq(read_status(DISK, 4096), -EACCES);
+    ck_assert_int_eq(read_status(DISK + 8192, 4096), -EACCES);
+    hold(target, MEM_WRITE, false);
+    settle();
+    guest_write(DISK + 4096, 4096, 'Z');
+    cbw_stop();
+}
+END_TEST
+
+/* What a writer does with the next task, step by step. */
+static CopyTask *next_task(BlockCopyState *copy)
+{
+    CopyTask *task = LIST_ENTRY(copy->staged_queue.next, CopyTask, link);
+
+    list_remove(&task->link);
+    return task;
+}
+
+static int coroutine_fn complete_entry(void *opaque)
+{
+    return copy_part_complete(opaque);
+}
+
+static void end_task(BlockCopyState *copy, CopyTask *task, int ret)
+{
+    BlockCopyStaged *staged = task->staged;
+
+    block_copy_break(copy, ret);
+    copy->config.staged_failed(copy->config.opaque, ret);
+    copy_task_end(task, ret);
+    atomic_fetch_sub(&copy->nr_staged, 1);
+    block_copy_staged_unref(staged);
+}
+
+/* A guest of another thread may come before the writer ends the task. */
+START_TEST(a_task_whose_rest_could_not_be_read_is_nobody_elses)
+{
+    BlockCopyState *copy;
+    unsigned reads;
+    CopyTask *task;
+    Flying f;
+
+    keep_all_writers_busy();
+    copy = cbw_block_copy(cbw);
+    guest_write(DISK, 4096, 'X');
+    task = next_task(copy);
+    fail_next(source, MEM_READ, EIO);
+    ck_assert_int_eq(aio_co_run(block_graph_aio_context(graph),
+                                complete_entry, task), -EIO);
+    reads = source_reads();
+    fly(&f, guest, 'w', DISK + 8192, 512, 'Y');
+    settle();
+    ck_assert_uint_eq(source_reads(), reads);
+    ck_assert(!f.ended);
+    end_task(copy, task, -EIO);
+    land(&f);
+    ck_assert_int_eq(f.ret, 0);
+    hold(target, MEM_WRITE, false);
+    settle();
     cbw_stop();
 }
 END_TEST
@@ -224,6 +469,107 @@ START_TEST(a_target_that_is_full_fails_the_guest_or_the_snapshot_never_both)
 }
 END_TEST
 
+/* What guests do while a read of the source fails. */
+static const struct GuestOp {
+    char op; /* w, z, d */
+    int64_t offset, bytes;
+} guest_ops[] = {
+    { 'w', 0, 512 },
+    { 'w', CLUSTER + 512, 2 * CLUSTER },
+    { 'z', 3 * CLUSTER, 2 * CLUSTER },
+    { 'd', 5 * CLUSTER, CLUSTER },
+    { 'w', 6 * CLUSTER, 2 * CLUSTER },
+};
+
+/* Do it; @model follows if it goes well. */
+static int do_guest_op(const struct GuestOp *op, uint8_t *model)
+{
+    uint8_t byte = op->op == 'w' ? 'X' : 0;
+    g_autofree uint8_t *buf = g_malloc(op->bytes);
+    int ret;
+
+    memset(buf, byte, op->bytes);
+    if (op->op == 'w') {
+        ret = blk_pwrite(guest, op->offset, op->bytes, buf, 0);
+    } else if (op->op == 'z') {
+        ret = blk_pwrite_zeroes(guest, op->offset, op->bytes, 0);
+    } else {
+        ret = blk_pdiscard(guest, op->offset, op->bytes);
+    }
+    if (ret == 0) {
+        memset(model + op->offset, byte, op->bytes);
+    }
+    return ret;
+}
+
+static unsigned do_guest_ops(uint8_t *model)
+{
+    unsigned errors = 0;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(guest_ops); i++) {
+        int ret = do_guest_op(&guest_ops[i], model);
+
+        ck_assert(ret == 0 || ret == -EIO);
+        errors += ret < 0;
+        settle();
+    }
+    return errors;
+}
+
+static void expect_model(const uint8_t *model)
+{
+    g_autofree uint8_t *buf = g_malloc(DISK);
+
+    ck_assert_int_eq(blk_pread(guest, 0, DISK, buf, 0), 0);
+    ck_assert_int_eq(memcmp(buf, model, DISK), 0);
+}
+
+/* Whether there was such a read. */
+static bool with_failing_read(const Full *f, unsigned n)
+{
+    g_autofree char *options = g_strdup_printf("%s,discard=unmap", f->options);
+    g_autofree uint8_t *model = g_malloc(DISK);
+    unsigned errors;
+    bool failed = false;
+
+    cbw_start(options);
+    ck_assert_int_eq(blk_pread(guest, 0, DISK, model, 0), 0);
+    WITH_LOCK(&mem_disk(source)->lock) {
+        mem_disk(source)->pass[MEM_READ] = n - 1;
+        mem_disk(source)->fail[MEM_READ] = EIO;
+    }
+    errors = do_guest_ops(model);
+    WITH_LOCK(&mem_disk(source)->lock) {
+        failed = mem_disk(source)->fail[MEM_READ] == 0;
+        mem_disk(source)->pass[MEM_READ] = 0;
+        mem_disk(source)->fail[MEM_READ] = 0;
+    }
+    ck_assert_uint_eq(errors, failed && !f->breaks);
+    ck_assert_int_eq(bdrv_cbw_snapshot_error(cbw),
+                     failed && f->breaks ? -EIO : 0);
+    expect_model(model);
+    if (failed && f->breaks) {
+        ck_assert_int_eq(read_status(0, DISK), -EACCES);
+    } else {
+        expect_snapshot(0, DISK);
+        ck_assert_uint_eq(do_guest_ops(model), 0); /* tried again */
+        expect_snapshot(0, DISK);
+    }
+    cbw_stop();
+    return failed;
+}
+
+START_TEST(whichever_read_of_the_source_fails_guest_or_snapshot_has_the_error)
+{
+    unsigned n = 1;
+
+    while (with_failing_read(&full[_i], n)) {
+        n++;
+    }
+    ck_assert_uint_ge(n, G_N_ELEMENTS(guest_ops)); /* each has had one */
+}
+END_TEST
+
 START_TEST(the_filter_goes_when_the_copies_under_way_have_ended)
 {
     uint8_t buf[512] = { 'X' };
@@ -340,6 +686,20 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_large_write_takes_no_more_than_the_memory);
     PROMISE(tcase, a_drain_waits_for_what_is_staged);
     PROMISE(tcase, a_staged_copy_that_fails_breaks_the_snapshot);
+    PROMISE(tcase, with_write_behind_a_guest_waits_only_for_what_it_changes);
+    PROMISE(tcase,
+            a_guest_that_changes_more_of_a_cluster_waits_for_its_old_content);
+    PROMISE(
+        tcase,
+        a_guest_waits_for_the_reader_of_a_cluster_that_is_staged_in_part);
+    PROMISE(tcase, what_is_in_memory_is_read_once);
+    PROMISE(tcase, a_cluster_in_part_is_read_from_memory_and_source);
+    tcase_add_loop_test(
+        tcase, a_guest_does_not_wait_for_readers_of_what_it_does_not_change,
+        0, 2);
+    tcase_add_loop_test(tcase, a_rest_that_cannot_be_read_breaks_the_snapshot,
+                        0, 2);
+    PROMISE(tcase, a_task_whose_rest_could_not_be_read_is_nobody_elses);
     tcase_add_loop_test(tcase, break_guest_write_keeps_the_snapshot, 0, 2);
     tcase_add_loop_test(tcase, break_snapshot_never_fails_the_guest, 0, 2);
     tcase_add_loop_test(
@@ -351,6 +711,10 @@ static void add_tests(TCase *tcase)
         a_target_that_is_full_fails_the_guest_or_the_snapshot_never_both, 0,
         3 * (DISK / CLUSTER));
     tcase_add_loop_test(
+        tcase,
+        whichever_read_of_the_source_fails_guest_or_snapshot_has_the_error, 0,
+        G_N_ELEMENTS(full));
+    tcase_add_loop_test(
         tcase, the_filter_goes_when_the_copies_under_way_have_ended, 0, 2);
     PROMISE(tcase, a_filter_that_was_taken_out_keeps_no_point_in_time);
     PROMISE(tcase, a_target_that_does_not_fit_is_refused);
@@ -361,13 +725,6 @@ static void add_tests(TCase *tcase)
 
 int main(void)
 {
-    Suite *suite = suite_create("cbw-failure");
-    TCase *tcase = tcase_create("all");
-
     mem_register();
-    tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
-    tcase_set_timeout(tcase, 60);
-    add_tests(tcase);
-    suite_add_tcase(suite, tcase);
-    return check_main(suite);
+    return graph_suite("cbw-failure", add_tests);
 }

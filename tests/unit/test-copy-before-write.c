@@ -221,6 +221,7 @@ static int64_t small_offset(int i)
     return (int64_t)i * 7919 % (DISK / 512) * 512;
 }
 
+/* R92 */
 START_TEST(a_thousand_readers_and_a_thousand_writers)
 {
     enum { EACH = 1000 };
@@ -586,13 +587,6 @@ static void add_tests(TCase *tcase)
 
 int main(void)
 {
-    Suite *suite = suite_create("copy-before-write");
-    TCase *tcase = tcase_create("all");
-
     mem_register();
-    tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
-    tcase_set_timeout(tcase, 60);
-    add_tests(tcase);
-    suite_add_tcase(suite, tcase);
-    return check_main(suite);
+    return graph_suite("copy-before-write", add_tests);
 }

@@ -143,6 +143,26 @@ START_TEST(a_failed_write_leaves_the_bit_set)
 }
 END_TEST
 
+/* Nobody knows what a block holds whose write has failed. */
+START_TEST(a_failed_padded_write_may_have_changed_its_blocks_as_a_whole)
+{
+    BlockDriverState *base = open_ok("mem,node-name=base,size=64k");
+    BdrvDirtyBitmap *bitmap;
+
+    given("size=10k,align=4k,zero=off,backing=base");
+    bitmap = create_at("b", K);
+    mem_disk(bs)->fail[MEM_WRITE] = EIO;
+    ck_assert_int_eq(put(K, 512), -EIO);
+    expect_bits(bitmap, "xxxx------");
+    /* The part that is added is zeroed, its first block by a padded write. */
+    mem_disk(bs)->fail_forever[MEM_WRITE] = EIO;
+    ck_assert_int_eq(resize(32 * K), -EIO);
+    expect_bits(bitmap, "xxxx----xx");
+    done();
+    bdrv_unref(base);
+}
+END_TEST
+
 START_TEST(growth_is_dirty_and_what_was_cut_is_forgotten)
 {
     BdrvDirtyBitmap *bitmap, *disabled;
@@ -603,6 +623,26 @@ START_TEST(an_abdicated_bitmap_leaves_its_name_to_what_came_since)
 }
 END_TEST
 
+START_TEST(a_successor_that_would_be_too_large_is_refused_as_such)
+{
+    BlockDriverState *below = open_ok("null-co,node-name=below,size=1M");
+    GError *error = NULL;
+    BdrvDirtyBitmap *bitmap;
+
+    bs = open_ok("pass,file=below");
+    bitmap = create_at("b", 512);
+    ck_assert_int_eq(bdrv_reopen(below, opts("null-co,size=64T"), NULL), 0);
+    ck_assert_int_eq(bdrv_dirty_bitmap_create_successor(bitmap, &error),
+                     -EFBIG);
+    expect_error(&error, EFBIG, "too large");
+    ck_assert_int_eq(bdrv_dirty_bitmap_create_successor(bitmap, NULL),
+                     -EFBIG);
+    ck_assert(!bdrv_dirty_bitmap_busy(bitmap));
+    bdrv_unref(bs);
+    bdrv_unref(below);
+}
+END_TEST
+
 START_TEST(r109_who_cleans_one_bitmap_changes_no_other)
 {
     BdrvDirtyBitmap *mine, *others, *coarse;
@@ -797,6 +837,8 @@ static void add_requests(Suite *suite)
     PROMISE(tcase, writes_zero_writes_and_discards_make_dirty_what_they_touch);
     PROMISE(tcase, reads_and_flushes_make_nothing_dirty);
     PROMISE(tcase, a_failed_write_leaves_the_bit_set);
+    PROMISE(tcase,
+            a_failed_padded_write_may_have_changed_its_blocks_as_a_whole);
     PROMISE(tcase, growth_is_dirty_and_what_was_cut_is_forgotten);
     PROMISE(tcase, a_resize_that_fails_leaves_the_bitmap_as_it_was);
     PROMISE(tcase, a_shrink_that_fails_may_have_changed_what_it_was_to_cut);
@@ -826,6 +868,7 @@ static void add_states(Suite *suite)
     PROMISE(tcase, a_merge_between_nodes_is_all_or_nothing);
     PROMISE(tcase, a_frozen_bitmap_does_not_change_and_gets_all_back);
     PROMISE(tcase, an_abdicated_bitmap_leaves_its_name_to_what_came_since);
+    PROMISE(tcase, a_successor_that_would_be_too_large_is_refused_as_such);
     PROMISE(tcase, r109_who_cleans_one_bitmap_changes_no_other);
     suite_add_tcase(suite, tcase);
 }

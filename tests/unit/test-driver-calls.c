@@ -367,6 +367,30 @@ START_TEST(a_copy_passes_filters_that_need_not_see_it)
 }
 END_TEST
 
+START_TEST(who_expects_a_read_is_told_through_filters_and_no_further)
+{
+    BlockDriverState *top =
+        open_ok("relay,file.driver=pass,file.file.driver=mem,"
+                "more.driver=relay,more.file.driver=mem");
+    BdrvChild *file = bdrv_find_child(top, "file");
+    BdrvChild *more = bdrv_find_child(top, "more");
+    BlockDriverState *filter = bdrv_child_bs(file);
+    MemDisk *disk = mem_disk(bdrv_child_bs(bdrv_filter_child(filter)));
+
+    ck_assert(!bdrv_expect_read(file, 0, 512));
+    disk->expects = true;
+    ck_assert(bdrv_expect_read(file, 0, 512));
+    ck_assert_uint_eq(disk->told, 1);
+    /* A format has tables of its own before its file is read. */
+    disk = mem_disk(bdrv_child_bs(bdrv_find_child(bdrv_child_bs(more),
+                                                  "file")));
+    disk->expects = true;
+    ck_assert(!bdrv_expect_read(more, 0, 512));
+    ck_assert_uint_eq(disk->told, 0);
+    bdrv_unref(top);
+}
+END_TEST
+
 START_TEST(a_copy_that_would_lie_is_refused_at_either_end)
 {
     BlockDriverState *top = open_ok("relay,file.driver=store,"
@@ -713,6 +737,8 @@ int main(void)
     PROMISE(tcase, growing_to_any_length_zeroes_all_that_is_new);
     PROMISE(tcase, growing_that_cannot_zero_the_new_part_does_not_grow);
     PROMISE(tcase, a_copy_passes_filters_that_need_not_see_it);
+    PROMISE(tcase,
+            who_expects_a_read_is_told_through_filters_and_no_further);
     PROMISE(tcase, a_copy_that_would_lie_is_refused_at_either_end);
     PROMISE(tcase, what_a_driver_does_not_know_is_data_of_its_own);
     PROMISE(tcase, an_extent_is_zero_where_the_file_that_stores_it_knows);

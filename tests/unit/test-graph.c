@@ -44,6 +44,26 @@ START_TEST(a_driver_of_another_version_or_name_is_refused)
 }
 END_TEST
 
+START_TEST(drivers_are_walked_once_each_and_all_of_them)
+{
+    unsigned nr = 0;
+    bool null_co = false;
+
+    for (const BlockDriver *d = NULL; (d = bdrv_next_driver(d));) {
+        ck_assert_ptr_eq(bdrv_find_driver(d->name), d);
+        null_co = null_co || g_str_equal(d->name, "null-co");
+        nr++;
+    }
+    ck_assert(null_co);
+    register_pass_driver();
+    for (const BlockDriver *d = NULL; (d = bdrv_next_driver(d));) {
+        ck_assert(nr > 0 || g_str_equal(d->name, "pass"));
+        nr -= nr > 0;
+    }
+    ck_assert_uint_eq(nr, 0);
+}
+END_TEST
+
 /* --- opening -------------------------------------------------------------- */
 
 START_TEST(a_node_is_found_by_its_name_until_it_is_closed)
@@ -56,6 +76,19 @@ START_TEST(a_node_is_found_by_its_name_until_it_is_closed)
     bdrv_unref(bs);
     ck_assert_ptr_null(bdrv_find_node(graph, "disk0"));
     ck_assert_uint_eq(block_graph_nr_nodes(graph), 0);
+}
+END_TEST
+
+START_TEST(the_options_of_a_node_are_those_that_were_given)
+{
+    BlockDriverState *bs = open_ok("null-co,size=1M,detect-zeroes=on");
+    BlockOptions *options = bdrv_get_options(bs);
+
+    ck_assert_str_eq(block_options_peek_str(options, "detect-zeroes"), "on");
+    ck_assert_str_eq(block_options_peek_str(options, "size"), "1M");
+    ck_assert(!block_options_has(options, "latency-ns"));
+    block_options_free(options);
+    bdrv_unref(bs);
 }
 END_TEST
 
@@ -736,6 +769,48 @@ START_TEST(a_chain_is_frozen_only_down_to_a_node_that_is_in_it)
 }
 END_TEST
 
+/* --- thresholds ----------------------------------------------------------- */
+
+static GString *passed;
+
+static void hear_threshold(const BlockThresholdEvent *event, void *opaque)
+{
+    g_string_append_printf(passed, "%s %d+%d ", event->node_name,
+                           (int)event->threshold, (int)event->exceeded);
+}
+
+START_TEST(a_write_beyond_the_threshold_is_told_once)
+{
+    BlockDriverState *bs = open_ok("null-co,node-name=n,size=1M");
+    BlockBackend *guest = backend_ok("guest", bs, WRITE, ALL);
+    uint8_t buf[8192] = { 0 };
+
+    passed = g_string_new(NULL);
+    block_graph_set_threshold_listener(graph, hear_threshold, NULL);
+    bdrv_set_write_threshold(bs, 8192);
+    ck_assert_int_eq(blk_pwrite(guest, 0, 8192, buf, 0), 0);
+    ck_assert_int_eq(bdrv_write_threshold(bs), 8192);
+    ck_assert_int_eq(blk_pwrite(guest, 4096, 8192, buf, 0), 0);
+    ck_assert_int_eq(bdrv_write_threshold(bs), 0);
+    ck_assert_int_eq(blk_pwrite(guest, 65536, 8192, buf, 0), 0);
+    ck_assert_int_eq(bdrv_highest_write(bs), 65536 + 8192);
+    while (passed->len == 0) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    bdrv_set_write_threshold(bs, 4096);
+    ck_assert_int_eq(blk_pwrite_zeroes(guest, 0, 8192, 0), 0);
+    ck_assert_int_eq(bdrv_highest_write(bs), 65536 + 8192);
+    while (!strchr(passed->str + 12, '+')) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    ck_assert_str_eq(passed->str, "n 8192+4096 n 4096+4096 ");
+    block_graph_set_threshold_listener(graph, NULL, NULL);
+    blk_unref(guest);
+    bdrv_unref(bs);
+    g_string_free(passed, TRUE);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("graph");
@@ -747,7 +822,9 @@ int main(void)
     tcase_set_timeout(tcase, 60);
     PROMISE(tcase, a_filter_that_must_see_writes_needs_all_writing_methods);
     PROMISE(tcase, a_driver_of_another_version_or_name_is_refused);
+    PROMISE(tcase, drivers_are_walked_once_each_and_all_of_them);
     PROMISE(tcase, a_node_is_found_by_its_name_until_it_is_closed);
+    PROMISE(tcase, the_options_of_a_node_are_those_that_were_given);
     PROMISE(tcase, nodes_without_a_name_get_one_that_nobody_can_give);
     PROMISE(tcase, bad_options_are_named_and_leave_nothing);
     PROMISE(tcase, what_a_child_inherits_does_not_hide_a_wrong_value);
@@ -779,6 +856,7 @@ int main(void)
     PROMISE(tcase, names_of_permissions_are_those_of_the_known_bits);
     PROMISE(tcase, a_coroutine_opens_changes_and_closes_nodes);
     PROMISE(tcase, each_reference_keeps_a_node_open);
+    PROMISE(tcase, a_write_beyond_the_threshold_is_told_once);
     PROMISE(tcase, a_filter_that_cannot_go_stays_with_all_its_edges);
     PROMISE(tcase, a_chain_is_frozen_only_down_to_a_node_that_is_in_it);
     suite_add_tcase(suite, tcase);

@@ -222,6 +222,76 @@ START_TEST(filters_follow_a_write_that_grows_the_file_and_formats_do_not)
 }
 END_TEST
 
+/* --- growth while the driver is asked ------------------------------------- */
+
+/* What "slow" tells comes late: after others have written. */
+static Coroutine *asker;
+static bool ask_slowly;
+
+static int64_t coroutine_fn slow_getlength(BlockDriverState *bs)
+{
+    int64_t length = bdrv_length(bdrv_child_bs(bdrv_find_child(bs, "file")));
+
+    if (ask_slowly) {
+        ask_slowly = false;
+        asker = coroutine_self();
+        coroutine_yield();
+    }
+    return length;
+}
+
+static int coroutine_fn slow_pwritev(BlockDriverState *bs, const BlockIO *io)
+{
+    return bdrv_co_pwritev(bdrv_find_child(bs, "file"), io->offset, io->bytes,
+                           io->iov, io->flags);
+}
+
+static void register_slow(void)
+{
+    static const BlockDriver driver = {
+        .struct_size = sizeof(BlockDriver),
+        .name = "slow",
+        .kind = BLOCK_DRIVER_FORMAT,
+        .state_size = sizeof(int64_t),
+        .open = image_open,
+        .getlength = slow_getlength,
+        .pwritev = slow_pwritev,
+    };
+
+    if (bdrv_register(&driver, NULL) < 0) {
+        abort();
+    }
+}
+
+static void coroutine_fn ask_entry(void *opaque)
+{
+    ck_assert_int_eq(bdrv_co_getlength(opaque), (96 << 10) + 512);
+}
+
+START_TEST(a_write_that_grows_a_node_while_its_length_is_asked_for_counts)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockDriverState *file = open_ok("mem,node-name=file,size=64k");
+    BlockDriverState *slow = open_ok("slow,node-name=slow,file=file");
+    BlockDriverState *image = open_ok("image,node-name=image,file=slow");
+
+    ask_slowly = true;
+    asker = NULL;
+    aio_co_enter(ctx, coroutine_create(ask_entry, slow));
+    ck_assert_ptr_nonnull(asker);
+    ck_assert_int_eq(aio_co_run(ctx, write_behind_the_end,
+                                bdrv_find_child(image, "file")), 0);
+    ck_assert_int_eq(bdrv_length(slow), (96 << 10) + 512);
+    aio_co_wake(asker);
+    while (aio_poll(ctx, false)) {
+    }
+    ck_assert_int_eq(bdrv_length(slow), (96 << 10) + 512);
+    bdrv_unref(image);
+    bdrv_unref(slow);
+    bdrv_unref(file);
+}
+END_TEST
+
 START_TEST(a_window_follows_only_where_its_end_is_open)
 {
     BlockTruncate how = { .offset = 128 << 10 };
@@ -266,6 +336,7 @@ int main(void)
     register_pass_driver();
     register_stuck();
     register_image();
+    register_slow();
     mem_register();
     tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
     tcase_set_timeout(tcase, 60);
@@ -274,6 +345,8 @@ int main(void)
     PROMISE(tcase, nodes_above_follow_a_truncate_of_another_user);
     PROMISE(tcase,
             filters_follow_a_write_that_grows_the_file_and_formats_do_not);
+    PROMISE(tcase,
+            a_write_that_grows_a_node_while_its_length_is_asked_for_counts);
     PROMISE(tcase, a_window_follows_only_where_its_end_is_open);
     PROMISE(tcase, nodes_above_follow_an_exchange_of_what_they_filter);
     suite_add_tcase(suite, tcase);

@@ -348,6 +348,8 @@ START_TEST(drivers_say_what_they_cannot_do)
     expect_error(&error, ENOTSUP, "snapshots");
     ck_assert_int_eq(bdrv_snapshot_delete(bs, NULL, "s", &error), -ENOTSUP);
     expect_error(&error, ENOTSUP, "snapshots");
+    ck_assert_int_eq(bdrv_make_empty(bs, &error), -ENOTSUP);
+    expect_error(&error, ENOTSUP, "forgetting all content");
     ck_assert_int_eq(bdrv_stored_bitmap_list(bs, &list, &error), -ENOTSUP);
     expect_error(&error, ENOTSUP, "bitmaps");
     ck_assert_int_eq(bdrv_stored_bitmap_add(bs, "b", 65536, &error),
@@ -402,6 +404,7 @@ static int coroutine_fn all_calls(void *opaque)
     done += bdrv_co_snapshot_goto(bs, "no such", NULL) < 0;
     done += bdrv_co_snapshot_delete(bs, NULL, NULL, NULL) == -EINVAL;
     done += bdrv_co_stored_bitmap_remove(bs, "no such", NULL) < 0;
+    done += bdrv_co_make_empty(bs, NULL) == 0;
     if (bdrv_co_check(bs, &how, &result, NULL) == 0) {
         done += result.corruptions == 0;
     }
@@ -426,7 +429,7 @@ START_TEST(every_call_can_be_made_from_a_coroutine)
     make_image_ok("a", "size=4M");
     bs = image_open("a", NULL);
     ck_assert_int_ge(aio_co_run(block_graph_aio_context(graph), all_calls,
-                                bs), 8);
+                                bs), 9);
     ck_assert(!bdrv_is_drained(bs));
     bdrv_unref(bs);
     ck_assert(qemu_img_ok("check -q", "a"));

@@ -545,18 +545,22 @@ START_TEST(r20_all_bitmaps_of_a_node_share_one_budget)
 }
 END_TEST
 
-START_TEST(a_directory_of_nonsense_is_given_up_by_the_first_write)
+/* Open an image the directory of which says that a name is very long. */
+static void open_nonsense(void)
 {
-    uint8_t buf[512] = { 1 };
-    int64_t dir;
-
     make("64M");
     open_it();
     ck_assert_int_eq(add("b", 65536), 0);
     close_it();
-    dir = find_dir();
-    poke(dir + QCOW2_BME_NAME_BYTES, "\xff\xff", 2);
+    poke(find_dir() + QCOW2_BME_NAME_BYTES, "\xff\xff", 2);
     open_it();
+}
+
+START_TEST(a_directory_of_nonsense_is_given_up_by_the_first_write)
+{
+    uint8_t buf[512] = { 1 };
+
+    open_nonsense();
     ck_assert_int_eq(blk_pread(blk, 0, 512, buf, 0), 0);
     ck_assert_int_eq(blk_pwrite(blk, 0, 512, buf, 0), 0);
     reopen_it();
@@ -641,15 +645,8 @@ START_TEST(no_write_comes_before_a_directory_of_nonsense_is_given_up)
 {
     uint8_t buf[512] = { 1 };
     unsigned fail_at;
-    int64_t dir;
 
-    make("64M");
-    open_it();
-    ck_assert_int_eq(add("b", 65536), 0);
-    close_it();
-    dir = find_dir();
-    poke(dir + QCOW2_BME_NAME_BYTES, "\xff\xff", 2);
-    open_it();
+    open_nonsense();
     for (fail_at = 1; fail_at <= 2; fail_at++) {
         faulty_set(FAULTY_WRITES | FAULTY_FLUSHES, fail_at, 1);
         ck_assert_int_lt(blk_pwrite(blk, 0, 512, buf, 0), 0);
@@ -710,14 +707,8 @@ START_TEST(bitmaps_of_qemu_are_loaded)
 }
 END_TEST
 
-int main(void)
+static void add_tests(TCase *tcase)
 {
-    Suite *suite = suite_create("qcow2-bitmap");
-    TCase *tcase = tcase_create("bitmaps");
-
-    register_faulty_driver();
-    tcase_add_checked_fixture(tcase, file_setup, file_teardown);
-    tcase_set_timeout(tcase, 60);
     PROMISE(tcase, a_stored_bitmap_comes_back_with_every_bit);
     PROMISE(tcase, a_bitmap_is_overwritten_and_its_old_clusters_are_free);
     PROMISE(tcase, bitmaps_are_added_listed_and_removed);
@@ -739,6 +730,9 @@ int main(void)
     PROMISE(tcase, no_write_comes_before_a_directory_of_nonsense_is_given_up);
     PROMISE(tcase, r110_entries_of_a_table_do_not_overflow);
     PROMISE(tcase, bitmaps_of_qemu_are_loaded);
-    suite_add_tcase(suite, tcase);
-    return check_main(suite);
+}
+
+int main(void)
+{
+    return qcow2_suite("qcow2-bitmap", 60, add_tests);
 }

@@ -191,6 +191,20 @@ START_TEST(a_look_finds_what_is_there_and_reads_nothing)
 }
 END_TEST
 
+START_TEST(what_is_fetched_beforehand_is_there_and_stays_as_it_is)
+{
+    uint64_t word = 0;
+
+    ck_assert(!qcow2_cache_prefetch(cache, 5 * SLICE, 8));
+    ck_assert_uint_eq(disk.reads, 0);
+    value_of(5);
+    ck_assert(qcow2_cache_prefetch(cache, 5 * SLICE, 8));
+    ck_assert(qcow2_cache_peek(cache, 5 * SLICE, 8, 8, &word));
+    ck_assert_uint_eq(word, 5);
+    ck_assert_uint_eq(disk.reads, 1);
+}
+END_TEST
+
 START_TEST(slices_load_side_by_side_and_each_once)
 {
     Step steps[4] = { { .slice = 3 }, { .slice = 4 }, { .slice = 3 },
@@ -611,6 +625,7 @@ int main(void)
     tcase_set_timeout(tc, 60);
     PROMISE(tc, a_slice_is_read_once);
     PROMISE(tc, a_look_finds_what_is_there_and_reads_nothing);
+    PROMISE(tc, what_is_fetched_beforehand_is_there_and_stays_as_it_is);
     PROMISE(tc, slices_load_side_by_side_and_each_once);
     PROMISE(tc, a_failed_load_is_told_to_all_who_wait_and_tried_anew_later);
     PROMISE(tc, more_slices_than_places_are_all_read_right);

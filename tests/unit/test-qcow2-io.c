@@ -328,6 +328,37 @@ START_TEST(R127_zeroes_and_discards_never_show_the_backing_file)
 }
 END_TEST
 
+START_TEST(an_image_that_is_made_empty_shows_its_backing_file)
+{
+    static const char *const creates[] = {
+        "size=96k,cluster_size=4k", "size=96k,cluster_size=16k,extended_l2=on",
+        "size=96k,cluster_size=4k,data_file=d", "size=95k,cluster_size=16k",
+    };
+    g_autofree uint8_t *model = g_malloc(96 << 10);
+    BlockBackend *blk;
+
+    make_base(96 << 10);
+    make_image_ok("a", creates[_i]);
+    blk = overlay(NULL);
+    make_kind(blk, DATA, 0, 16384, model);
+    if (_i != 2) {
+        make_kind(blk, COMPRESSED, 16384, 16384, model);
+        snapshot_ok(blk_bs(blk), "s");
+    }
+    ck_assert_int_eq(blk_pwrite_zeroes(blk, 64 << 10, 31 << 10, 0), 0);
+    ck_assert_int_eq(bdrv_make_empty(blk_bs(blk), NULL), 0);
+    expect_base(blk, 0, blk_getlength(blk));
+    ck_assert_int_eq(blk_is_allocated(blk, 0, 95 << 10, &(int64_t){ 0 }), 2);
+    if (_i != 2) {
+        ck_assert_int_eq(bdrv_snapshot_goto(blk_bs(blk), "s", NULL), 0);
+        ck_assert_int_eq(blk_is_allocated(blk, 0, 32 << 10, &(int64_t){ 0 }),
+                         1);
+    }
+    check_sound(blk);
+    close_backend(blk);
+}
+END_TEST
+
 START_TEST(R68_only_with_discard_no_unref_clusters_keep_their_place)
 {
     for (unsigned i = 0; i < 6; i++) {
@@ -817,6 +848,8 @@ static void add_requests(TCase *tcase)
     PROMISE(tcase, R128_a_small_write_to_a_new_cluster_keeps_the_backing_data);
     PROMISE(tcase, R73_beyond_a_shorter_backing_file_all_is_zero);
     PROMISE(tcase, R127_zeroes_and_discards_never_show_the_backing_file);
+    tcase_add_loop_test(
+        tcase, an_image_that_is_made_empty_shows_its_backing_file, 0, 4);
     PROMISE(tcase, R68_only_with_discard_no_unref_clusters_keep_their_place);
     PROMISE(tcase, a_cluster_made_zero_gets_new_data_when_old_readers_are_gone);
     PROMISE(tcase, zeroes_that_are_detected_give_clusters_back);

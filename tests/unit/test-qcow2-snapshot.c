@@ -4,6 +4,8 @@
  */
 #include "qcow2-fixture.h"
 
+#include <blockgraph/dirty-bitmap.h>
+
 #define CLUSTER 65536
 
 static int try_create_snapshot(BlockBackend *blk, const char *name,
@@ -53,6 +55,57 @@ static void expect_names(BlockBackend *blk, const char *expected)
 
     ck_assert_str_eq(text, expected);
 }
+
+/* --- who is above --------------------------------------------------------- */
+
+START_TEST(a_return_is_refused_below_a_filter_that_keeps_a_point_in_time)
+{
+    g_autoptr(GError) error = NULL;
+    BlockDriverState *image, *target, *cbw;
+    BlockBackend *blk;
+
+    make_image_ok("a", "size=1M");
+    blk = image_backend("a", NULL);
+    image = bdrv_ref(blk_bs(blk));
+    fill(blk, 0, CLUSTER, 'A');
+    snapshot_ok(image, "s");
+    target = open_ok("null-co,node-name=target,size=1M");
+    ck_assert_int_eq(bdrv_insert_node(image, opts("copy-before-write,"
+                                                  "target=target"), &cbw,
+                                      &error), 0);
+    ck_assert_int_eq(bdrv_snapshot_goto(image, "s", &error), -EBUSY);
+    expect_error(&error, EBUSY, "point in time");
+    ck_assert_int_eq(bdrv_drop_filter(cbw, &error), 0);
+    ck_assert_int_eq(bdrv_snapshot_goto(image, "s", &error), 0);
+    bdrv_unref(cbw);
+    bdrv_unref(target);
+    bdrv_unref(image);
+    close_backend(blk);
+}
+END_TEST
+
+START_TEST(a_return_makes_the_bitmaps_of_all_above_dirty)
+{
+    BlockDriverState *image, *raw;
+    BdrvDirtyBitmap *bitmap;
+    BlockBackend *blk, *upper;
+
+    make_image_ok("a", "size=1M");
+    blk = image_backend("a", "qcow2,node-name=q");
+    image = bdrv_ref(blk_bs(blk));
+    snapshot_ok(image, "s");
+    raw = open_ok("raw,node-name=above,file=q");
+    upper = backend_ok("upper", raw, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL);
+    bitmap = bdrv_create_dirty_bitmap(raw, 0, "b", NULL);
+    ck_assert_int_eq(bdrv_get_dirty_count(bitmap), 0);
+    ck_assert_int_eq(bdrv_snapshot_goto(image, "s", NULL), 0);
+    ck_assert_int_eq(bdrv_get_dirty_count(bitmap), 1 << 20);
+    blk_unref(upper);
+    bdrv_unref(raw);
+    bdrv_unref(image);
+    close_backend(blk);
+}
+END_TEST
 
 /* --- life ----------------------------------------------------------------- */
 
@@ -424,7 +477,7 @@ static void expect_state(void)
     expect_consistent();
 }
 
-static void do_it(BlockBackend *blk, int what)
+static int do_it(BlockBackend *blk, int what)
 {
     GError *error = NULL;
     int ret = what == 0   ? try_create_snapshot(blk, "new", &error)
@@ -434,6 +487,21 @@ static void do_it(BlockBackend *blk, int what)
 
     ck_assert((ret < 0) == (error != NULL));
     g_clear_error(&error);
+    return ret;
+}
+
+/* An error says that it was not done; what was done may have left clusters. */
+static void expect_as_said(BlockBackend *blk, int what, int ret)
+{
+    g_autofree char *text = names(blk);
+
+    if (what == 0) {
+        ck_assert(!strstr(text, "new") == (ret < 0));
+    } else if (what == 1) {
+        expect_fill(blk, 0, CLUSTER, ret < 0 ? 'C' : 'A');
+    } else {
+        ck_assert(!strstr(text, "s") == (ret == 0));
+    }
 }
 
 /*
@@ -445,6 +513,7 @@ START_TEST(a_failure_loses_nothing)
 {
     unsigned more = _i / 6;
     bool failed = true;
+    int ret;
 
     for (unsigned fail_at = 1; failed; fail_at++) {
         BlockBackend *blk;
@@ -458,8 +527,11 @@ START_TEST(a_failure_loses_nothing)
         close_backend(blk);
         blk = open_faulty("");
         faulty_set(FAULTY_CHANGES, fail_at, 1 + more);
-        do_it(blk, _i % 3);
+        ret = do_it(blk, _i % 3);
         failed = faulty_has_failed();
+        if (more == 0) {
+            expect_as_said(blk, _i % 3, ret);
+        }
         close_backend(blk);
         expect_state();
         ck_assert_uint_lt(fail_at, 200);
@@ -469,6 +541,9 @@ END_TEST
 
 static void add_tests(TCase *tcase)
 {
+    tcase_add_test(
+        tcase, a_return_is_refused_below_a_filter_that_keeps_a_point_in_time);
+    tcase_add_test(tcase, a_return_makes_the_bitmaps_of_all_above_dirty);
     tcase_add_loop_test(tcase, a_snapshot_keeps_what_was_there, 0, 7);
     tcase_add_loop_test(tcase,
                         snapshots_of_qemu_img_can_be_applied_and_deleted, 0,

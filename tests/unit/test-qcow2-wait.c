@@ -290,6 +290,48 @@ START_TEST(writes_to_a_new_cluster_wait_for_its_allocation_and_no_other)
 }
 END_TEST
 
+/* --- where old readers look ----------------------------------------------- */
+
+/* They would see data before their write has ended, and who reads next the
+ * zeroes again. */
+START_TEST(what_was_made_zero_in_place_gets_data_when_old_readers_are_gone)
+{
+    static const char *const zeroed[][2] = {
+        { "cluster_size=16k,extended_l2=on", "512" },   /* a subcluster */
+        { "cluster_size=16k,extended_l2=on", "16384" }, /* all of them */
+        { "cluster_size=4k,data_file=x,data-file=data", "4096" },
+        { "cluster_size=4k,data_file=x,data-file=data,data_file_raw=on", "4096" },
+    };
+    int64_t bytes = g_ascii_strtoll(zeroed[_i][1], NULL, 10);
+    BlockDriverState *data = open_ok("mem,node-name=data,size=0");
+
+    make_disks(zeroed[_i][0]);
+    blk = backend_of(open_ok(
+        _i < 2 ? "qcow2,file.driver=gate,file.file=disk"
+               : "qcow2,file=disk,data-file.driver=gate,data-file.file=data"));
+    fill(blk, 0, 64 << 10, 9);
+    gate_shut = true;
+    start(0, 'r', 0, 512);
+    expect_parked("r");
+    gate_shut = false;
+    ck_assert_int_eq(blk_pwrite_zeroes(blk, 0, bytes, 0), 0);
+    gate_shut = true;
+    start(1, 'w', 0, 512);
+    expect_parked("r");
+    start(2, 'r', 0, 512); /* a reader that came later changes nothing */
+    ck_assert(running[2].done && running[2].buf[0] == 0);
+    let_go(0);
+    ck_assert(running[0].done);
+    ck_assert_int_eq(running[0].buf[0], _i == 3 ? 0 : 9); /* raw: zeroed */
+    expect_parked("w");
+    let_all_go();
+    ck_assert(running[1].done);
+    expect_fill(blk, 0, 512, 2);
+    drop_all();
+    bdrv_unref(data);
+}
+END_TEST
+
 /* --- how many requests ---------------------------------------------------- */
 
 typedef struct Counts {
@@ -379,6 +421,9 @@ int main(void)
     tcase_add_loop_test(
         tcase, writes_to_a_new_cluster_wait_for_its_allocation_and_no_other,
         0, 2);
+    tcase_add_loop_test(
+        tcase, what_was_made_zero_in_place_gets_data_when_old_readers_are_gone,
+        0, 4);
     tcase_add_loop_test(
         tcase, head_data_and_tail_of_a_new_cluster_are_one_request, 0, 8);
     PROMISE(tcase, a_read_of_neighbouring_clusters_is_one_request);

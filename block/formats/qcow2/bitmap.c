@@ -413,6 +413,7 @@ static int coroutine_fn store_content(Store *s, Qcow2Bitmap *bitmap,
 {
     int ret = s->table ? store_bits(s) : -ENOMEM;
 
+    bitmap->table_offset = 0; /* a disk of no length: no table */
     if (ret == 0 && s->nr > 0) {
         ret = store_table(s, &bitmap->table_offset);
     }

@@ -136,11 +136,17 @@ static CacheWaiter *take_waiters(CacheWaiter **queue)
 
 /* --- chains; lock held ---------------------------------------------------- */
 
+/*
+ * Slices that follow each other in the file have buckets that do, too: those of
+ * one table share a line or two of the processor's cache.
+ */
 static size_t bucket_of(const Qcow2Cache *cache, int64_t offset)
 {
     uint64_t key = (uint64_t)offset >> cache->slice_shift;
+    uint64_t hash = (key >> 4) * UINT64_C(0x9e3779b97f4a7c15);
 
-    return (key * UINT64_C(0x9e3779b97f4a7c15)) >> (64 - cache->bucket_bits);
+    return ((hash >> (64 - cache->bucket_bits)) + key) &
+           (((size_t)1 << cache->bucket_bits) - 1);
 }
 
 static Qcow2Slice *find(Qcow2Cache *cache, int64_t offset)
@@ -300,6 +306,22 @@ bool qcow2_cache_peek(Qcow2Cache *cache, int64_t offset, size_t pos,
         i = atomic_load_explicit(&s->next, memory_order_acquire);
     }
     return false;
+}
+
+bool qcow2_cache_prefetch(const Qcow2Cache *cache, int64_t offset, size_t pos)
+{
+    uint32_t i = atomic_load_explicit(&cache->buckets[bucket_of(cache, offset)],
+                                      memory_order_relaxed);
+
+    if (i == 0) {
+        return false;
+    }
+    /* The first of the chain, mostly the only one.  Its own fields tell where
+     * its bytes are, but would have to come first. */
+    __builtin_prefetch(&cache->slices[i - 1]);
+    __builtin_prefetch((char *)cache->memory +
+                       ((size_t)(i - 1) << cache->slice_shift) + pos);
+    return true;
 }
 
 /* --- choosing a victim; lock held ----------------------------------------- */

@@ -55,6 +55,13 @@ bool qcow2_cache_peek(Qcow2Cache *cache, int64_t offset, size_t pos,
                       size_t bytes, void *buf);
 
 /**
+ * Have the word that qcow2_cache_peek() would copy brought into the processor's
+ * caches.  Returns false if the slice is not there; may err.  Takes no lock,
+ * waits for nothing.  Thread: any.
+ */
+bool qcow2_cache_prefetch(const Qcow2Cache *cache, int64_t offset, size_t pos);
+
+/**
  * Pin the slice at @offset (a multiple of the slice), loading it if need be.
  * Slices load in parallel.  With the meta lock held there must be room
  * (qcow2_cache_has_room()) if the cache is ordered.

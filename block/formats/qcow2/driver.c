@@ -61,6 +61,8 @@ static void init_state(Qcow2 *q, BlockDriverState *bs)
     q->bs = bs;
     co_mutex_init(&q->writeback_lock);
     co_mutex_init(&q->meta_lock);
+    lock_init(&q->grace_lock, LOCK_RANK_DRIVER);
+    co_queue_init(&q->grace_queue);
     list_init(&q->pending_new);
     list_init(&q->pending_durable);
     q->zeroed_epoch = atomic_load(&q->epoch) - 2; /* over */
@@ -648,6 +650,7 @@ const BlockDriver block_driver_qcow2 = {
     .reopen_abort = qcow2_reopen_abort,
     .refresh_limits = qcow2_refresh_limits,
     .preadv = qcow2_preadv,
+    .expect_read = qcow2_expect_read,
     .pwritev = qcow2_pwritev,
     .pwrite_zeroes = qcow2_pwrite_zeroes,
     .pdiscard = qcow2_pdiscard,
@@ -667,6 +670,7 @@ const BlockDriver block_driver_qcow2 = {
     .amend_options = qcow2_amend_options,
     .amend = qcow2_amend,
     .change_backing_file = qcow2_change_backing_file,
+    .make_empty = qcow2_make_empty,
     .check_image = qcow2_check,
     .snapshot_list = qcow2_snapshot_list,
     .snapshot_create = qcow2_snapshot_create,

@@ -18,9 +18,18 @@
  * takes the addition back and begins anew; that one made the counter too large
  * for a moment, which only delays.
  *
- * Nobody waits here: what cannot be freed yet is tried again later.
+ * What cannot be freed yet is tried again later.  Only who must write where old
+ * readers look waits, and he is no request of any epoch meanwhile:
+ *
+ * G3  Who waits is told.  He adds himself to the waiters before he looks at the
+ *     counters; who makes a counter 0 does so before he looks at the waiters.
+ *     Of two that do so at once one sees the other, and the lock keeps the
+ *     wake-up behind the beginning of the wait.
  */
 #include "block/formats/qcow2/qcow2.h"
+
+#include "util/co-queue.h"
+#include "util/sim-point.h"
 
 static unsigned this_shard(void)
 {
@@ -51,6 +60,10 @@ void qcow2_access_end(Qcow2 *q, unsigned ticket)
         atomic_fetch_sub(&q->access[ticket / 2].active[ticket & 1], 1);
 
     g_assert(before > 0);
+    if (before == 1 && G_UNLIKELY(atomic_load(&q->grace_waiters) > 0)) {
+        LOCK_GUARD(&q->grace_lock);
+        co_queue_restart_all(&q->grace_queue);
+    }
 }
 
 /* Whether a request of an epoch like @epoch (even or odd) is left. */
@@ -69,7 +82,7 @@ void qcow2_epoch_advance(Qcow2 *q)
     unsigned epoch = atomic_load(&q->epoch);
 
     if (!any_active(q, epoch - 1)) { /* G1 */
-        atomic_store(&q->epoch, epoch + 1);
+        atomic_compare_exchange_strong(&q->epoch, &epoch, epoch + 1);
     }
 }
 
@@ -82,4 +95,18 @@ bool qcow2_epoch_over(Qcow2 *q, unsigned epoch)
     }
     /* Two steps further it is over by G1. */
     return now - epoch >= 2 || !any_active(q, epoch);
+}
+
+void coroutine_fn qcow2_epoch_wait(Qcow2 *q, unsigned epoch)
+{
+    atomic_fetch_add(&q->grace_waiters, 1);
+    WITH_LOCK(&q->grace_lock) {
+        qcow2_epoch_advance(q);
+        while (!qcow2_epoch_over(q, epoch)) {
+            SIM_WAITS("old readers of a cluster", q);
+            co_queue_wait_locked(&q->grace_queue, &q->grace_lock);
+            qcow2_epoch_advance(q);
+        }
+    }
+    atomic_fetch_sub(&q->grace_waiters, 1);
 }

@@ -107,6 +107,58 @@ static int coroutine_fn look_up(Look *look)
                  (size_t)look->nr * geo->l2_entry_bytes);
 }
 
+/* --- the common case ------------------------------------------------------ */
+
+/* Where the entry of @offset is; false if there is no table, or a wrong one. */
+static bool find_entry(Qcow2 *q, int64_t offset, int64_t *ret_slice,
+                       size_t *ret_pos)
+{
+    const Qcow2Geometry *geo = &q->geo;
+    uint64_t l1_entry = qcow2_l1_entry(q, qcow2_l1_index(q, offset));
+    int64_t table = l1_entry & QCOW2_OFFSET_MASK;
+    int64_t index = offset >> geo->cluster_bits;
+    /* A table is a cluster, and slices divide it. */
+    int64_t in_table = (index * geo->l2_entry_bytes) &
+                       (geo->cluster_bytes - 1);
+    int64_t slice_bytes = qcow2_cache_slice_bytes(q->l2_cache);
+
+    *ret_pos = in_table & (slice_bytes - 1);
+    *ret_slice = table + in_table - *ret_pos;
+    return table && !(l1_entry & QCOW2_L1_RESERVED) &&
+           !qcow2_into_cluster(geo, table);
+}
+
+bool qcow2_map_data(Qcow2 *q, int64_t offset, int64_t bytes, int64_t *ret_host)
+{
+    const Qcow2Geometry *geo = &q->geo;
+    int64_t into = qcow2_into_cluster(geo, offset);
+    int64_t slice, host;
+    uint64_t raw, word;
+    size_t pos;
+
+    if (into + bytes > geo->cluster_bytes || geo->extended_l2 ||
+        !find_entry(q, offset, &slice, &pos) ||
+        !qcow2_cache_peek(q->l2_cache, slice, pos, sizeof(raw), &raw)) {
+        return false;
+    }
+    word = GUINT64_FROM_BE(raw);
+    host = word & QCOW2_OFFSET_MASK;
+    *ret_host = host + into;
+    return host && !qcow2_into_cluster(geo, host) &&
+           !(word & (QCOW2_OFLAG_COMPRESSED | QCOW2_OFLAG_ZERO |
+                     QCOW2_L2_RESERVED));
+}
+
+bool qcow2_expect_read(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    Qcow2 *q = qcow2_of(bs);
+    int64_t slice;
+    size_t pos;
+
+    return find_entry(q, offset, &slice, &pos) &&
+           qcow2_cache_prefetch(q->l2_cache, slice, pos);
+}
+
 /* --- runs ----------------------------------------------------------------- */
 
 static bool has_host(Qcow2Kind kind)
@@ -195,11 +247,14 @@ int coroutine_fn qcow2_map(Qcow2 *q, int64_t offset, int64_t bytes,
                            bool for_write, Qcow2Mapping *ret)
 {
     int64_t table_bytes = (int64_t)1 << (q->geo.l2_bits + q->geo.cluster_bits);
-    Look look = { .q = q, .offset = offset, .bytes = bytes,
-                  .for_write = for_write };
+    Look look; /* not cleared: the words are more than all else here */
     int code;
 
     g_assert(offset >= 0 && bytes > 0);
+    look.q = q;
+    look.offset = offset;
+    look.bytes = bytes;
+    look.for_write = for_write;
     code = look_up(&look);
     if (code < 0) {
         return code;

@@ -233,7 +233,10 @@ typedef struct Qcow2 {
     _Atomic bool may_write;   /* qcow2_prepare_write() was here */
     Qcow2Metamap *metamap;    /* has its own lock */
     _Atomic unsigned epoch;
+    _Atomic unsigned grace_waiters;
     Qcow2AccessShard access[QCOW2_ACCESS_SHARDS];
+    Lock grace_lock;
+    CoQueue grace_queue;      /* wait for old readers; @grace_lock */
 
     CoMutex writeback_lock;
     CoMutex meta_lock;
@@ -249,8 +252,8 @@ typedef struct Qcow2 {
                                * 0: none */
     int64_t fresh_from;       /* bytes of the file from here on were never
                                * written, and the file ends at or before */
-    unsigned zeroed_epoch;    /* when clusters were last made zero whose host
-                               * clusters stay */
+    unsigned zeroed_epoch;    /* when something was last made zero that keeps
+                               * its place in the file */
     ListHead pending_new;     /* Qcow2Pending: named on the disk still */
     ListHead pending_durable; /* not named any more, perhaps still used */
     int64_t pending_bytes;    /* in both */
@@ -465,6 +468,17 @@ typedef struct Qcow2Mapping {
 int coroutine_fn qcow2_map(Qcow2 *q, int64_t offset, int64_t bytes,
                            bool for_write, Qcow2Mapping *ret);
 
+/**
+ * The common case of qcow2_map(): where the range is in the data file, if it
+ * lies in one plain data cluster whose entry is cached.  False: look with
+ * qcow2_map().  As that one otherwise; does not yield.
+ */
+bool qcow2_map_data(Qcow2 *q, int64_t offset, int64_t bytes,
+                    int64_t *ret_host);
+
+/** BlockDriver.expect_read: has the L2 entry of @offset fetched. */
+bool qcow2_expect_read(BlockDriverState *bs, int64_t offset, int64_t bytes);
+
 /** qcow2_l2_kind() where an external data file may hold host offset 0. */
 Qcow2Kind qcow2_entry_kind(const Qcow2 *q, Qcow2L2Entry entry, unsigned sc);
 
@@ -560,6 +574,7 @@ int coroutine_fn qcow2_flush(BlockDriverState *bs);
  * either (truncate), else what had data reads as zero or as the spec allows. */
 int coroutine_fn qcow2_discard_range(Qcow2 *q, int64_t offset, int64_t bytes,
                                      Qcow2DiscardType type, bool full);
+int coroutine_fn qcow2_make_empty(BlockDriverState *bs, GError **errp);
 
 /** zero.c: make whole units (the last may end at the image's end) zero. */
 int coroutine_fn qcow2_zero_range(Qcow2 *q, int64_t offset, int64_t bytes,
@@ -589,14 +604,17 @@ int coroutine_fn qcow2_link_compressed(Qcow2 *q, int64_t offset,
 /** A request begins to use host offsets.  Returns a ticket.  Any thread. */
 unsigned qcow2_access_begin(Qcow2 *q);
 
-/** It has ended.  Any thread. */
-void qcow2_access_end(Qcow2 *q, unsigned ticket);
+/** It has ended.  Any thread, in a coroutine. */
+void coroutine_fn qcow2_access_end(Qcow2 *q, unsigned ticket);
 
-/** Begin a new epoch if the one before the present has ended.  Meta lock. */
+/** Begin a new epoch if the one before the present has ended.  Any thread. */
 void qcow2_epoch_advance(Qcow2 *q);
 
 /** Whether all requests that began in @epoch or before have ended. */
 bool qcow2_epoch_over(Qcow2 *q, unsigned epoch);
+
+/** Wait until it is so.  Not inside qcow2_access_begin/end, no lock held. */
+void coroutine_fn qcow2_epoch_wait(Qcow2 *q, unsigned epoch);
 
 /* --- reftable.c, refcount.c, alloc.c: meta lock --------------------------- */
 

@@ -124,8 +124,14 @@ int coroutine_fn qcow2_preadv(BlockDriverState *bs, const BlockIO *io)
 {
     Qcow2 *q = qcow2_of(bs);
     unsigned ticket = qcow2_access_begin(q);
-    int ret = qcow2_read_range(q, io->offset, io->bytes, io->iov, 0);
+    int64_t host;
+    int ret;
 
+    if (G_LIKELY(qcow2_map_data(q, io->offset, io->bytes, &host))) {
+        ret = bdrv_co_preadv(q->data_file, host, io->bytes, io->iov, 0);
+    } else {
+        ret = qcow2_read_range(q, io->offset, io->bytes, io->iov, 0);
+    }
     qcow2_access_end(q, ticket);
     return ret;
 }

@@ -98,6 +98,7 @@ static GPtrArray *list_without(const Qcow2 *q, guint index)
 typedef struct Session {
     Qcow2 *q;
     bool marked;    /* we have set the bit "dirty", and must clear it */
+    bool done;      /* what was asked for is in the header, durably */
     bool stale;     /* COPIED may say that clusters are shared that are not */
 } Session;
 
@@ -326,11 +327,29 @@ int coroutine_fn qcow2_snapshots_settle(Qcow2 *q)
     return ret;
 }
 
-/* Make what was done durable, and go on as usual.  @ret: of what was done. */
-static int coroutine_fn end(Session *s, int ret, GError **errp)
+/*
+ * The result of an operation, of which @ret and @error tell.  A failure after
+ * the header was switched is no failure of what was asked for, and must not
+ * look like one: who is told that a snapshot was not deleted, or not returned
+ * to, counts on it.  At worst clusters have leaked.
+ */
+static int result(const Session *s, int ret, GError *error, GError **errp)
+{
+    if (ret < 0 && s->done) {
+        g_warning("%s; what was asked for is done, but clusters may have "
+                  "leaked", error->message);
+        g_error_free(error);
+        return 0;
+    }
+    return ret < 0 ? qcow2_pass_error(errp, error) : 0;
+}
+
+/* Make what was done durable, and go on as usual.  @ret and @error: of what was
+ * done. */
+static int coroutine_fn end(Session *s, int ret, GError *error, GError **errp)
 {
     Qcow2 *q = s->q;
-    g_autoptr(GError) error = NULL;
+    g_autoptr(GError) map_error = NULL;
     int end_ret;
 
     if (s->stale && !atomic_load(&q->corrupt)) {
@@ -344,18 +363,18 @@ static int coroutine_fn end(Session *s, int ret, GError **errp)
         end_ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
     }
     if (ret == 0 && end_ret < 0) {
-        ret = block_error_errno(errp, -end_ret, "Node '%s': could not write "
+        ret = block_error_errno(&error, -end_ret, "Node '%s': could not write "
                                 "the refcounts of image '%s'",
                                 bdrv_node_name(q->bs), bdrv_filename(q->bs));
     }
     /* Tables were changed behind its back. */
     qcow2_cache_reset(q->l2_cache);
-    if (qcow2_metamap_build(q, &error) < 0) {
-        g_warning("%s", error->message);
+    if (qcow2_metamap_build(q, &map_error) < 0) {
+        g_warning("%s", map_error->message);
     }
     co_mutex_unlock(&q->meta_lock);
     co_mutex_unlock(&q->writeback_lock);
-    return ret;
+    return result(s, ret, error, errp);
 }
 
 /* --- create --------------------------------------------------------------- */
@@ -463,6 +482,7 @@ static int coroutine_fn create(Session *session, Qcow2Snapshot *s,
             g_autoptr(GError) error = NULL;
 
             ret = enter(q, s, active, errp);
+            session->done = ret == 0;
             if (ret < 0 && qcow2_refs_change(q, active, QCOW2_REFS_DROP,
                                              &error) < 0) {
                 g_warning("%s; clusters leak", error->message);
@@ -481,6 +501,7 @@ int coroutine_fn qcow2_snapshot_create(BlockDriverState *bs,
     Qcow2Refs active = { 0 };
     Qcow2Snapshot *s;
     Qcow2 *q = qcow2_of(bs);
+    GError *error = NULL;
     int ret = check_new(q, info, errp);
 
     if (ret < 0) {
@@ -493,15 +514,15 @@ int coroutine_fn qcow2_snapshot_create(BlockDriverState *bs,
         return ret;
     }
     s = describe(q, info);
-    ret = active_refs(q, &active, errp);
+    ret = active_refs(q, &active, &error);
     if (ret == 0) {
-        ret = create(&session, s, &active, errp);
+        ret = create(&session, s, &active, &error);
     }
     if (ret < 0) {
         qcow2_snapshot_free(s);
     }
     g_free(active.l1);
-    ret = end(&session, ret, errp);
+    ret = end(&session, ret, error, errp);
     qcow2_bitmaps_unhold(q);
     return ret;
 }
@@ -558,6 +579,7 @@ static int coroutine_fn delete(Session *session, guint index, GError **errp)
         g_ptr_array_unref(list);
     }
     if (ret == 0) {
+        session->done = true;
         g_ptr_array_remove_index(q->snapshots, index);
         qcow2_metamap_remove(q, QCOW2_OL_INACTIVE_L1, s->l1_offset,
                              (int64_t)s->l1_size * 8);
@@ -573,6 +595,7 @@ int coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id,
                                        const char *name, GError **errp)
 {
     Qcow2 *q = qcow2_of(bs);
+    GError *error = NULL;
     Session session;
     guint index;
     int ret;
@@ -586,7 +609,8 @@ int coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id,
     qcow2_bitmaps_hold(q);
     ret = begin(&session, bs, errp);
     if (ret == 0) {
-        ret = end(&session, delete(&session, index, errp), errp);
+        ret = delete(&session, index, &error);
+        ret = end(&session, ret, error, errp);
     }
     qcow2_bitmaps_unhold(q);
     return ret;
@@ -699,6 +723,7 @@ static int coroutine_fn apply(Session *session, const Qcow2Snapshot *s,
                               Qcow2Refs *old, GError **errp)
 {
     Qcow2 *q = session->q;
+    const Qcow2L1 *l1 = active_l1(q);
     size_t need = qcow2_l1_entries(&q->geo, s->disk_bytes);
     Qcow2Refs new;
     int ret = snapshot_refs(q, s, need, &new, errp);
@@ -719,6 +744,7 @@ static int coroutine_fn apply(Session *session, const Qcow2Snapshot *s,
     if (ret == 0) {
         new.nr = MAX(new.nr, need);
         ret = replace_l1(q, s->disk_bytes, old, &new, errp);
+        session->done = active_l1(q) != l1;
         session->stale = ret < 0;
     }
     g_free(new.l1);
@@ -753,6 +779,7 @@ int coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs,
     Qcow2 *q = qcow2_of(bs);
     const Qcow2Snapshot *s = qcow2_snapshot_find(q, id_or_name);
     Qcow2Refs old = { 0 };
+    GError *error = NULL;
     Session session;
     int ret;
 
@@ -768,10 +795,10 @@ int coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs,
     if (ret < 0) {
         return ret;
     }
-    ret = active_refs(q, &old, errp);
+    ret = active_refs(q, &old, &error);
     if (ret == 0) {
-        ret = apply(&session, s, &old, errp);
+        ret = apply(&session, s, &old, &error);
     }
     g_free(old.l1);
-    return end(&session, ret, errp);
+    return end(&session, ret, error, errp);
 }

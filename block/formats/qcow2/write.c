@@ -86,16 +86,37 @@ static void part_of_cluster(const Qcow2Write *w, unsigned i, int64_t *ret_from,
 }
 
 /*
- * Whether the host cluster of @entry is to get the new data.  Requests that
- * looked before it was made zero may still read it: they would see data of a
- * write that has not ended, and who reads next would see the zeroes again.
- * (With subclusters, and in an external file, there is no other place.)
+ * Requests that looked before something was made zero may still read its place
+ * in the file.  If that got new data now, they would see data of a write that
+ * has not ended, and who reads next would see the zeroes again.
  */
+static bool old_readers_left(Qcow2 *q)
+{
+    return !qcow2_epoch_over(q, q->zeroed_epoch);
+}
+
+/* With subclusters (their neighbours are being overwritten), and in an external
+ * file, there is no other place. */
+static bool has_one_place(const Qcow2 *q)
+{
+    return q->geo.extended_l2 || q->has_data_file;
+}
+
+/* Whether the host cluster of @entry is to get the new data. */
 static bool may_reuse(Qcow2 *q, Qcow2L2Entry entry)
 {
     return owns_host(q, entry) &&
-           (!(entry.word & QCOW2_OFLAG_ZERO) || q->has_data_file ||
-            q->geo.extended_l2 || qcow2_epoch_over(q, q->zeroed_epoch));
+           (!(entry.word & QCOW2_OFLAG_ZERO) || has_one_place(q) ||
+            !old_readers_left(q));
+}
+
+/* Whether [@from, @to) of the cluster of @entry (bytes in it) is to get data
+ * where old readers look. */
+static bool must_wait(Qcow2 *q, Qcow2L2Entry entry, int64_t from, int64_t to)
+{
+    return has_one_place(q) && old_readers_left(q) &&
+           (q->has_data_file || owns_host(q, entry)) &&
+           !is_written(q, entry, from, to);
 }
 
 /* How many clusters, from the first on, can be planned together. */
@@ -117,6 +138,11 @@ static int coroutine_fn count_clusters(Qcow2Write *w, const Qcow2L2Ref *ref,
             return ret;
         }
         part_of_cluster(w, n, &from, &to);
+        if (must_wait(q, entry, from, to)) {
+            w->wait_for_readers = n == 0;
+            w->epoch = q->zeroed_epoch;
+            break;
+        }
         if (may_reuse(q, entry) != w->reuse) {
             break;
         }
@@ -341,7 +367,7 @@ static int coroutine_fn write_allocating(Qcow2Write *w)
         return ret;
     }
     if (w->clusters == 0) {
-        w->bytes = 0; /* somebody else was faster: look again */
+        w->bytes = 0; /* look again */
         return 0;
     }
     return finish(w, qcow2_cow_write(w));
@@ -398,6 +424,17 @@ static int coroutine_fn write_runs(const Qcow2Write *model)
         w.source_offset += done;
         ret = write_run(&w);
         done += w.bytes;
+        if (ret == 0 && w.wait_for_readers) {
+            if (w.copy) {
+                /* Who copies inside the image is such a reader himself; by way
+                 * of memory he is not. */
+                ret = -ENOTSUP;
+                break;
+            }
+            qcow2_access_end(q, ticket);
+            qcow2_epoch_wait(q, w.epoch);
+            ticket = qcow2_access_begin(q);
+        }
     }
     qcow2_access_end(q, ticket);
     return ret;

@@ -18,7 +18,9 @@ typedef struct Qcow2Write {
 
     /* Made by the plan. */
     int64_t guest;         /* start of the first cluster */
-    unsigned clusters;     /* 0: none needs one */
+    unsigned clusters;     /* 0: none needs one, or: */
+    bool wait_for_readers; /* of before @epoch, then look again */
+    unsigned epoch;
     int64_t host;          /* of the first cluster; they are contiguous */
     bool reuse;            /* the entries have these host clusters already */
     bool owned;            /* they were allocated for us */

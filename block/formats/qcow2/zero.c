@@ -100,8 +100,10 @@ static int coroutine_fn replace_entry(Qcow2 *q, const ClearPiece *piece,
         return 0;
     }
     qcow2_l2_write(q, &piece->ref, index, entry);
-    if (owns_cluster(q, entry)) {
+    if (owns_cluster(q, entry) || q->has_data_file) {
         q->zeroed_epoch = atomic_load(&q->epoch);
+    }
+    if (owns_cluster(q, entry)) {
         return 0; /* kept */
     }
     return qcow2_free_entry(q, old, type);
@@ -219,6 +221,7 @@ static int coroutine_fn zero_subclusters_locked(Qcow2 *q, int64_t offset,
                        cleared_subclusters(q, old, into >> bits,
                                            (into + bytes + (1 << bits) - 1)
                                                >> bits));
+        q->zeroed_epoch = atomic_load(&q->epoch);
     }
     qcow2_l2_put(q, &piece.ref);
     return ret;
@@ -362,4 +365,27 @@ int coroutine_fn qcow2_pdiscard(BlockDriverState *bs, const BlockIO *io)
     }
     return qcow2_discard_range(q, io->offset, io->bytes,
                                QCOW2_DISCARD_REQUEST, false);
+}
+
+int coroutine_fn qcow2_make_empty(BlockDriverState *bs, GError **errp)
+{
+    Qcow2 *q = qcow2_of(bs);
+    int ret;
+
+    if (q->data_file_raw) {
+        return block_error(errp, ENOTSUP, "Node '%s': the raw data file is the "
+                           "content", bdrv_node_name(bs));
+    }
+    ret = qcow2_prepare_write(q);
+    if (ret == 0) {
+        ret = qcow2_discard_range(q, 0, atomic_load(&q->size),
+                                  QCOW2_DISCARD_SNAPSHOT, true);
+    }
+    if (ret == 0) {
+        ret = bdrv_co_flush(bs);
+    }
+    return ret == 0 ? 0
+                    : block_error_errno(errp, -ret, "Node '%s': could not "
+                                        "forget all content",
+                                        bdrv_node_name(bs));
 }

@@ -54,7 +54,9 @@ static int coroutine_fn copy_in_kernel(FileState *dst, CopyJob *job)
     int ret;
 
     file_use_cache(dst);
+    co_mutex_lock(&dst->copy_lock);
     ret = aio_co_work(copy_work, job);
+    co_mutex_unlock(&dst->copy_lock);
     if (is_unsupported(ret)) {
         file_note_cannot(dst, FILE_CANNOT_COPY);
         return -ENOTSUP;

@@ -85,6 +85,10 @@ typedef struct FileState {
      * the first to use it, exclusive.  Taken after @growth. */
     CoRwlock quick_syncs;
 
+    /* Held over copy_file_range(): the kernel locks the target over it, and
+     * more at once would spin for that, each in a thread.  After @growth. */
+    CoMutex copy_lock;
+
     /* Guarded by @sync_lock. */
     CoMutex sync_lock;
     uint64_t last_good_sync;          /* number of a sync, from 1 */

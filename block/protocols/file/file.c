@@ -100,6 +100,7 @@ static int coroutine_fn file_open(BlockDriverState *bs, BlockOptions *options,
     }
     co_rwlock_init(&s->growth);
     co_rwlock_init(&s->quick_syncs);
+    co_mutex_init(&s->copy_lock);
     co_mutex_init(&s->sync_lock);
     s->perm = file_lock_nothing;
     return 0;

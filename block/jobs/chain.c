@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What jobs do with chains of backing files.
+ */
+#include "block/jobs/chain.h"
+
+#include <errno.h>
+
+#include "block/graph/graph-int.h"
+
+#define RETRY_NS (INT64_C(10) * 1000 * 1000)
+
+/* --- along ---------------------------------------------------------------- */
+
+BdrvChild *chain_edge(BlockDriverState *bs)
+{
+    BdrvChild *filtered = bdrv_filter_child(bs);
+
+    return filtered ? filtered : bdrv_cow_child(bs);
+}
+
+BlockDriverState *chain_next(BlockDriverState *bs)
+{
+    BdrvChild *edge = chain_edge(bs);
+
+    return edge ? bdrv_child_bs(edge) : NULL;
+}
+
+BlockDriverState *chain_above(BlockDriverState *bs, BlockDriverState *below)
+{
+    while (bs && chain_next(bs) != below) {
+        bs = chain_next(bs);
+    }
+    return bs;
+}
+
+BlockDriverState *chain_end(BlockDriverState *bs)
+{
+    return chain_above(bs, NULL);
+}
+
+bool chain_is_held(BlockDriverState *bs)
+{
+    return edge_check_thawed(chain_edge(bs), NULL) < 0;
+}
+
+void chain_freeze(BlockDriverState *bs, BlockDriverState *base)
+{
+    for (; bs != base; bs = chain_next(bs)) {
+        bdrv_freeze_child(chain_edge(bs));
+    }
+}
+
+/* --- writable or not ------------------------------------------------------ */
+
+static int coroutine_fn set_read_only(BlockDriverState *bs, bool read_only,
+                                      GError **errp)
+{
+    BdrvReopenQueue *queue = bdrv_reopen_queue_new(bdrv_graph(bs));
+    BlockOptions *options = block_options_new();
+
+    block_options_set_str(options, "read-only", read_only ? "on" : "off");
+    bdrv_reopen_queue_add(queue, bs, options, true);
+    return bdrv_co_reopen_multiple(queue, errp);
+}
+
+int coroutine_fn chain_make_writable(BlockDriverState *bs, bool *ret_changed,
+                                     GError **errp)
+{
+    int ret;
+
+    *ret_changed = false;
+    if (!bdrv_is_read_only(bs)) {
+        return 0;
+    }
+    ret = set_read_only(bs, false, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    if (bdrv_is_read_only(bs)) { /* auto-read-only */
+        return block_error(errp, EACCES, "Node '%s' is read-only, and cannot "
+                           "be opened for writing", bdrv_node_name(bs));
+    }
+    *ret_changed = true;
+    return 0;
+}
+
+void coroutine_fn chain_make_read_only(BlockDriverState *bs)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (set_read_only(bs, true, &error) < 0) {
+        g_warning("Node '%s' stays open for writing: %s", bdrv_node_name(bs),
+                  error->message);
+    }
+}
+
+bool coroutine_fn chain_drop_filter(BlockJob *job, BlockDriverState *filter,
+                                    bool cancel_ends)
+{
+    while (bdrv_filter_child(filter) &&
+           bdrv_co_drop_filter(filter, NULL) < 0) {
+        if (cancel_ends && job_is_cancelled(job)) {
+            return false;
+        }
+        SIM_WAITS("who holds the edge above a filter", job->id);
+        co_sleep_ns(RETRY_NS);
+    }
+    return true;
+}
+
+static void coroutine_fn drop_entry(void *opaque)
+{
+    BlockDriverState *filter = opaque;
+
+    while (bdrv_filter_child(filter) &&
+           bdrv_co_drop_filter(filter, NULL) < 0) {
+        co_sleep_ns(RETRY_NS);
+    }
+    bdrv_co_unref(filter);
+}
+
+void coroutine_fn chain_drop_failed_filter(BlockJob *job,
+                                           BlockDriverState *filter)
+{
+    if (bdrv_co_drop_filter(filter, NULL) == 0) {
+        bdrv_co_unref(filter);
+    } else {
+        /* Not here: who holds it may need the nodes that are drained. */
+        aio_co_schedule(block_graph_aio_context(job->graph),
+                        coroutine_create(drop_entry, filter));
+    }
+}
+
+/* --- names ---------------------------------------------------------------- */
+
+void coroutine_fn chain_name_clear(ChainName *name)
+{
+    BlockDriverState *bs = name->bs;
+
+    g_free(name->file);
+    g_free(name->format);
+    *name = (ChainName){ 0 };
+    bdrv_co_unref(bs);
+}
+
+/* Fill @ret with what the image says now; false: it keeps no such name. */
+static bool recorded_name(BlockDriverState *bs, ChainName *ret)
+{
+    *ret = (ChainName){ 0 };
+    if (bdrv_get_backing_name(bs, &ret->file, &ret->format) < 0) {
+        return false;
+    }
+    ret->bs = bdrv_ref(bs);
+    return true;
+}
+
+/*
+ * The name of the file of @base for the image of @bs.  Absolute, as it is seen
+ * from where that lies and not from where we run; but if the image and what it
+ * names lie in one directory, and it did not name that, then @base neither.
+ */
+static char *name_for(BlockDriverState *bs, BlockDriverState *base,
+                      const char *old_name)
+{
+    g_autofree char *image = g_canonicalize_filename(bdrv_filename(bs), NULL);
+    g_autofree char *file = g_canonicalize_filename(bdrv_filename(base), NULL);
+    g_autofree char *image_directory = g_path_get_dirname(image);
+    g_autofree char *directory = g_path_get_dirname(file);
+    g_autofree char *basename = g_path_get_basename(file);
+
+    if (old_name && !strchr(old_name, '/') && !strchr(basename, ':') &&
+        g_str_equal(image_directory, directory)) {
+        return g_steal_pointer(&basename);
+    }
+    return g_steal_pointer(&file);
+}
+
+static const char *format_for(BlockDriverState *base, const ChainNaming *how)
+{
+    const char *name = bdrv_driver_name(base);
+    const BlockDriver *drv = bdrv_find_driver(name);
+
+    return how->mask_protocol && drv->kind == BLOCK_DRIVER_PROTOCOL ? "raw"
+                                                                    : name;
+}
+
+int chain_check_naming(BlockJob *job, BlockDriverState *bs,
+                       BlockDriverState *base, const ChainNaming *how,
+                       GError **errp)
+{
+    g_autofree char *file = NULL;
+    g_autofree char *format = NULL;
+
+    if (how->backing_file && !base) {
+        return block_error(errp, EINVAL, "Job '%s': no backing file is left to "
+                           "be recorded, so 'backing-file' is not allowed",
+                           job->id);
+    }
+    if (bdrv_get_backing_name(bs, &file, &format) < 0) {
+        return how->backing_file
+                   ? block_error(errp, ENOTSUP, "Job '%s': driver '%s' of node "
+                                 "'%s' records no backing file", job->id,
+                                 bdrv_driver_name(bs), bdrv_node_name(bs))
+                   : 0;
+    }
+    if (file && base && !how->backing_file &&
+        !bdrv_filename(bdrv_skip_filters(base))[0]) {
+        return block_error(errp, EINVAL, "Job '%s': node '%s' has no file name "
+                           "that node '%s' could record; give 'backing-file'",
+                           job->id, bdrv_node_name(base), bdrv_node_name(bs));
+    }
+    return 0;
+}
+
+static int coroutine_fn write_name(BlockDriverState *bs, const char *file,
+                                   const char *format, GError **errp)
+{
+    bool made_writable;
+    int ret = chain_make_writable(bs, &made_writable, errp);
+
+    if (ret == 0) {
+        ret = bdrv_co_change_backing_file(bs, file, file ? format : NULL,
+                                          errp);
+        if (made_writable) {
+            chain_make_read_only(bs);
+        }
+    }
+    return ret;
+}
+
+int coroutine_fn chain_record_name(BlockDriverState *bs,
+                                   BlockDriverState *base,
+                                   const ChainNaming *how, ChainName *ret_old,
+                                   GError **errp)
+{
+    g_autofree char *file = NULL;
+    g_autofree char *format = NULL;
+    int ret;
+
+    if (!recorded_name(bs, ret_old)) {
+        return 0;
+    }
+    if (base) {
+        base = bdrv_skip_filters(base);
+        format = g_strdup(format_for(base, how));
+        file = how->backing_file        ? g_strdup(how->backing_file)
+               : bdrv_filename(base)[0] ? name_for(bs, base, ret_old->file)
+                                        : NULL;
+    }
+    if (g_strcmp0(file, ret_old->file) == 0 &&
+        (!file || g_strcmp0(format, ret_old->format) == 0)) {
+        chain_name_clear(ret_old);
+        return 0;
+    }
+    ret = write_name(bs, file, format, errp);
+    if (ret < 0) {
+        chain_name_clear(ret_old);
+    }
+    return ret;
+}
+
+void coroutine_fn chain_restore_name(ChainName *old)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (old->bs && write_name(old->bs, old->file, old->format, &error) < 0) {
+        g_warning("Node '%s' names another backing file now than before: %s",
+                  bdrv_node_name(old->bs), error->message);
+    }
+    chain_name_clear(old);
+}

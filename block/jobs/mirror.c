@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The mirror job: a node becomes a copy of another one that is in use, is kept
+ * up to date, and can take its place.
+ */
+#include "block/jobs/mirror.h"
+
+#include <errno.h>
+
+#include <blockgraph/dirty-bitmap.h>
+
+#include "block/graph/graph-int.h"
+#include "block/jobs/chain.h"
+
+#define BUF_SIZE_DEFAULT (INT64_C(16) << 20)
+#define WORKERS_MAX 256
+
+static const char *const sync_names[] = {
+    [MIRROR_SYNC_FULL] = "full",
+    [MIRROR_SYNC_TOP] = "top",
+    [MIRROR_SYNC_NONE] = "none",
+    NULL,
+};
+
+static const char *const copy_mode_names[] = {
+    [MIRROR_BACKGROUND - MIRROR_BACKGROUND] = "background",
+    [MIRROR_WRITE_BLOCKING - MIRROR_BACKGROUND] = "write-blocking",
+    NULL,
+};
+
+#define OPT(field) offsetof(MirrorOptions, field)
+
+static const BlockOption mirror_options[] = {
+    { .name = "device", .type = BLOCK_OPTION_STRING, .required = true,
+      .offset = OPT(device), .help = "node that is copied" },
+    { .name = "target", .type = BLOCK_OPTION_STRING, .required = true,
+      .offset = OPT(target), .help = "node that it is copied to" },
+    { .name = "sync", .type = BLOCK_OPTION_ENUM, .required = true,
+      .values = sync_names, .offset = OPT(sync),
+      .help = "what is copied beside what guests change" },
+    { .name = "copy-mode", .type = BLOCK_OPTION_ENUM, .def = "background",
+      .values = copy_mode_names, .offset = OPT(copy_mode),
+      .help = "when guests' changes reach the target" },
+    { .name = "granularity", .type = BLOCK_OPTION_SIZE, .def = "0",
+      .max = MIRROR_GRANULARITY_MAX, .offset = OPT(granularity),
+      .help = "unit of what is dirty, a power of two; 0: a cluster" },
+    { .name = "buf-size", .type = BLOCK_OPTION_SIZE, .def = "0",
+      .max = INT64_C(1) << 40, .offset = OPT(buf_size),
+      .help = "bytes that are copied at once; 0: 16 MiB" },
+    { .name = "max-workers", .type = BLOCK_OPTION_NUMBER, .def = "16",
+      .min = 1, .max = WORKERS_MAX, .offset = OPT(max_workers),
+      .help = "copies at once" },
+    { .name = "unmap", .type = BLOCK_OPTION_BOOL, .def = "on",
+      .offset = OPT(unmap), .help = "zeroes in the target may be holes" },
+    { .name = "target-is-zero", .type = BLOCK_OPTION_BOOL, .def = "off",
+      .offset = OPT(target_is_zero), .help = "the target reads as zero" },
+    { .name = "replaces", .type = BLOCK_OPTION_STRING, .offset = OPT(replaces),
+      .help = "filter above the node that is replaced in its stead" },
+    { .name = "on-source-error", .type = BLOCK_OPTION_ENUM, .def = "report",
+      .values = job_on_error_names, .offset = OPT(on_source_error),
+      .help = "what to do when the node cannot be read" },
+    { .name = "on-target-error", .type = BLOCK_OPTION_ENUM, .def = "report",
+      .values = job_on_error_names, .offset = OPT(on_target_error),
+      .help = "what to do when the target cannot be written" },
+    { .name = "filter-node-name", .type = BLOCK_OPTION_STRING,
+      .offset = OPT(filter_node_name), .help = "name of the mirror-top node" },
+    { .type = BLOCK_OPTION_END },
+};
+
+/* What can be changed while it runs. */
+typedef struct MirrorChange {
+    int copy_mode;
+} MirrorChange;
+
+static const BlockOption change_options[] = {
+    { .name = "copy-mode", .type = BLOCK_OPTION_ENUM, .required = true,
+      .values = copy_mode_names, .offset = offsetof(MirrorChange, copy_mode),
+      .help = "when guests' changes reach the target" },
+    { .type = BLOCK_OPTION_END },
+};
+
+static MirrorJob *mirror_of(BlockJob *job)
+{
+    return (MirrorJob *)job;
+}
+
+/* --- start: options and nodes --------------------------------------------- */
+
+/* Take @options into @ret; there must be no others. */
+static int absorb_all(const BlockJob *job, BlockOptions *options,
+                      const BlockOption *table, void *ret, GError **errp)
+{
+    const BlockOption *known[] = { table, NULL };
+    g_autofree char *what = g_strdup_printf(
+        "Job '%s' (type '%s')", job->id, block_job_type_names[job->drv->type]);
+
+    if (block_options_absorb(options, table, ret, what, errp) < 0) {
+        return -EINVAL;
+    }
+    if (block_options_check_empty(options, known, what, errp) < 0) {
+        block_options_clear(table, ret);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int mirror_choose_sizes(MirrorJob *m, GError **errp)
+{
+    int64_t g = m->o.granularity;
+    int64_t buf = m->o.buf_size > 0 ? m->o.buf_size : BUF_SIZE_DEFAULT;
+
+    if (g != 0 && (g < MIRROR_GRANULARITY_MIN || (g & (g - 1)))) {
+        return block_error(errp, EINVAL, "Job '%s': granularity must be a "
+                           "power of two from %" G_GINT64_FORMAT " to %"
+                           G_GINT64_FORMAT ", not %" G_GINT64_FORMAT,
+                           m->job.id, MIRROR_GRANULARITY_MIN,
+                           MIRROR_GRANULARITY_MAX, g);
+    }
+    if (g == 0) {
+        g = MIN(bdrv_default_bitmap_granularity(m->target),
+                MIRROR_GRANULARITY_MAX);
+    }
+    m->granularity = g;
+    m->chunk = MAX(MIN(buf, MIRROR_BUFFER_BYTES) & ~(g - 1), g);
+    m->workers = CLAMP(buf / m->chunk, 1, m->o.max_workers);
+    return 0;
+}
+
+/* Whether only filters lead from @bs down to @source. */
+static bool filters_reach(BlockDriverState *bs, const BlockDriverState *source)
+{
+    while (bs != source && bdrv_filter_child(bs)) {
+        bs = bdrv_child_bs(bdrv_filter_child(bs));
+    }
+    return bs == source;
+}
+
+static int find_replaces(MirrorJob *m, GError **errp)
+{
+    BlockDriverState *bs;
+
+    if (!m->o.replaces) {
+        return 0;
+    }
+    bs = job_find_node(&m->job, "replaces", m->o.replaces, errp);
+    if (!bs) {
+        return -ENOENT;
+    }
+    if (!filters_reach(bs, m->source)) {
+        return block_error(errp, EINVAL, "Job '%s': node '%s' cannot be "
+                           "replaced: it is no filter above node '%s'",
+                           m->job.id, m->o.replaces, m->o.device);
+    }
+    m->replaces = bs == m->source ? NULL : bs;
+    return 0;
+}
+
+static int find_nodes(MirrorJob *m, GError **errp)
+{
+    m->source = job_find_node(&m->job, "device", m->o.device, errp);
+    m->target = m->source ? job_find_node(&m->job, "target", m->o.target, errp)
+                          : NULL;
+    if (!m->target) {
+        return -ENOENT;
+    }
+    if (m->source == m->target) {
+        return block_error(errp, EINVAL, "Job '%s': node '%s' cannot be "
+                           "mirrored to itself", m->job.id, m->o.device);
+    }
+    if (bdrv_length(m->source) != bdrv_length(m->target)) {
+        return block_error(errp, EINVAL, "Job '%s': node '%s' has %"
+                           G_GINT64_FORMAT " bytes, its target '%s' has %"
+                           G_GINT64_FORMAT "; they must be the same",
+                           m->job.id, m->o.device, bdrv_length(m->source),
+                           m->o.target, bdrv_length(m->target));
+    }
+    return find_replaces(m, errp);
+}
+
+/* --- start: the graph ----------------------------------------------------- */
+
+static int coroutine_fn insert_filter(MirrorJob *m, GError **errp)
+{
+    BlockOptions *options = block_options_new();
+
+    block_options_set_str(options, "driver", "mirror-top");
+    block_options_set_str(options, "file", m->o.device);
+    block_options_set_str(options, "target", m->o.target);
+    if (m->o.filter_node_name) {
+        block_options_set_str(options, "node-name", m->o.filter_node_name);
+    }
+    return bdrv_co_insert_node(m->source, options, &m->filter, errp);
+}
+
+void mirror_guard(MirrorJob *m, bool on)
+{
+    if (m->above_target && m->unguarded == on) {
+        edge_set_unguarded(chain_edge(m->above_target), !on);
+        m->unguarded = !on;
+    }
+}
+
+/* Drained: no guest writes before its writes are noted. */
+static int coroutine_fn begin_drained(MirrorJob *m, GError **errp)
+{
+    int ret = insert_filter(m, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    m->top = mirror_top(m->filter);
+    ret = mirror_top_begin(m->top, m->granularity,
+                           (m->o.unmap ? MIRROR_UNMAP : 0) |
+                               (m->above_target ? MIRROR_RESIZES : 0), errp);
+    if (ret < 0) {
+        chain_drop_failed_filter(&m->job, m->filter);
+        return ret;
+    }
+    if (m->o.copy_mode + MIRROR_BACKGROUND == MIRROR_WRITE_BLOCKING) {
+        mirror_top_set_mode(m->top, MIRROR_WRITE_BLOCKING);
+    }
+    bdrv_freeze_child(bdrv_filter_child(m->filter));
+    bdrv_freeze_child(m->top->target);
+    return 0;
+}
+
+static void coroutine_fn unref_nodes(MirrorJob *m)
+{
+    bdrv_co_unref(m->replaces);
+    bdrv_co_unref(m->target);
+    bdrv_co_unref(m->source);
+}
+
+int coroutine_fn mirror_begin(MirrorJob *m, GError **errp)
+{
+    int ret;
+
+    bdrv_ref(m->source);
+    bdrv_ref(m->target);
+    if (m->replaces) {
+        bdrv_ref(m->replaces);
+    }
+    bdrv_co_drained_begin(m->source);
+    ret = begin_drained(m, errp);
+    bdrv_drained_end(m->source);
+    if (ret < 0) {
+        unref_nodes(m);
+    }
+    return ret;
+}
+
+static int coroutine_fn mirror_start(BlockJob *job, BlockOptions *options,
+                                     GError **errp)
+{
+    MirrorJob *m = mirror_of(job);
+    int ret = absorb_all(job, options, mirror_options, &m->o, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = find_nodes(m, errp);
+    if (ret == 0) {
+        ret = mirror_choose_sizes(m, errp);
+    }
+    if (ret == 0) {
+        ret = mirror_begin(m, errp);
+    }
+    if (ret < 0) {
+        block_options_clear(mirror_options, &m->o);
+    }
+    return ret;
+}
+
+/* --- the work, and verbs -------------------------------------------------- */
+
+static int coroutine_fn mirror_run(BlockJob *job, GError **errp)
+{
+    return mirror_work(mirror_of(job), errp);
+}
+
+void mirror_look_progress(BlockJob *job)
+{
+    job_progress_remaining(job, mirror_top_remaining(mirror_of(job)->top));
+}
+
+/* A target that is given up is not to be waited for by guests. */
+void mirror_kick(BlockJob *job)
+{
+    if (job_is_cancelled(job)) {
+        mirror_top_set_mode(mirror_of(job)->top, MIRROR_OFF);
+    }
+}
+
+static void end_with(MirrorJob *m, MirrorEnd end)
+{
+    m->end = end;
+    mirror_top_set_mode(m->top, MIRROR_FINISHING);
+}
+
+int mirror_complete(BlockJob *job, GError **errp)
+{
+    MirrorJob *m = mirror_of(job);
+
+    if (m->end == MIRROR_END_COPY) {
+        return block_error(errp, EBUSY, "Job '%s' is being cancelled", job->id);
+    }
+    end_with(m, MIRROR_END_PIVOT);
+    return 0;
+}
+
+/* As long as run() has not ended, one may change one's mind. */
+bool mirror_soft_cancel(BlockJob *job)
+{
+    end_with(mirror_of(job), MIRROR_END_COPY);
+    return true;
+}
+
+static int mirror_change(BlockJob *job, BlockOptions *options, GError **errp)
+{
+    MirrorJob *m = mirror_of(job);
+    MirrorChange change;
+    int ret = absorb_all(job, options, change_options, &change, errp);
+    int mode;
+
+    block_options_free(options);
+    if (ret < 0) {
+        return ret;
+    }
+    if (job_is_cancelled(job)) {
+        return block_error(errp, EBUSY, "Job '%s' is being cancelled", job->id);
+    }
+    mode = change.copy_mode + MIRROR_BACKGROUND;
+    if (mode == MIRROR_BACKGROUND &&
+        atomic_load(&m->top->mode) != MIRROR_BACKGROUND) {
+        return block_error(errp, EINVAL, "Job '%s': copy-mode cannot be "
+                           "changed from 'write-blocking' to 'background'",
+                           job->id);
+    }
+    if (mode > atomic_load(&m->top->mode)) {
+        mirror_top_set_mode(m->top, mode);
+    }
+    return 0;
+}
+
+/* --- the end -------------------------------------------------------------- */
+
+/* Above the target of a commit are the layers that hid what we wrote to it.
+ * They do not hide what its new users do: whoever looks at them objects. */
+static int coroutine_fn switch_drained(MirrorJob *m, GError **errp)
+{
+    int ret;
+
+    mirror_guard(m, true);
+    ret = mirror_top_replace(m->top, m->replaces, errp);
+    m->switched = ret == 0;
+    if (ret < 0) {
+        mirror_guard(m, false);
+    }
+    return ret;
+}
+
+/* E1.  Nobody writes any more. */
+static int coroutine_fn take_effect_drained(MirrorJob *m, GError **errp)
+{
+    int ret = 0;
+
+    SIM_POINT("mirror.effect", m->job.id);
+    if (!job_txn_close(&m->job)) {
+        return block_error(errp, ECANCELED, "Job '%s' was cancelled",
+                           m->job.id);
+    }
+    if (m->end == MIRROR_END_PIVOT && m->replaces &&
+        !filters_reach(m->replaces, m->source)) {
+        return block_error(errp, EBUSY, "Job '%s': node '%s' is not above node "
+                           "'%s' any more", m->job.id, m->o.replaces,
+                           m->o.device);
+    }
+    if (m->end == MIRROR_END_PIVOT) {
+        ret = switch_drained(m, errp);
+    }
+    mirror_top_set_mode(m->top, MIRROR_OFF);
+    return ret;
+}
+
+/* Returns 0, 1 if there is something left to be copied, or the error. */
+static int coroutine_fn take_effect(MirrorJob *m, GError **errp)
+{
+    bool over = SIM_PLANTED(37) && mirror_work_is_over(m);
+    int ret;
+
+    bdrv_co_drained_begin(m->filter);
+    over = over || mirror_work_is_over(m);
+    ret = over ? take_effect_drained(m, errp) : 1;
+    bdrv_drained_end(m->filter);
+    return ret;
+}
+
+int coroutine_fn mirror_prepare(BlockJob *job, GError **errp)
+{
+    MirrorJob *m = mirror_of(job);
+    int ret;
+
+    do {
+        ret = mirror_work_rest(m, errp);                        /* E2 */
+        ret = ret < 0 ? ret : take_effect(m, errp);
+    } while (ret > 0);
+    return ret;
+}
+
+void coroutine_fn mirror_commit(BlockJob *job)
+{
+    mirror_look_progress(job);
+}
+
+void coroutine_fn mirror_abort(BlockJob *job)
+{
+    mirror_top_set_mode(mirror_of(job)->top, MIRROR_OFF);
+}
+
+void coroutine_fn mirror_clean(BlockJob *job)
+{
+    MirrorJob *m = mirror_of(job);
+
+    /* Not inside a change of the graph: a target that hangs would hold all. */
+    mirror_top_settle(m->top);
+    bdrv_unfreeze_child(m->top->target);
+    bdrv_unfreeze_child(bdrv_filter_child(m->filter));
+    chain_drop_filter(&m->job, m->filter, false);
+    bdrv_co_unref(m->filter);
+    mirror_guard(m, true);
+    unref_nodes(m);
+    block_options_clear(mirror_options, &m->o);
+}
+
+const JobDriver job_driver_mirror = {
+    .instance_size = sizeof(MirrorJob),
+    .type = BLOCK_JOB_MIRROR,
+    .options = mirror_options,
+    .start = mirror_start,
+    .run = mirror_run,
+    .prepare = mirror_prepare,
+    .commit = mirror_commit,
+    .abort = mirror_abort,
+    .clean = mirror_clean,
+    .kick = mirror_kick,
+    .look = mirror_look_progress,
+    .complete = mirror_complete,
+    .soft_cancel = mirror_soft_cancel,
+    .change = mirror_change,
+};

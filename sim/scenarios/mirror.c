@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Mirrors: guests write a disk, which is mirrored to another one again and
+ * again, and somebody asks verbs at random.  After a switch the disks have
+ * changed roles, so a target is always full of old data.
+ *
+ * The oracle: what guests see never changes but by their writes, whatever disk
+ * they are on; and a target that they are not switched to is what the disk was
+ * at the moment at which the mirror took effect.
+ */
+#include "sim/scenarios/scenarios.h"
+
+#include <blockgraph/driver.h>
+#include <blockgraph/job.h>
+#include <errno.h>
+
+#define DISK_BYTES (10 * 64 * 1024 + 4096)
+#define ATTEMPTS 5
+#define NODES 4 /* without filters of jobs */
+
+typedef struct Mirror {
+    BgSim *sim;
+    BlockDriverState *disks[2];
+    BlockBackend *guest, *reader;
+    BgSimModel *model;
+    BgSimModel *frozen; /* of the moment of effect; or NULL */
+    bool faults;
+    bool copies;        /* all of the disk */
+    bool given_up;      /* a cancelled job may still wait for a slow disk */
+} Mirror;
+
+/* --- options -------------------------------------------------------------- */
+
+static const char *draw_policy(BgSim *sim)
+{
+    static const char *const policies[] = { "report", "ignore", "stop",
+                                            "enospc" };
+
+    return policies[bgsim_draw(sim, "job.policy", 4)];
+}
+
+/* The disk that guests are on, below filters of tests. */
+static BlockDriverState *active_disk(Mirror *s)
+{
+    return bdrv_skip_filters(blk_bs(s->guest));
+}
+
+static BlockOptions *draw_options(Mirror *s)
+{
+    BgSim *sim = s->sim;
+    BlockDriverState *active = active_disk(s);
+    BlockDriverState *other = s->disks[active == s->disks[0]];
+
+    s->copies = bgsim_chance(sim, "job.full", 900);
+    return scenario_options(
+        "x,job-id=j,device=%s,target=%s,sync=%s,auto-dismiss=off,"
+        "auto-finalize=%s,on-source-error=%s,on-target-error=%s,"
+        "copy-mode=%s,granularity=%d,buf-size=%d,max-workers=%d,unmap=%s,"
+        "speed=%s", bdrv_node_name(active), bdrv_node_name(other),
+        s->copies ? "full" : "none",
+        bgsim_chance(sim, "job.finalize", 800) ? "on" : "off",
+        draw_policy(sim), draw_policy(sim),
+        bgsim_chance(sim, "job.blocking", 400) ? "write-blocking"
+                                               : "background",
+        512 << bgsim_draw(sim, "job.granularity", 9),
+        64 * 1024 << bgsim_draw(sim, "job.buffers", 4),
+        1 + (int)bgsim_draw(sim, "job.workers", 4),
+        bgsim_chance(sim, "job.unmap", 500) ? "on" : "off",
+        bgsim_chance(sim, "job.slow", 200) ? "4M" : "0");
+}
+
+/* --- a job and its verbs -------------------------------------------------- */
+
+static void write_blocking(BlockJob *job)
+{
+    BlockOptions *options = block_options_new();
+
+    block_options_set_str(options, "copy-mode", "write-blocking");
+    block_job_change(job, options, NULL);
+}
+
+/* One verb; whether it is allowed is the job's business. */
+static void some_verb(Mirror *s, BlockJob *job)
+{
+    BgSim *sim = s->sim;
+
+    switch (bgsim_draw(sim, "verb", 14)) {
+    case 0:
+        block_job_cancel(job, bgsim_chance(sim, "verb.force", 500), NULL);
+        break;
+    case 1:
+    case 2:
+        block_job_pause(job, NULL);
+        break;
+    case 3:
+        block_job_set_speed(job, bgsim_chance(sim, "verb.slow", 300)
+                                     ? 16 << 20 : 0, NULL);
+        break;
+    case 4:
+        write_blocking(job);
+        break;
+    case 5:
+    case 6:
+    case 7:
+        /* To switch to a disk that was not copied is not what guests want. */
+        if (s->copies) {
+            block_job_complete(job, NULL);
+        } else {
+            block_job_cancel(job, false, NULL);
+        }
+        break;
+    default:
+        block_job_resume(job, NULL);
+        block_job_finalize(job, NULL);
+        break;
+    }
+}
+
+static void coroutine_fn drain_a_moment(Mirror *s)
+{
+    BlockDriverState *bs = s->disks[bgsim_draw(s->sim, "drain.disk", 2)];
+
+    bgsim_op_begin(s->sim, BGSIM_OP_DRAIN);
+    bdrv_co_drained_begin(bs);
+    co_sleep_ns(bgsim_draw(s->sim, "drain.time", 100 * 1000));
+    bdrv_drained_end(bs);
+    bgsim_op_end(s->sim, BGSIM_OP_DRAIN);
+}
+
+/* Nobody writes while the job is held there. */
+static void note_moment(Mirror *s)
+{
+    if (!s->frozen && bgsim_held(s->sim, "effect") > 0) {
+        s->frozen = bgsim_model_freeze(s->model);
+        bgsim_release(s->sim, "effect");
+    }
+}
+
+/* Ask verbs until the job is over; in the end, let it go on. */
+static void coroutine_fn ask_verbs(Mirror *s, BlockJob *job)
+{
+    BlockJobInfo info;
+
+    for (int i = 0;; i++) {
+        bool last = i > 200;
+
+        block_job_query(job, &info);
+        if (info.status >= BLOCK_JOB_CONCLUDED) {
+            return;
+        }
+        if (last || bgsim_chance(s->sim, "verb.calm", 700)) {
+            /* Who waits for somebody goes on. */
+            block_job_resume(job, NULL);
+            block_job_finalize(job, NULL);
+            if (last && i % 100 == 0) {
+                block_job_cancel(job, true, NULL);
+            }
+        } else if (bgsim_chance(s->sim, "verb.drain", 100)) {
+            drain_a_moment(s);
+        } else {
+            some_verb(s, job);
+        }
+        note_moment(s);
+        co_sleep_ns(1 + bgsim_draw(s->sim, "verb.pause", 200 * 1000));
+        note_moment(s);
+        bgsim_progress(s->sim);
+    }
+}
+
+/* --- the oracle ----------------------------------------------------------- */
+
+static void check_info(Mirror *s, BlockJob *job)
+{
+    BlockJobInfo info;
+
+    block_job_query(job, &info);
+    if (info.current_progress > info.total_progress) {
+        bgsim_violation(s->sim, "job", "progress %" G_GINT64_FORMAT " of %"
+                        G_GINT64_FORMAT, info.current_progress,
+                        info.total_progress);
+    }
+    if (info.ret == 0 && info.current_progress != info.total_progress) {
+        bgsim_violation(s->sim, "job", "well done at %" G_GINT64_FORMAT " of %"
+                        G_GINT64_FORMAT, info.current_progress,
+                        info.total_progress);
+    }
+    if (info.ret < 0 && !s->faults && !info.cancelled) {
+        bgsim_violation(s->sim, "job", "failed: %s",
+                        info.error ? info.error : "no text");
+    }
+}
+
+/* The disk that guests are not on, and were not switched to, is what theirs
+ * was. */
+static void coroutine_fn check_target(Mirror *s, BlockDriverState *target)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!s->frozen || !s->copies || active_disk(s) == target) {
+        return;
+    }
+    if (blk_co_insert_bs(s->reader, target, &error) < 0) {
+        if (!s->faults) {
+            bgsim_violation(s->sim, "graph", "%s", error->message);
+        }
+        return;
+    }
+    bgsim_model_set_backend(s->frozen, s->reader);
+    for (int64_t at = 0; at < DISK_BYTES; at += 64 * 1024) {
+        bgsim_model_pread(s->frozen, at, MIN(64 * 1024, DISK_BYTES - at));
+    }
+    blk_co_remove_bs(s->reader);
+}
+
+/* --- the run -------------------------------------------------------------- */
+
+static BlockJob *coroutine_fn start_job(Mirror *s)
+{
+    g_autoptr(GError) error = NULL;
+    BlockOptions *options = draw_options(s);
+    BlockJob *job;
+
+    block_options_remove(options, "driver");
+    s->frozen = NULL;
+    bgsim_hold(s->sim, "point:mirror.effect", "effect");
+    bgsim_op_begin(s->sim, BGSIM_OP_INSERT);
+    job = block_co_job_start(bgsim_graph(s->sim), BLOCK_JOB_MIRROR, options,
+                             &error);
+    bgsim_op_end(s->sim, BGSIM_OP_INSERT);
+    if (!job && !s->faults && !s->given_up) {
+        bgsim_violation(s->sim, "job", "%s", error->message);
+    }
+    return job;
+}
+
+static void coroutine_fn attempt(Mirror *s)
+{
+    BlockDriverState *target = s->disks[active_disk(s) == s->disks[0]];
+    BlockJob *job = start_job(s);
+    BlockJobInfo info;
+
+    if (!job) {
+        bgsim_release(s->sim, "effect");
+        return;
+    }
+    ask_verbs(s, job);
+    bgsim_release(s->sim, "effect");
+    check_info(s, job);
+    block_job_query(job, &info);
+    if (info.ret == 0) {
+        check_target(s, target);
+    }
+    s->given_up = s->given_up || info.cancelled;
+    block_job_dismiss(job, NULL);
+    block_job_unref(job);
+}
+
+static void coroutine_fn jobs_entry(BgSim *sim, void *opaque)
+{
+    Mirror *s = opaque;
+
+    for (int i = 0; i < ATTEMPTS; i++) {
+        co_sleep_ns(1 + bgsim_range(sim, "job.at", 0, 300 * 1000));
+        attempt(s);
+    }
+}
+
+static bool open_disks(BgSim *sim, Mirror *s)
+{
+    static const char *const names[] = { "a", "b" };
+
+    for (int i = 0; i < 2; i++) {
+        scenario_disk(sim, names[i], DISK_BYTES);
+        s->disks[i] = scenario_open(sim, "raw,node-name=node-%s,discard=unmap,"
+                                    "file.driver=sim-disk,file.disk=%s",
+                                    names[i], names[i]);
+        if (!s->disks[i]) {
+            return false;
+        }
+    }
+    s->guest = scenario_backend(sim, "guest", s->disks[0]);
+    s->model = bgsim_model_new(sim, s->guest, "guest", DISK_BYTES);
+    return true;
+}
+
+static void start_guests(BgSim *sim, Mirror *s)
+{
+    for (unsigned i = 0; i < 1 + bgsim_draw(sim, "guests", 3); i++) {
+        BgSimGuestConfig config = {
+            .requests = 120,
+            .depth = 1 + bgsim_draw(sim, "guest.depth", 6),
+            .max_bytes = 4096 << bgsim_draw(sim, "guest.bytes", 6),
+            .weight_read = 3, .weight_write = 6, .weight_zero = 2,
+            .weight_discard = 2, .weight_flush = 1, .weight_status = 1,
+            .think_ns = bgsim_draw(sim, "guest.think", 3) * 50000,
+            .errors_expected = s->faults,
+        };
+        g_autofree char *name = g_strdup_printf("guest%u", i);
+
+        bgsim_guest_start(s->model, name, scenario_thread(sim, 3), &config);
+    }
+}
+
+static void mirror_setup(BgSim *sim, void *state)
+{
+    Mirror *s = state;
+    BlockPerm perm = { .used = BLK_PERM_CONSISTENT_READ,
+                       .shared = BLK_PERM_ALL };
+
+    s->sim = sim;
+    if (!open_disks(sim, s)) {
+        return;
+    }
+    s->reader = blk_new(bgsim_graph(sim), "reader", &perm);
+    s->faults = scenario_faults(sim);
+    start_guests(sim, s);
+    bgsim_spawn(sim, "jobs", NULL, jobs_entry, s);
+}
+
+/* What is left of jobs that were given up goes when their requests return. */
+static int coroutine_fn settle_entry(void *opaque)
+{
+    Mirror *s = opaque;
+
+    while (block_graph_nr_nodes(bgsim_graph(s->sim)) > NODES) {
+        co_sleep_ns(1000 * 1000);
+    }
+    bdrv_co_drain_all_begin(bgsim_graph(s->sim));
+    bdrv_drain_all_end(bgsim_graph(s->sim));
+    return 0;
+}
+
+static void mirror_verify(BgSim *sim, void *state)
+{
+    Mirror *s = state;
+
+    if (s->guest) {
+        bgsim_release(sim, "effect");
+        block_job_cancel_all(bgsim_graph(sim));
+        aio_co_run(block_graph_aio_context(bgsim_graph(sim)), settle_entry, s);
+        scenario_check_rest(sim);
+        blk_unref(s->reader);
+        scenario_check_content(sim, s->guest, s->model);
+        blk_unref(s->guest);
+        bdrv_unref(s->disks[1]);
+        bdrv_unref(s->disks[0]);
+    }
+    scenario_check_empty(sim);
+}
+
+const BgSimScenario scenario_mirror = {
+    .name = "mirror",
+    .help = "guests, mirrors of their disk to and fro, verbs at random",
+    .state_size = sizeof(Mirror),
+    .setup = mirror_setup,
+    .verify = mirror_verify,
+    .threads_too = true,
+};

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Transactions: actions at one moment, all or none.
+ */
+#include "job-fixture.h"
+
+#include "image-fixture.h"
+
+#include <blockgraph/dirty-bitmap.h>
+#include <blockgraph/transaction.h>
+
+#define CLUSTER (64 << 10)
+#define DISK (4 * CLUSTER)
+#define ACTIONS_MAX 8
+
+static BlockDriverState *disk[2];
+static BlockBackend *guest[2];
+
+/* Two disks, "a" and "b", of these letters; each with a guest and bitmap "x"
+ * in which cluster 0 is dirty. */
+static void disks(void)
+{
+    for (int i = 0; i < 2; i++) {
+        g_autofree char *text =
+            g_strdup_printf("mem,node-name=%c,size=256k", 'a' + i);
+        BdrvDirtyBitmap *bitmap;
+
+        disk[i] = open_ok(text);
+        guest[i] = backend_ok("guest", disk[i], BLK_PERM_CONSISTENT_READ |
+                              BLK_PERM_WRITE, BLK_PERM_ALL);
+        job_fill(guest[i], 0, DISK, 'a' + i);
+        bitmap = bdrv_create_dirty_bitmap(disk[i], CLUSTER, "x", NULL);
+        bdrv_set_dirty_bitmap(bitmap, 0, 1);
+    }
+}
+
+static void no_disks(void)
+{
+    for (int i = 0; i < 2; i++) {
+        BdrvDirtyBitmap *bitmap;
+
+        while ((bitmap = bdrv_dirty_bitmap_next(disk[i], NULL))) {
+            bdrv_release_dirty_bitmap(bitmap);
+        }
+        blk_unref(guest[i]);
+        bdrv_unref(disk[i]);
+    }
+}
+
+static BlockActionType action_type(const char *name)
+{
+    int type = 0;
+
+    while (!g_str_equal(block_action_names[type], name)) {
+        type++;
+        ck_assert_ptr_nonnull(block_action_names[type]);
+    }
+    return type;
+}
+
+/* Actions "name key=value,..." closed by NULL. */
+static int try_actions(bool grouped, const char *const *texts, GError **errp)
+{
+    BlockAction actions[ACTIONS_MAX];
+    size_t nr = 0;
+
+    for (; texts[nr]; nr++) {
+        g_auto(GStrv) parts = g_strsplit(texts[nr], " ", 2);
+
+        actions[nr].type = action_type(parts[0]);
+        actions[nr].options = block_options_parse_keyval(
+            parts[1] ? parts[1] : "", NULL, NULL);
+        ck_assert_ptr_nonnull(actions[nr].options);
+    }
+    return block_transaction(graph, actions, nr, grouped, errp);
+}
+
+#define ACTIONS(...) ((const char *const[]){ __VA_ARGS__, NULL })
+
+static void actions_ok(bool grouped, const char *const *texts)
+{
+    g_autoptr(GError) error = NULL;
+    int ret = try_actions(grouped, texts, &error);
+
+    ck_assert_msg(ret == 0, "%s", error ? error->message : "no error set");
+}
+
+/* The state of all that actions can change, as a text. */
+static char *state(void)
+{
+    g_autofree char *dump = block_graph_dump(graph);
+    GString *text = g_string_new(dump);
+
+    for (int i = 0; i < 2; i++) {
+        BdrvDirtyBitmap *b = NULL;
+
+        while ((b = bdrv_dirty_bitmap_next(disk[i], b))) {
+            g_autofree char *hash = bdrv_dirty_bitmap_sha256(b);
+
+            g_string_append_printf(text, "\n%c %s %s %d %d", 'a' + i,
+                                   bdrv_dirty_bitmap_name(b), hash,
+                                   bdrv_dirty_bitmap_enabled(b),
+                                   bdrv_dirty_bitmap_busy(b));
+        }
+    }
+    return g_string_free(text, false);
+}
+
+/* They fail with that error, and nothing has changed. */
+static void actions_fail(const char *const *texts, int err,
+                         const char *message)
+{
+    g_autofree char *before = state();
+    g_autofree char *after = NULL;
+    GError *error = NULL;
+
+    ck_assert_int_lt(try_actions(true, texts, &error), 0);
+    expect_error(&error, err, message);
+    after = state();
+    ck_assert_str_eq(before, after);
+    ck_assert_ptr_null(block_job_next(graph, NULL));
+    job_fill(guest[0], 0, 512, 'a'); /* nobody is drained any more */
+}
+
+static BdrvDirtyBitmap *bitmap(int i, const char *name)
+{
+    return bdrv_find_dirty_bitmap(disk[i], name);
+}
+
+/* --- each action ---------------------------------------------------------- */
+
+START_TEST(bitmaps_can_be_added_changed_and_removed)
+{
+    disks();
+    actions_ok(false, ACTIONS(
+        "block-dirty-bitmap-add node=a,name=y,granularity=4k",
+        "block-dirty-bitmap-add node=a,name=z,disabled=on",
+        "block-dirty-bitmap-clear node=a,name=x",
+        "block-dirty-bitmap-disable node=b,name=x",
+        "block-dirty-bitmap-merge node=a,target=y,bitmaps.0.node=b,"
+        "bitmaps.0.name=x"));
+    ck_assert_int_eq(bdrv_dirty_bitmap_granularity(bitmap(0, "y")), 4096);
+    ck_assert_int_eq(bdrv_get_dirty_count(bitmap(0, "y")), CLUSTER);
+    ck_assert(bdrv_dirty_bitmap_enabled(bitmap(0, "y")));
+    ck_assert(!bdrv_dirty_bitmap_enabled(bitmap(0, "z")));
+    ck_assert_int_eq(bdrv_get_dirty_count(bitmap(0, "x")), 0);
+    ck_assert(!bdrv_dirty_bitmap_enabled(bitmap(1, "x")));
+    actions_ok(false, ACTIONS("block-dirty-bitmap-remove node=a,name=y",
+                              "block-dirty-bitmap-enable node=b,name=x",
+                              "block-dirty-bitmap-merge node=a,target=x,"
+                              "bitmaps.0=z"));
+    ck_assert_ptr_null(bitmap(0, "y"));
+    ck_assert(bdrv_dirty_bitmap_enabled(bitmap(1, "x")));
+    no_disks();
+}
+END_TEST
+
+START_TEST(each_action_is_undone_when_a_later_one_fails)
+{
+    static const char *const actions[] = {
+        "block-dirty-bitmap-add node=a,name=y",
+        "block-dirty-bitmap-add node=a,name=y,disabled=on",
+        "block-dirty-bitmap-clear node=a,name=x",
+        "block-dirty-bitmap-disable node=a,name=x",
+        "block-dirty-bitmap-enable node=a,name=off",
+        "block-dirty-bitmap-merge node=a,target=off,bitmaps.0=x",
+        "block-dirty-bitmap-remove node=a,name=x",
+        "blockdev-backup job-id=j,device=a,target=t,sync=full",
+        "blockdev-backup job-id=j,device=a,target=t,sync=incremental,bitmap=x",
+        "blockdev-snapshot node=a,overlay=o",
+        "blockdev-backup job-id=j,device=a,target=t,sync=bitmap,bitmap=fine,"
+        "bitmap-mode=always",
+        "blockdev-backup job-id=j,device=a,target=t,sync=full,resume-bitmap=r",
+        "blockdev-backup job-id=j,device=a,target=t,sync=full,"
+        "resume-bitmap=fine",
+    };
+    BlockDriverState *target, *overlay;
+
+    disks();
+    target = open_ok("mem,node-name=t,size=256k");
+    make_image_ok("o", "size=256k");
+    overlay = image_open("o", "qcow2,node-name=o");
+    bdrv_create_dirty_bitmap(disk[0], CLUSTER, "off", NULL);
+    bdrv_disable_dirty_bitmap(bitmap(0, "off"), NULL);
+    bdrv_create_dirty_bitmap(disk[0], 4096, "fine", NULL);
+    bdrv_set_dirty_bitmap(bitmap(0, "fine"), CLUSTER, 512);
+    actions_fail(ACTIONS(actions[_i], "abort"), ECANCELED, "abort");
+    actions_fail(ACTIONS("block-dirty-bitmap-clear node=b,name=x",
+                         actions[_i],
+                         "block-dirty-bitmap-clear node=b,name=nix"),
+                 ENOENT, "'nix'");
+    bdrv_unref(overlay);
+    bdrv_unref(target);
+    no_disks();
+}
+END_TEST
+
+START_TEST(actions_see_what_those_before_them_have_done)
+{
+    BlockDriverState *target;
+
+    disks();
+    target = open_ok("mem,node-name=t,size=256k");
+    actions_ok(false, ACTIONS(
+        "block-dirty-bitmap-add node=a,name=y",
+        "block-dirty-bitmap-merge node=a,target=y,bitmaps.0=x",
+        "block-dirty-bitmap-clear node=a,name=x",
+        "blockdev-backup job-id=j,device=a,target=t,sync=bitmap,bitmap=y,"
+        "bitmap-mode=never"));
+    job_end_ok(block_job_ref(block_job_find(graph, "j")));
+    job_expect(target, 0, CLUSTER, 'a');
+    job_expect(target, CLUSTER, DISK - CLUSTER, 0);
+    ck_assert_int_eq(bdrv_get_dirty_count(bitmap(0, "x")), 0);
+    bdrv_unref(target);
+    no_disks();
+}
+END_TEST
+
+START_TEST(a_snapshot_takes_the_writes_from_then_on)
+{
+    BlockDriverState *overlay;
+
+    disks();
+    make_image_ok("o", "size=256k");
+    overlay = image_open("o", "qcow2,node-name=o");
+    actions_ok(false, ACTIONS("blockdev-snapshot node=a,overlay=o"));
+    ck_assert_ptr_eq(blk_bs(guest[0]), overlay);
+    job_fill(guest[0], CLUSTER, 512, 'n');
+    job_expect(disk[0], 0, DISK, 'a');
+    job_expect(overlay, CLUSTER, 512, 'n');
+    job_expect(overlay, CLUSTER + 512, DISK - CLUSTER - 512, 'a');
+    actions_fail(ACTIONS("blockdev-snapshot node=b,overlay=o"), EBUSY,
+                 "in use");
+    blk_unref(guest[0]);
+    guest[0] = NULL;
+    bdrv_unref(overlay);
+    guest[0] = backend_ok("guest", disk[0], BLK_PERM_WRITE, BLK_PERM_ALL);
+    no_disks();
+}
+END_TEST
+
+/* --- one moment ----------------------------------------------------------- */
+
+typedef struct Write {
+    BlockIOVec1 iov;
+    uint8_t buf[512];
+    bool ended;
+} Write;
+
+static void write_ended(void *opaque, int ret)
+{
+    ck_assert_int_eq(ret, 0);
+    ((Write *)opaque)->ended = true;
+}
+
+START_TEST(backups_of_two_disks_are_of_one_moment)
+{
+    BlockDriverState *target[2];
+    Write writes[2];
+
+    disks();
+    target[0] = open_ok("mem,node-name=ta,size=256k");
+    target[1] = open_ok("mem,node-name=tb,size=256k");
+    /* The guest writes the second disk as soon as the first has its filter. */
+    for (int i = 0; i < 2; i++) {
+        writes[i].ended = false;
+        memset(writes[i].buf, 'n', 512);
+    }
+    bdrv_drained_begin(disk[1]);
+    blk_aio_pwritev(guest[1], 0, block_iov_buf(&writes[1].iov, writes[1].buf,
+                                               512), 0, write_ended,
+                    &writes[1]);
+    bdrv_drained_end(disk[1]);
+    actions_ok(true, ACTIONS(
+        "blockdev-backup job-id=ja,device=a,target=ta,sync=full",
+        "blockdev-backup job-id=jb,device=b,target=tb,sync=full"));
+    blk_aio_pwritev(guest[0], 0, block_iov_buf(&writes[0].iov, writes[0].buf,
+                                               512), 0, write_ended,
+                    &writes[0]);
+    job_end_ok(block_job_ref(block_job_find(graph, "jb")));
+    job_settle();
+    ck_assert(writes[0].ended && writes[1].ended);
+    /* The write that came first is in, the one that came later is not. */
+    job_expect(target[1], 0, 512, 'n');
+    job_expect(target[1], 512, DISK - 512, 'b');
+    job_expect(target[0], 0, DISK, 'a');
+    bdrv_unref(target[1]);
+    bdrv_unref(target[0]);
+    no_disks();
+}
+END_TEST
+
+START_TEST(jobs_of_a_group_end_together_others_do_not)
+{
+    BlockDriverState *target[2];
+    BlockJobInfo info;
+    BlockJob *a, *b;
+
+    disks();
+    target[0] = open_ok("mem,node-name=ta,size=256k");
+    target[1] = open_ok("mem,node-name=tb,size=256k");
+    mem_disk(target[0])->hold[MEM_WRITE] = true;
+    actions_ok(_i, ACTIONS(
+        "blockdev-backup job-id=ja,device=a,target=ta,sync=full",
+        "blockdev-backup job-id=jb,device=b,target=tb,sync=full"));
+    a = block_job_ref(block_job_find(graph, "ja"));
+    b = block_job_ref(block_job_find(graph, "jb"));
+    job_settle();
+    block_job_query(b, &info);
+    ck_assert_int_eq(info.status, _i ? BLOCK_JOB_WAITING : BLOCK_JOB_NULL);
+    ck_assert_int_eq(block_job_cancel(a, true, NULL), 0);
+    mem_disk(target[0])->hold[MEM_WRITE] = false;
+    job_end_fails(a, ECANCELED, "cancelled");
+    if (_i) {
+        job_end_fails(b, ECANCELED, "cancelled");
+    } else {
+        job_end_ok(b);
+    }
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 4);
+    bdrv_unref(target[1]);
+    bdrv_unref(target[0]);
+    no_disks();
+}
+END_TEST
+
+static int coroutine_fn empty_entry(void *opaque)
+{
+    return block_co_transaction(graph, NULL, 0, false, NULL);
+}
+
+START_TEST(an_empty_transaction_waits_for_all_requests)
+{
+    Write write = { .ended = false };
+
+    disks();
+    blk_aio_pwritev(guest[0], 0, block_iov_buf(&write.iov, write.buf, 512), 0,
+                    write_ended, &write);
+    ck_assert_int_eq(aio_co_run(block_graph_aio_context(graph), empty_entry,
+                                NULL), 0);
+    ck_assert(write.ended);
+    no_disks();
+}
+END_TEST
+
+/* --- bad input ------------------------------------------------------------ */
+
+START_TEST(bad_actions_are_refused)
+{
+    disks();
+    actions_fail(ACTIONS("abort x=1"), EINVAL, "'x'");
+    actions_fail(ACTIONS("block-dirty-bitmap-add node=a,name=x"), EEXIST,
+                 "'x'");
+    actions_fail(ACTIONS("block-dirty-bitmap-add node=a"), EINVAL, "name");
+    actions_fail(ACTIONS("block-dirty-bitmap-add name=y"), EINVAL, "node");
+    actions_fail(ACTIONS("block-dirty-bitmap-add node=nix,name=y"), ENOENT,
+                 "'nix'");
+    actions_fail(ACTIONS("block-dirty-bitmap-add node=a,name=y,"
+                         "granularity=3"), EINVAL, "granularity");
+    actions_fail(ACTIONS("block-dirty-bitmap-add node=a,name=y,"
+                         "persistent=on"), ENOTSUP, "cannot store");
+    actions_fail(ACTIONS("block-dirty-bitmap-clear node=a,name=nix"), ENOENT,
+                 "'nix'");
+    actions_fail(ACTIONS("block-dirty-bitmap-enable node=a,name=nix"), ENOENT,
+                 "'nix'");
+    actions_fail(ACTIONS("block-dirty-bitmap-disable node=a,name=nix"),
+                 ENOENT, "'nix'");
+    actions_fail(ACTIONS("block-dirty-bitmap-remove node=a,name=nix"), ENOENT,
+                 "'nix'");
+    actions_fail(ACTIONS("block-dirty-bitmap-merge node=a,target=x"), EINVAL,
+                 "bitmaps");
+    actions_fail(ACTIONS("block-dirty-bitmap-merge node=a,target=x,"
+                         "bitmaps=x"), EINVAL, "bitmaps");
+    actions_fail(ACTIONS("block-dirty-bitmap-merge node=a,target=x,"
+                         "bitmaps.0=nix"), ENOENT, "'nix'");
+    actions_fail(ACTIONS("block-dirty-bitmap-merge node=a,target=x,"
+                         "bitmaps.0.node=nix,bitmaps.0.name=x"), ENOENT,
+                 "no node 'nix'");
+    actions_fail(ACTIONS("block-dirty-bitmap-merge node=a,target=x,"
+                         "bitmaps.0.name=x"), EINVAL, "element 0");
+    actions_fail(ACTIONS("blockdev-snapshot node=a,overlay=nix"), ENOENT,
+                 "'nix'");
+    actions_fail(ACTIONS("blockdev-snapshot node=a,overlay=b"), EBUSY,
+                 "in use");
+    actions_fail(ACTIONS("blockdev-backup device=a,target=nix,sync=full"), 0,
+                 "'nix'");
+    no_disks();
+}
+END_TEST
+
+START_TEST(each_action_has_a_help_text)
+{
+    for (int i = 0; i < BLOCK_ACTION_TYPES; i++) {
+        g_autofree char *help = block_options_help(block_action_options(i));
+
+        ck_assert(i == BLOCK_ACTION_ABORT || *help);
+    }
+}
+END_TEST
+
+static void add_tests(TCase *tcase)
+{
+    PROMISE(tcase, bitmaps_can_be_added_changed_and_removed);
+    tcase_add_loop_test(tcase, each_action_is_undone_when_a_later_one_fails,
+                        0, 13);
+    PROMISE(tcase, actions_see_what_those_before_them_have_done);
+    PROMISE(tcase, a_snapshot_takes_the_writes_from_then_on);
+    PROMISE(tcase, backups_of_two_disks_are_of_one_moment);
+    tcase_add_loop_test(tcase, jobs_of_a_group_end_together_others_do_not, 0,
+                        2);
+    PROMISE(tcase, an_empty_transaction_waits_for_all_requests);
+    PROMISE(tcase, bad_actions_are_refused);
+    PROMISE(tcase, each_action_has_a_help_text);
+}
+
+static void setup(void)
+{
+    file_setup();
+    job_listen();
+}
+
+static void teardown(void)
+{
+    job_listen_end();
+    file_teardown();
+}
+
+int main(void)
+{
+    return job_main_with("transaction", add_tests, setup, teardown);
+}

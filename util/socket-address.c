@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Addresses of sockets: parsing, listening, connecting.
+ */
+#include "util/socket-address.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define LISTEN_BACKLOG 128
+
+/* --- addresses ----------------------------------------------------------- */
+
+static const char *const type_names[] = { "inet", "unix", "fd", NULL };
+
+typedef struct AddressOptions {
+    int type;
+    char *path, *host, *port, *str;
+} AddressOptions;
+
+static const BlockOption address_options[] = {
+    { "type", BLOCK_OPTION_ENUM, .values = type_names, .required = true,
+      .offset = offsetof(AddressOptions, type), .help = "kind of socket" },
+    { "path", BLOCK_OPTION_STRING, .offset = offsetof(AddressOptions, path),
+      .help = "unix: path of the socket" },
+    { "host", BLOCK_OPTION_STRING, .offset = offsetof(AddressOptions, host),
+      .help = "inet: name or number of the host" },
+    { "port", BLOCK_OPTION_STRING, .offset = offsetof(AddressOptions, port),
+      .help = "inet: number or name of the port" },
+    { "str", BLOCK_OPTION_STRING, .offset = offsetof(AddressOptions, str),
+      .help = "fd: number of the descriptor" },
+    { NULL },
+};
+
+static int parse_fd(const char *text, int *ret_fd, GError **errp)
+{
+    char *end;
+    long fd = strtol(text, &end, 10);
+    struct stat st;
+
+    if (!*text || *end || fd < 0 || fd > INT_MAX || fstat(fd, &st) < 0 ||
+        !S_ISSOCK(st.st_mode)) {
+        return block_error(errp, EINVAL, "'%s' is no descriptor of a socket",
+                           text);
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+static int check_unix_path(const char *path, GError **errp)
+{
+    struct sockaddr_un un;
+
+    if (strlen(path) >= sizeof(un.sun_path)) {
+        return block_error(errp, EINVAL, "Path of unix socket '%s' is longer "
+                           "than %zu bytes", path, sizeof(un.sun_path) - 1);
+    }
+    return 0;
+}
+
+static int fill_address(SocketAddress *addr, const AddressOptions *o,
+                        GError **errp)
+{
+    bool is_unix = o->type == SOCKET_ADDRESS_UNIX;
+    bool is_inet = o->type == SOCKET_ADDRESS_INET;
+    bool is_fd = o->type == SOCKET_ADDRESS_FD;
+
+    if (!o->path == is_unix || !o->host == is_inet || !o->port == is_inet ||
+        !o->str == is_fd || (is_unix && !*o->path)) {
+        return block_error(errp, EINVAL, "A socket address of type '%s' needs "
+                           "%s and no other option", type_names[o->type],
+                           is_unix ? "'path'"
+                                   : is_inet ? "'host' and 'port'" : "'str'");
+    }
+    addr->type = o->type;
+    addr->path = g_strdup(o->path);
+    addr->host = g_strdup(o->host);
+    addr->port = g_strdup(o->port);
+    addr->fd = -1;
+    return is_unix ? check_unix_path(o->path, errp)
+                   : is_fd ? parse_fd(o->str, &addr->fd, errp) : 0;
+}
+
+/* Lift what stands in the object "data". */
+static int lift_data(BlockOptions *options, GError **errp)
+{
+    BlockOptionsChild kind = BLOCK_OPTIONS_CHILD_NONE;
+    g_autofree char *reference = NULL;
+    g_autoptr(BlockOptions) data = NULL;
+    int ret = block_options_take_child(options, "data", &kind, &reference,
+                                       &data, errp);
+
+    if (ret == 0 && data) {
+        block_options_merge(options, data);
+    } else if (ret == 0 && kind != BLOCK_OPTIONS_CHILD_NONE) {
+        ret = block_error(errp, EINVAL, "'data' of a socket address must be "
+                          "an object");
+    }
+    return ret;
+}
+
+int socket_address_parse(BlockOptions *options, SocketAddress **ret_addr,
+                         GError **errp)
+{
+    AddressOptions o = { 0 };
+    SocketAddress *addr;
+    int ret = lift_data(options, errp);
+
+    if (ret == 0) {
+        ret = block_options_absorb(options, address_options, &o,
+                                   "Socket address", errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    addr = g_new0(SocketAddress, 1);
+    ret = fill_address(addr, &o, errp);
+    block_options_clear(address_options, &o);
+    if (ret < 0) {
+        socket_address_free(addr);
+        return ret;
+    }
+    *ret_addr = addr;
+    return 0;
+}
+
+SocketAddress *socket_address_new_unix(const char *path)
+{
+    SocketAddress *addr = g_new0(SocketAddress, 1);
+
+    addr->type = SOCKET_ADDRESS_UNIX;
+    addr->path = g_strdup(path);
+    addr->fd = -1;
+    return addr;
+}
+
+SocketAddress *socket_address_new_inet(const char *host, const char *port)
+{
+    SocketAddress *addr = g_new0(SocketAddress, 1);
+
+    addr->type = SOCKET_ADDRESS_INET;
+    addr->host = g_strdup(host);
+    addr->port = g_strdup(port);
+    addr->fd = -1;
+    return addr;
+}
+
+SocketAddress *socket_address_clone(const SocketAddress *addr)
+{
+    SocketAddress *copy = g_new0(SocketAddress, 1);
+
+    copy->type = addr->type;
+    copy->path = g_strdup(addr->path);
+    copy->host = g_strdup(addr->host);
+    copy->port = g_strdup(addr->port);
+    copy->fd = addr->fd;
+    return copy;
+}
+
+void socket_address_free(SocketAddress *addr)
+{
+    if (addr) {
+        g_free(addr->path);
+        g_free(addr->host);
+        g_free(addr->port);
+        g_free(addr);
+    }
+}
+
+char *socket_address_text(const SocketAddress *addr)
+{
+    switch (addr->type) {
+    case SOCKET_ADDRESS_UNIX:
+        return g_strdup_printf("unix:%s", addr->path);
+    case SOCKET_ADDRESS_INET:
+        return g_strdup_printf(strchr(addr->host, ':') ? "[%s]:%s" : "%s:%s",
+                               addr->host, addr->port);
+    default:
+        return g_strdup_printf("fd:%d", addr->fd);
+    }
+}
+
+/* --- TCP ----------------------------------------------------------------- */
+
+typedef struct Lookup {
+    const SocketAddress *addr;
+    bool passive;
+    struct addrinfo *found;
+} Lookup;
+
+/* Worker thread: a name server may take its time. */
+static int lookup_work(void *opaque)
+{
+    Lookup *lookup = opaque;
+    const char *host = lookup->addr->host;
+    struct addrinfo hints = {
+        .ai_family = AF_UNSPEC,
+        .ai_socktype = SOCK_STREAM,
+        .ai_flags = lookup->passive ? AI_PASSIVE : 0,
+    };
+
+    return getaddrinfo(*host ? host : NULL, lookup->addr->port, &hints,
+                       &lookup->found);
+}
+
+static int coroutine_fn lookup_run(Lookup *lookup, GError **errp)
+{
+    int ret = aio_co_work(lookup_work, lookup);
+
+    if (ret != 0) {
+        return block_error(errp, EINVAL, "Could not find address '%s', port "
+                           "'%s': %s", lookup->addr->host, lookup->addr->port,
+                           gai_strerror(ret));
+    }
+    return 0;
+}
+
+static bool is_loopback(const struct sockaddr *to)
+{
+    const struct sockaddr_in *in = (const void *)to;
+    const struct sockaddr_in6 *in6 = (const void *)to;
+
+    return to->sa_family == AF_INET
+               ? ntohl(in->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET
+               : to->sa_family == AF_INET6 &&
+                     IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+}
+
+/* Returns a listening descriptor or a negative errno. */
+static int listen_inet_one(const struct addrinfo *ai)
+{
+    int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int on = 1;
+    int err;
+
+    if (fd < 0) {
+        return -errno;
+    }
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (ai->ai_family == AF_INET6) {
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+    }
+    if (bind(fd, ai->ai_addr, ai->ai_addrlen) == 0 &&
+        listen(fd, LISTEN_BACKLOG) == 0) {
+        return fd;
+    }
+    err = errno;
+    close(fd);
+    return -err;
+}
+
+static int coroutine_fn listen_inet(SocketListener *listener,
+                                    const SocketAddress *addr,
+                                    bool open_to_all, GError **errp)
+{
+    Lookup lookup = { .addr = addr, .passive = true };
+    g_autofree char *text = socket_address_text(addr);
+    int ret = lookup_run(&lookup, errp);
+    int first_err = EADDRNOTAVAIL;
+
+    if (ret < 0) {
+        return ret;
+    }
+    for (struct addrinfo *ai = lookup.found;
+         ai && ret >= 0 && listener->nr_sockets < SOCKET_LISTEN_MAX;
+         ai = ai->ai_next) {
+        int fd;
+
+        if (!open_to_all && !is_loopback(ai->ai_addr)) {
+            ret = block_error(errp, EACCES, "Refused to listen on '%s' without "
+                              "TLS: others than this machine could read and "
+                              "change what is sent; 'plain-text' allows it",
+                              text);
+            break;
+        }
+        fd = listen_inet_one(ai);
+        if (fd >= 0) {
+            listener->sockets[listener->nr_sockets++] = aio_socket_new(fd);
+        } else if (ai == lookup.found) {
+            first_err = -fd;
+        }
+    }
+    freeaddrinfo(lookup.found);
+    if (ret >= 0 && listener->nr_sockets == 0) {
+        ret = block_error_errno(errp, first_err, "Could not listen on '%s'",
+                                text);
+    }
+    return ret;
+}
+
+unsigned socket_listener_port(const SocketListener *listener)
+{
+    struct sockaddr_storage at = { 0 };
+    socklen_t bytes = sizeof(at);
+
+    if (getsockname(aio_socket_fd(listener->sockets[0]),
+                    (struct sockaddr *)&at, &bytes) < 0) {
+        return 0;
+    }
+    return at.ss_family == AF_INET
+               ? ntohs(((struct sockaddr_in *)&at)->sin_port)
+           : at.ss_family == AF_INET6
+               ? ntohs(((struct sockaddr_in6 *)&at)->sin6_port) : 0;
+}
+
+/* --- unix ---------------------------------------------------------------- */
+
+static void fill_un(struct sockaddr_un *un, const char *path)
+{
+    *un = (struct sockaddr_un) { .sun_family = AF_UNIX };
+    g_strlcpy(un->sun_path, path, sizeof(un->sun_path));
+}
+
+/* Remove a socket of ours at which nobody listens.  Returns whether it has. */
+static bool remove_stale(const char *path)
+{
+    struct sockaddr_un un;
+    struct stat st;
+    bool nobody;
+    int fd;
+
+    if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode) ||
+        st.st_uid != geteuid()) {
+        return false;
+    }
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        return false;
+    }
+    fill_un(&un, path);
+    nobody = connect(fd, (struct sockaddr *)&un, sizeof(un)) < 0 &&
+             errno == ECONNREFUSED;
+    close(fd);
+    return nobody && unlink(path) == 0;
+}
+
+static int bind_unix(int fd, const char *path)
+{
+    struct sockaddr_un un;
+
+    int err;
+
+    fill_un(&un, path);
+    if (bind(fd, (struct sockaddr *)&un, sizeof(un)) == 0) {
+        return 0;
+    }
+    err = errno;
+    if (err == EADDRINUSE && remove_stale(path)) {
+        return bind(fd, (struct sockaddr *)&un, sizeof(un)) == 0 ? 0 : -errno;
+    }
+    return -err;
+}
+
+static int listen_unix(SocketListener *listener, const char *path,
+                       GError **errp)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct stat st;
+    int ret;
+
+    if (fd < 0) {
+        return block_error_errno(errp, errno, "Could not make a unix socket");
+    }
+    /* The file takes over the mode of the socket: it never had another one. */
+    ret = fchmod(fd, 0600) < 0 ? -errno : bind_unix(fd, path);
+    if (ret == 0 && listen(fd, LISTEN_BACKLOG) < 0) {
+        ret = -errno;
+        unlink(path);
+    }
+    if (ret < 0) {
+        close(fd);
+        return block_error_errno(errp, -ret, "Could not listen on unix socket "
+                                 "'%s'", path);
+    }
+    listener->sockets[listener->nr_sockets++] = aio_socket_new(fd);
+    if (lstat(path, &st) == 0) {
+        listener->path = g_strdup(path);
+        listener->path_dev = st.st_dev;
+        listener->path_ino = st.st_ino;
+    }
+    return 0;
+}
+
+/* --- listening ----------------------------------------------------------- */
+
+static int listen_fd(SocketListener *listener, int fd, GError **errp)
+{
+    int accepts = 0;
+    socklen_t bytes = sizeof(accepts);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &bytes) < 0 ||
+        !accepts) {
+        return block_error(errp, EINVAL, "Descriptor %d does not listen", fd);
+    }
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    listener->sockets[listener->nr_sockets++] = aio_socket_new(fd);
+    return 0;
+}
+
+SocketListener *coroutine_fn socket_co_listen(const SocketAddress *addr,
+                                              bool open_to_all, GError **errp)
+{
+    SocketListener *listener = g_new0(SocketListener, 1);
+    int ret;
+
+    switch (addr->type) {
+    case SOCKET_ADDRESS_UNIX:
+        ret = listen_unix(listener, addr->path, errp);
+        break;
+    case SOCKET_ADDRESS_INET:
+        ret = listen_inet(listener, addr, open_to_all, errp);
+        break;
+    default:
+        ret = listen_fd(listener, addr->fd, errp);
+        break;
+    }
+    if (ret < 0) {
+        socket_listener_free(listener);
+        return NULL;
+    }
+    return listener;
+}
+
+void socket_listener_free(SocketListener *listener)
+{
+    struct stat st;
+
+    if (!listener) {
+        return;
+    }
+    for (int i = 0; i < listener->nr_sockets; i++) {
+        aio_socket_free(listener->sockets[i]);
+    }
+    /* Somebody may have put something else there meanwhile. */
+    if (listener->path && lstat(listener->path, &st) == 0 &&
+        st.st_dev == listener->path_dev && st.st_ino == listener->path_ino) {
+        unlink(listener->path);
+    }
+    g_free(listener->path);
+    g_free(listener);
+}
+
+/* --- connecting ---------------------------------------------------------- */
+
+static int coroutine_fn connect_one(const struct sockaddr *to, socklen_t bytes,
+                                    int64_t deadline_ns, int *ret_fd)
+{
+    int fd = socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    AioSocket *s;
+    int ret;
+
+    if (fd < 0) {
+        return -errno;
+    }
+    s = aio_socket_new(fd);
+    ret = aio_socket_connect(s, to, bytes, deadline_ns);
+    if (ret == 0) {
+        *ret_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        ret = *ret_fd < 0 ? -errno : 0;
+    }
+    aio_socket_free(s);
+    return ret;
+}
+
+static int coroutine_fn connect_inet(const SocketAddress *addr,
+                                     int64_t deadline_ns, int *ret_fd,
+                                     GError **errp)
+{
+    Lookup lookup = { .addr = addr };
+    int ret = lookup_run(&lookup, errp);
+    int err = -EADDRNOTAVAIL;
+
+    if (ret < 0) {
+        return ret;
+    }
+    for (struct addrinfo *ai = lookup.found; ai && err != 0;
+         ai = ai->ai_next) {
+        err = connect_one(ai->ai_addr, ai->ai_addrlen, deadline_ns, ret_fd);
+    }
+    freeaddrinfo(lookup.found);
+    if (err < 0) {
+        g_autofree char *text = socket_address_text(addr);
+
+        return block_error_errno(errp, -err, "Could not connect to '%s'",
+                                 text);
+    }
+    return 0;
+}
+
+int coroutine_fn socket_co_connect(const SocketAddress *addr,
+                                   int64_t deadline_ns, int *ret_fd,
+                                   GError **errp)
+{
+    struct sockaddr_un un;
+    int ret;
+
+    if (addr->type == SOCKET_ADDRESS_INET) {
+        return connect_inet(addr, deadline_ns, ret_fd, errp);
+    }
+    if (addr->type == SOCKET_ADDRESS_FD) {
+        *ret_fd = fcntl(addr->fd, F_DUPFD_CLOEXEC, 0);
+        ret = *ret_fd < 0 ? -errno : 0;
+    } else {
+        ret = check_unix_path(addr->path, errp);
+        if (ret < 0) {
+            return ret;
+        }
+        fill_un(&un, addr->path);
+        ret = connect_one((struct sockaddr *)&un, sizeof(un), deadline_ns,
+                          ret_fd);
+    }
+    if (ret < 0) {
+        g_autofree char *text = socket_address_text(addr);
+
+        block_error_errno(errp, -ret, "Could not connect to '%s'", text);
+    }
+    return ret;
+}
