@@ -16,6 +16,7 @@
     X(copy_on_read)                                                           \
     X(file)                                                                   \
     X(mirror_top)                                                             \
+    X(nbd)                                                                    \
     X(null_co)                                                                \
     X(qcow2)                                                                  \
     X(raw)                                                                    \

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A connection to an NBD server, and how it is made again.
+ */
+#include "block/protocols/nbd/nbd.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include "util/sim-point.h"
+
+/* A server that accepts and then says nothing. */
+#define GREETING_NS (INT64_C(10) * 1000 * 1000 * 1000)
+/* For the last word. */
+#define FAREWELL_NS (INT64_C(1000) * 1000 * 1000)
+/* Between attempts: doubles from the first to the second. */
+#define PAUSE_MIN_NS (INT64_C(50) * 1000 * 1000)
+#define PAUSE_MAX_NS (INT64_C(5) * 1000 * 1000 * 1000)
+/* A peer that has gone without a word is found out after some of these. */
+#define KEEPALIVE_S 10
+
+/* --- bytes ---------------------------------------------------------------- */
+
+int coroutine_fn nbd_read(NbdConnection *c, void *buf, size_t bytes)
+{
+    uint8_t *to = buf;
+
+    while (bytes > 0) {
+        size_t there = MIN(bytes, c->buf_end - c->buf_pos);
+        int64_t got;
+
+        memcpy(to, c->buf + c->buf_pos, there);
+        c->buf_pos += there;
+        to += there;
+        bytes -= there;
+        if (bytes == 0) {
+            break;
+        }
+        if (bytes >= NBD_READ_BUFFER / 2) {
+            return io_channel_read_all(c->channel, to, bytes);
+        }
+        got = io_channel_read(c->channel, c->buf, NBD_READ_BUFFER);
+        if (got <= 0) {
+            return got < 0 ? (int)got : -ECONNRESET;
+        }
+        c->buf_pos = 0;
+        c->buf_end = got;
+    }
+    return 0;
+}
+
+int coroutine_fn nbd_read_iov(NbdConnection *c, BlockIOVec *iov,
+                              int64_t iov_offset, int64_t bytes)
+{
+    int ret = 0;
+
+    for (int i = 0; ret == 0 && i < iov->niov && bytes > 0; i++) {
+        int64_t length = iov->iov[i].iov_len;
+
+        if (iov_offset < length) {
+            int64_t n = MIN(length - iov_offset, bytes);
+
+            ret = nbd_read(c, (uint8_t *)iov->iov[i].iov_base + iov_offset, n);
+            bytes -= n;
+            iov_offset = length;
+        }
+        iov_offset -= length;
+    }
+    return ret;
+}
+
+int coroutine_fn nbd_skip(NbdConnection *c, uint64_t bytes)
+{
+    uint8_t scrap[512];
+    int ret = 0;
+
+    while (ret == 0 && bytes > 0) {
+        size_t n = MIN(bytes, sizeof(scrap));
+
+        ret = nbd_read(c, scrap, n);
+        bytes -= n;
+    }
+    return ret;
+}
+
+size_t nbd_encode(const NbdExportInfo *info, const NbdRequest *req,
+                  uint8_t out[NBD_EXTENDED_REQUEST_BYTES])
+{
+    uint32_t magic = GUINT32_TO_BE(info->extended ? NBD_EXTENDED_REQUEST_MAGIC
+                                                  : NBD_REQUEST_MAGIC);
+    uint16_t flags = GUINT16_TO_BE(req->flags), type = GUINT16_TO_BE(req->type);
+    uint64_t offset = GUINT64_TO_BE(req->offset);
+    uint64_t bytes64 = GUINT64_TO_BE(req->bytes);
+    uint32_t bytes32 = GUINT32_TO_BE((uint32_t)req->bytes);
+
+    memcpy(out, &magic, 4);
+    memcpy(out + 4, &flags, 2);
+    memcpy(out + 6, &type, 2);
+    memcpy(out + 8, &req->cookie, 8); /* only we read it */
+    memcpy(out + 16, &offset, 8);
+    if (info->extended) {
+        memcpy(out + 24, &bytes64, 8);
+        return NBD_EXTENDED_REQUEST_BYTES;
+    }
+    memcpy(out + 24, &bytes32, 4);
+    return NBD_REQUEST_BYTES;
+}
+
+/* --- connecting ----------------------------------------------------------- */
+
+static void set_tcp_options(int fd)
+{
+    const int on = 1, idle = KEEPALIVE_S, count = 3;
+
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &idle, sizeof(idle));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+}
+
+static void drop_channel(NbdConnection *c)
+{
+    c->ready = false;
+    c->buf_pos = c->buf_end = 0;
+    if (c->channel) {
+        io_channel_shutdown(c->channel); /* somebody may be writing still */
+    }
+    g_clear_pointer(&c->channel, io_channel_unref);
+}
+
+int coroutine_fn nbd_connect(NbdConnection *c, int64_t deadline_ns,
+                             GError **errp)
+{
+    NbdClient *s = c->client;
+    int64_t end = MIN(deadline_ns, aio_clock_ns(s->ctx) + GREETING_NS);
+    NbdExportInfo info = { 0 };
+    int fd, ret;
+
+    ret = socket_co_connect(s->address, end, &fd, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    if (s->address->type == SOCKET_ADDRESS_INET) {
+        set_tcp_options(fd);
+    }
+    c->channel = io_channel_new_socket(fd);
+    c->channel->read_deadline_ns = end;
+    c->channel->write_patience_ns = GREETING_NS;
+    ret = s->closing ? -ECANCELED : nbd_greet(c, &info, errp);
+    if (ret == 0 && s->closing) {
+        ret = -ECANCELED;
+    }
+    if (ret < 0) {
+        if (errp && !*errp) {
+            block_error_errno(errp, -ret, "The NBD server does not answer as "
+                              "it should");
+        }
+        drop_channel(c);
+        return ret;
+    }
+    c->channel->read_deadline_ns = AIO_NO_DEADLINE;
+    c->channel->write_patience_ns = 0;
+    c->info = info;
+    c->ready = true;
+    return 0;
+}
+
+/* --- the life of a connection --------------------------------------------- */
+
+static bool any_ready(const NbdClient *s)
+{
+    for (unsigned i = 0; i < s->nr_conns; i++) {
+        if (s->conns[i].ready) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* All who wait in vain go on; the timer. */
+static void patience_over(void *opaque)
+{
+    NbdClient *s = opaque;
+
+    co_queue_restart_all(&s->waiting);
+}
+
+/* Requests that were sent get -ENOTCONN: they are tried again elsewhere. */
+static void lose(NbdConnection *c)
+{
+    NbdClient *s = c->client;
+
+    drop_channel(c);
+    for (int i = 0; i < NBD_IN_FLIGHT_MAX; i++) {
+        if (c->requests[i]) {
+            nbd_finish_request(c, c->requests[i], -ENOTCONN);
+        }
+    }
+    /* A server that drops us again and again has not been back. */
+    if (!any_ready(s) && (c->of_use || s->lost_ns == 0)) {
+        s->lost_ns = aio_clock_ns(s->ctx);
+        if (s->reconnect_ns > 0) {
+            aio_timer_set(s->patience, s->lost_ns + s->reconnect_ns);
+        }
+    }
+    co_queue_restart_all(&s->waiting);
+}
+
+/* Whether the server still exports what was opened. */
+static int check_same(const NbdConnection *c)
+{
+    const NbdExportInfo *then = &c->client->info, *now = &c->info;
+
+    if (now->bytes != then->bytes || now->min_block > then->min_block ||
+        now->max_block < then->max_block ||
+        (then->extended && !now->extended) ||
+        (then->has_context && !now->has_context) ||
+        (then->flags & ~now->flags &
+         ~(unsigned)(NBD_FLAG_READ_ONLY | NBD_FLAG_ROTATIONAL)) ||
+        (now->flags & ~then->flags & NBD_FLAG_READ_ONLY)) {
+        g_warning("Node '%s': the NBD server offers another export than "
+                  "before", bdrv_node_name(c->client->bs));
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int coroutine_fn connect_again(NbdConnection *c)
+{
+    int ret = nbd_connect(c, AIO_NO_DEADLINE, NULL);
+
+    if (ret == 0) {
+        ret = check_same(c);
+        if (ret < 0) {
+            drop_channel(c);
+        }
+    }
+    return ret;
+}
+
+static void coroutine_fn life_entry(void *opaque)
+{
+    NbdConnection *c = opaque;
+    NbdClient *s = c->client;
+    int64_t pause_ns = PAUSE_MIN_NS;
+
+    while (!s->closing) {
+        if (c->ready || connect_again(c) == 0) {
+            co_queue_restart_all(&s->waiting);
+            c->ready_ns = aio_clock_ns(s->ctx);
+            c->of_use = false;
+            nbd_read_replies(c);
+            c->of_use |= aio_clock_ns(s->ctx) - c->ready_ns > PAUSE_MAX_NS;
+            lose(c);
+            if (c->of_use) {
+                pause_ns = PAUSE_MIN_NS;
+                continue;
+            }
+        }
+        if (!s->closing) {
+            SIM_WAITS("the next attempt to connect", s);
+            co_sleep_ns_wakeable(&c->pause, pause_ns);
+            pause_ns = MIN(2 * pause_ns, PAUSE_MAX_NS);
+        }
+    }
+    c->ended = true;
+    co_queue_restart_all(&s->waiting);
+}
+
+void nbd_keep_connected(NbdConnection *c)
+{
+    c->ended = false;
+    c->co = coroutine_create(life_entry, c);
+    aio_co_schedule(c->client->ctx, c->co);
+}
+
+void coroutine_fn nbd_disconnect(NbdConnection *c)
+{
+    const NbdRequest farewell = { .type = NBD_CMD_DISC };
+    NbdClient *s = c->client;
+
+    s->closing = true;
+    if (c->ready) {
+        uint8_t head[NBD_EXTENDED_REQUEST_BYTES];
+        size_t bytes = nbd_encode(&c->info, &farewell, head);
+
+        IoChannel *channel = io_channel_ref(c->channel);
+
+        /* No request is in flight, so nobody else writes; but the connection
+         * may be lost meanwhile. */
+        channel->write_patience_ns = FAREWELL_NS;
+        io_channel_write_all(channel, head, bytes);
+        io_channel_unref(channel);
+    }
+    if (c->channel) {
+        io_channel_shutdown(c->channel);
+    }
+    co_sleep_wake(&c->pause);
+    while (c->co && !c->ended) {
+        SIM_WAITS("the end of a connection", s);
+        co_queue_wait(&s->waiting, NULL);
+    }
+    drop_channel(c);
+    g_clear_pointer(&c->buf, g_free);
+}
+
+/* --- choosing ------------------------------------------------------------- */
+
+static NbdConnection *least_busy(NbdClient *s)
+{
+    NbdConnection *best = NULL;
+
+    for (unsigned i = 0; i < s->nr_conns; i++) {
+        NbdConnection *c = &s->conns[i];
+
+        if (c->ready && (!best || c->in_flight < best->in_flight)) {
+            best = c;
+        }
+    }
+    return best;
+}
+
+/* Whether requests wait for a connection that is not there. */
+static bool patient(const NbdClient *s)
+{
+    return s->reconnect_ns > 0 && !s->drained &&
+           aio_clock_ns(s->ctx) < s->lost_ns + s->reconnect_ns;
+}
+
+NbdConnection *coroutine_fn nbd_pick_connection(NbdClient *s)
+{
+    for (;;) {
+        NbdConnection *c = least_busy(s);
+
+        if (c && c->in_flight < NBD_IN_FLIGHT_MAX) {
+            return c;
+        }
+        if (!c && !patient(s)) {
+            return NULL;
+        }
+        SIM_WAITS("a connection to a server", s);
+        co_queue_wait(&s->waiting, NULL);
+    }
+}
+
+void nbd_client_init_timer(NbdClient *s)
+{
+    s->patience = aio_timer_new(s->ctx, patience_over, s);
+}

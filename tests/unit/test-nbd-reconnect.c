@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The driver "nbd" when its connection goes, or it goes itself.
+ */
+#include "nbd-liar.h"
+
+#include "block/protocols/nbd/nbd.h"
+
+#include <blockgraph/backend.h>
+
+#define GIB (INT64_C(1) << 30)
+
+static BlockDriverState *client_open(const char *more)
+{
+    g_autofree char *text =
+        g_strdup_printf("nbd,node-name=client,server.type=unix,"
+                        "server.path=%s,export=d%s", nbd_path, more);
+
+    return open_ok(text);
+}
+
+/* --- a server that is another one when it is back ------------------------- */
+
+/* The first one knows 64-bit headers, and goes with the first request; the
+ * second has 32-bit lengths, and does all it is asked. */
+static void forget_headers(int fd, int n)
+{
+    uint8_t request[NBD_EXTENDED_REQUEST_BYTES], head[20];
+
+    honest_greeting(fd, 16 * GIB, NBD_FLAG_SEND_WRITE_ZEROES, n == 0);
+    if (n == 0) {
+        hear(fd, request, sizeof(request));
+        return;
+    }
+    while (hear(fd, request, NBD_REQUEST_BYTES)) {
+        be(be(be(head, NBD_STRUCTURED_REPLY_MAGIC, 4), NBD_REPLY_FLAG_DONE, 2),
+           NBD_REPLY_NONE, 2);
+        memcpy(head + 8, request + 8, 8);
+        be(head + 16, 0, 4);
+        say(fd, head, sizeof(head));
+    }
+}
+
+START_TEST(a_request_is_never_cut_for_a_server_with_smaller_headers)
+{
+    BlockDriverState *bs;
+    BlockBackend *blk;
+    Liar liar;
+
+    liar_start_many(&liar, forget_headers, 0, 2);
+    bs = client_open(",reconnect-delay=1");
+    blk = backend_ok("user", bs, BLK_PERM_WRITE, BLK_PERM_ALL);
+    bdrv_unref(bs);
+    /* In 32 bits that is 1 GiB. */
+    ck_assert_int_eq(blk_pwrite_zeroes(blk, 0, 5 * GIB,
+                                       BDRV_REQ_MAY_UNMAP), -EIO);
+    blk_unref(blk);
+    liar_end(&liar);
+}
+END_TEST
+
+/* --- close ---------------------------------------------------------------- */
+
+/* Reads nothing; says that it has no more to say when it is told to. */
+static int gate[2];
+
+static void stop_talking(int fd, int n)
+{
+    char c;
+
+    honest_greeting(fd, MIB, NBD_FLAG_SEND_FLUSH, false);
+    ck_assert_int_eq(read(gate[0], &c, 1), 1);
+    shutdown(fd, SHUT_WR);
+    ck_assert_int_eq(read(gate[0], &c, 1), 1);
+}
+
+static void coroutine_fn close_entry(void *opaque)
+{
+    BlockDriverState **bs = opaque;
+
+    bdrv_co_unref(*bs);
+    *bs = NULL;
+}
+
+/* Dies of the request, whenever it comes. */
+static void die_of_request(int fd, int n)
+{
+    uint8_t cookie[8];
+
+    honest(fd, cookie);
+}
+
+START_TEST(a_request_that_its_server_dies_of_fails_after_the_delay)
+{
+    BlockDriverState *bs;
+    uint8_t buf[4096];
+    BlockBackend *blk;
+    Liar liar;
+
+    liar_start_many(&liar, die_of_request, 0, 1 << 20);
+    bs = client_open(",read-only=on,reconnect-delay=1");
+    blk = backend_ok("user", bs, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL);
+    ck_assert_int_eq(blk_pread(blk, 4096, 4096, buf, 0), -EIO);
+    shutdown(liar.listener, SHUT_RDWR); /* no more */
+    blk_unref(blk);
+    bdrv_unref(bs);
+    liar_end(&liar);
+}
+END_TEST
+
+START_TEST(a_connection_may_end_while_close_says_farewell)
+{
+    static const char junk[4096];
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockDriverState *bs;
+    NbdClient *s;
+    Liar liar;
+    int fd;
+
+    ck_assert_int_eq(pipe(gate), 0);
+    liar_start(&liar, stop_talking, 0);
+    bs = client_open(",read-only=on");
+    s = bdrv_opaque(bs);
+    fd = aio_socket_fd(s->conns[0].channel->socket);
+    while (send(fd, junk, sizeof(junk), MSG_DONTWAIT | MSG_NOSIGNAL) > 0) {
+        continue;               /* no room for one more word */
+    }
+    aio_co_schedule(ctx, coroutine_create(close_entry, &bs));
+    turn();
+    ck_assert_ptr_nonnull(bs);
+    ck_assert_int_eq(write(gate[1], "1", 1), 1);
+    while (bs) {
+        aio_poll(ctx, true);
+    }
+    ck_assert_int_eq(write(gate[1], "2", 1), 1);
+    liar_end(&liar);
+    close(gate[0]);
+    close(gate[1]);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("nbd-reconnect");
+    TCase *tcase = tcase_create("all");
+
+    mem_register();
+    tcase_add_checked_fixture(tcase, nbd_setup, nbd_teardown);
+    tcase_set_timeout(tcase, 30);
+    PROMISE(tcase, a_request_is_never_cut_for_a_server_with_smaller_headers);
+    PROMISE(tcase, a_request_that_its_server_dies_of_fails_after_the_delay);
+    PROMISE(tcase, a_connection_may_end_while_close_says_farewell);
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
+}
