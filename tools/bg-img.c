@@ -12,6 +12,10 @@
 static const ImgCommand commands[] = {
     { "amend", img_amend,
       "[-p] [-q] [-f fmt] [-t cache] -o options filename" },
+    { "bench", img_bench,
+      "[-c count] [-d depth] [-f fmt] [--flush-interval=interval] [-i aio] "
+      "[-n] [--no-drain] [-o offset] [--pattern=pattern] [-q] "
+      "[-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename" },
     { "bitmap", img_bitmap,
       "(--add [-g granularity] | --remove | --clear | --enable | --disable | "
       "--merge source)... [-b source_file [-F source_fmt]] [-f fmt] filename "
@@ -19,14 +23,22 @@ static const ImgCommand commands[] = {
     { "check", img_check,
       "[-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T cache] [-U] "
       "filename" },
+    { "commit", img_commit,
+      "[-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] "
+      "filename" },
     { "compare", img_compare,
       "[-f fmt] [-F fmt] [-T cache] [-p] [-q] [-s] [-U] filename1 filename2" },
     { "convert", img_convert,
-      "[-U] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T cache] [-O fmt] "
-      "[-B backing [-F fmt]] [-o options] [-l snapshot] [-S sparse_size] "
-      "[-m coroutines] [-W] filename [filename2 ...] output" },
+      "[--target-image-opts] [--target-is-zero] [--bitmaps "
+      "[--skip-broken-bitmaps]] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] "
+      "[-t cache] [-T cache] [-O fmt] [-B backing [-F fmt]] [-o options] "
+      "[-l snapshot] [-S sparse_size] [-r rate_limit] [-m coroutines] [-W] "
+      "[--salvage] filename [filename2 ...] output" },
     { "create", img_create,
       "[-q] [-f fmt] [-b backing [-F fmt]] [-u] [-o options] filename [size]" },
+    { "dd", img_dd,
+      "[-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] "
+      "[skip=blocks] if=input of=output" },
     { "info", img_info,
       "[-f fmt] [--output=ofmt] [--backing-chain] [-U] filename" },
     { "map", img_map,
@@ -36,7 +48,8 @@ static const ImgCommand commands[] = {
       "[--output=ofmt] [-O fmt] [-o options] [--size N | [-f fmt] "
       "[-l snapshot] filename]" },
     { "rebase", img_rebase,
-      "[-q] [-f fmt] [-t cache] -u -b backing [-F fmt] filename" },
+      "[-U] [-q] [-f fmt] [-t cache] [-T cache] [-p] [-u] -b backing "
+      "[-F fmt] filename" },
     { "resize", img_resize,
       "[-f fmt] [--preallocation=mode] [-q] [--shrink] filename [+ | -]size" },
     { "snapshot", img_snapshot,
@@ -46,9 +59,9 @@ static const ImgCommand commands[] = {
 
 static void print_help(void)
 {
-    printf("Usage: bg-img [--help | --version] COMMAND [OPTIONS]...\n"
+    printf("Usage: %s [--help | --version] COMMAND [OPTIONS]...\n"
            "Make, look at, check and change disk images\n\n"
-           "Commands:\n");
+           "Commands:\n", g_get_prgname());
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
         printf("  %s [--object objectdef] [--image-opts] %s\n",
                commands[i].name, commands[i].args);
@@ -75,24 +88,23 @@ static int run(int argc, char **argv)
         if (g_str_equal(argv[0], commands[i].name)) {
             if (argc == 2 && (g_str_equal(argv[1], "--help") ||
                               g_str_equal(argv[1], "-h"))) {
-                printf("Usage: bg-img %s %s\n", commands[i].name,
-                       commands[i].args);
+                printf("Usage: %s %s %s\n", g_get_prgname(),
+                       commands[i].name, commands[i].args);
                 return EXIT_SUCCESS;
             }
             return commands[i].run(argc, argv);
         }
     }
-    tool_error("Command not found: %s\n"
-               "Try 'bg-img --help' for more information", argv[0]);
+    tool_usage_error("Command not found: %s", argv[0]);
     return EXIT_FAILURE;
 }
 
 int main(int argc, char **argv)
 {
-    g_set_prgname("bg-img");
+    tool_set_program(argc > 0 ? argv[0] : "bg-img");
+    img_progress_init();
     if (argc < 2) {
-        tool_error("Not enough arguments\n"
-                   "Try 'bg-img --help' for more information");
+        tool_usage_error("Not enough arguments");
         return EXIT_FAILURE;
     }
     if (g_str_equal(argv[1], "--help") || g_str_equal(argv[1], "-h")) {
@@ -100,7 +112,7 @@ int main(int argc, char **argv)
         return EXIT_SUCCESS;
     }
     if (g_str_equal(argv[1], "--version") || g_str_equal(argv[1], "-V")) {
-        printf("bg-img version %s\n", block_version());
+        printf("%s version %s\n", g_get_prgname(), block_version());
         return EXIT_SUCCESS;
     }
     return run(argc - 1, argv + 1);

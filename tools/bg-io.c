@@ -57,7 +57,7 @@ static const struct option long_options[] = {
 static void print_help(void)
 {
     printf(
-"Usage: bg-io [OPTIONS]... [-c STRING]... [file]\n"
+"Usage: %s [OPTIONS]... [-c STRING]... [file]\n"
 "Read, write and look at an image, a command at a time\n"
 "\n"
 "  -c, --cmd STRING     run this command; may be given again.  Without any,\n"
@@ -78,7 +78,8 @@ static void print_help(void)
 "Refused, since this version cannot do it: -s (--snapshot), -C\n"
 "(--copy-on-read), -T (--trace), and any --object.\n"
 "\n"
-"See 'bg-io -c help' for the commands.\n");
+"See '%s -c help' for the commands.\n",
+        g_get_prgname(), g_get_prgname());
 }
 
 /* Returns 0 or a negative errno, printed. */
@@ -127,7 +128,7 @@ static int parse_arguments(Arguments *args, int argc, char **argv)
             print_help();
             exit(EXIT_SUCCESS);
         } else if (letter == 'V') {
-            printf("bg-io version %s\n", block_version());
+            printf("%s version %s\n", g_get_prgname(), block_version());
             exit(EXIT_SUCCESS);
         }
         ret = parse_option(args, letter);
@@ -271,7 +272,7 @@ int main(int argc, char **argv)
     };
     int ret;
 
-    g_set_prgname("bg-io");
+    tool_set_program(argc > 0 ? argv[0] : "bg-io");
     ret = parse_arguments(&args, argc, argv);
     if (ret == 0) {
         ret = run(&args);

@@ -9,6 +9,7 @@
 #include <blockgraph/dirty-bitmap.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "tools/img-command.h"
@@ -122,9 +123,7 @@ static int run_actions(const Bitmap *b)
     return EXIT_SUCCESS;
 }
 
-/* An image that becomes read-only stores its bitmaps, and says if it cannot;
- * a close could only warn. */
-static int store(BlockDriverState *bs, const char *filename)
+int img_store_bitmaps(BlockDriverState *bs, const char *filename)
 {
     BlockOptions *options = block_options_new();
     GError *error = NULL;
@@ -135,6 +134,76 @@ static int store(BlockDriverState *bs, const char *filename)
                           filename)
                : EXIT_SUCCESS;
 }
+
+/* --- copies --------------------------------------------------------------- */
+
+int img_check_bitmaps(BlockDriverState *bs, bool skip_broken)
+{
+    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL);
+         b && !skip_broken; b = bdrv_dirty_bitmap_next(bs, b)) {
+        if (bdrv_dirty_bitmap_inconsistent(b)) {
+            tool_error("Cannot copy inconsistent bitmap '%s'\n"
+                       "Try --skip-broken-bitmaps, or use '%s bitmap "
+                       "--remove' to delete it", bdrv_dirty_bitmap_name(b),
+                       g_get_prgname());
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+static int copy_bitmap(BdrvDirtyBitmap *from, BlockDriverState *to,
+                       GError **errp)
+{
+    BdrvDirtyBitmap *made = bdrv_create_dirty_bitmap(
+        to, bdrv_dirty_bitmap_granularity(from), bdrv_dirty_bitmap_name(from),
+        errp);
+    int ret;
+
+    if (!made) {
+        return -EINVAL;
+    }
+    ret = bdrv_disable_dirty_bitmap(made, errp);
+    if (ret == 0) {
+        ret = bdrv_clear_dirty_bitmap(made, errp);
+    }
+    if (ret == 0) {
+        ret = bdrv_merge_dirty_bitmap(made, from, errp);
+    }
+    if (ret == 0 && bdrv_dirty_bitmap_enabled(from)) {
+        ret = bdrv_enable_dirty_bitmap(made, errp);
+    }
+    if (ret == 0) {
+        ret = bdrv_dirty_bitmap_set_persistence(made, true, errp);
+    }
+    if (ret < 0) {
+        bdrv_release_dirty_bitmap(made);
+    }
+    return ret;
+}
+
+int img_copy_bitmaps(BlockDriverState *from, BlockDriverState *to)
+{
+    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(from, NULL); b;
+         b = bdrv_dirty_bitmap_next(from, b)) {
+        GError *error = NULL;
+
+        if (!bdrv_dirty_bitmap_persistent(b)) {
+            continue;
+        }
+        if (bdrv_dirty_bitmap_inconsistent(b)) {
+            fprintf(stderr, "%s: warning: Skipping inconsistent bitmap '%s'\n",
+                    g_get_prgname(), bdrv_dirty_bitmap_name(b));
+        } else if (copy_bitmap(b, to, &error) < 0) {
+            img_fail(error, "Failed to create bitmap %s",
+                     bdrv_dirty_bitmap_name(b));
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+/* --- the command ---------------------------------------------------------- */
 
 static int change_bitmap(BlockGraph *graph, Bitmap *b, const char *filename)
 {
@@ -159,7 +228,7 @@ static int change_bitmap(BlockGraph *graph, Bitmap *b, const char *filename)
     blk_unref(source);
     blk_unref(blk);
     if (ret == EXIT_SUCCESS) {
-        ret = store(b->bs, filename);
+        ret = img_store_bitmaps(b->bs, filename);
     }
     bdrv_unref(b->bs);
     return ret;

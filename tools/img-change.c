@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * amend, rebase and resize: change an image that is there.
+ * amend and resize: change an image that is there.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -68,55 +68,6 @@ int img_amend(int argc, char **argv)
     return ret;
 }
 
-/* --- rebase --------------------------------------------------------------- */
-
-int img_rebase(int argc, char **argv)
-{
-    ImgArgs args = { 0 };
-    const char *backing = NULL, *format = NULL;
-    BlockGraph *graph;
-    BlockBackend *blk;
-    GError *error = NULL;
-    bool unsafe = false;
-    int letter, ret = EXIT_FAILURE;
-
-    while ((letter = img_getopt(&args, argc, argv, "f:b:F:pqt:T:uU")) != -1) {
-        if (letter == 'b') {
-            backing = optarg;
-        } else if (letter == 'F') {
-            format = optarg;
-        } else if (letter == 'u') {
-            unsafe = true;
-        } else if (letter != 'T') {
-            return EXIT_FAILURE;
-        }
-    }
-    if (!img_operands(argc, 1, 1)) {
-        return EXIT_FAILURE;
-    }
-    if (!unsafe || !backing) {
-        tool_error(!unsafe ? "Only -u is supported: this version does not "
-                             "copy what differs between the backing files"
-                           : "Use backing file (-b) option");
-        return EXIT_FAILURE;
-    }
-    graph = img_graph();
-    blk = img_open(graph, &args, argv[optind],
-                   IMG_OPEN_WRITE | IMG_OPEN_NO_BACKING, NULL);
-    if (blk) {
-        const char *name = backing[0] ? backing : NULL;
-
-        ret = bdrv_change_backing_file(blk_bs(blk), name,
-                                       name ? format : NULL, &error) < 0
-                  ? img_fail(error, "Could not change the backing file to "
-                             "'%s'", backing)
-                  : EXIT_SUCCESS;
-        blk_unref(blk);
-    }
-    block_graph_free(graph);
-    return ret;
-}
-
 /* --- resize --------------------------------------------------------------- */
 
 typedef struct Resize {
@@ -165,8 +116,8 @@ static int resize(const Resize *r, BlockBackend *blk, const char *text)
     }
     if (how.offset < now && !r->shrink) {
         tool_error("Use the --shrink option to perform a shrink operation.");
-        fprintf(stderr, "bg-img: warning: Shrinking an image will delete all "
-                "data beyond the shrunken image's end.\n");
+        fprintf(stderr, "%s: warning: Shrinking an image will delete all "
+                "data beyond the shrunken image's end.\n", g_get_prgname());
         return EXIT_FAILURE;
     }
     if (how.offset < now && r->prealloc != PREALLOC_MODE_OFF) {

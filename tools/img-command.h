@@ -22,11 +22,14 @@ typedef struct ImgCommand {
 } ImgCommand;
 
 int img_amend(int argc, char **argv);
+int img_bench(int argc, char **argv);
 int img_bitmap(int argc, char **argv);
 int img_check(int argc, char **argv);
+int img_commit(int argc, char **argv);
 int img_compare(int argc, char **argv);
 int img_convert(int argc, char **argv);
 int img_create(int argc, char **argv);
+int img_dd(int argc, char **argv);
 int img_info(int argc, char **argv);
 int img_map(int argc, char **argv);
 int img_measure(int argc, char **argv);
@@ -52,6 +55,13 @@ enum {
     IMG_OPTION_ENABLE,
     IMG_OPTION_DISABLE,
     IMG_OPTION_MERGE,
+    IMG_OPTION_BITMAPS,
+    IMG_OPTION_FLUSH_INTERVAL,
+    IMG_OPTION_NO_DRAIN,
+    IMG_OPTION_PATTERN,
+    IMG_OPTION_SALVAGE,
+    IMG_OPTION_SKIP_BROKEN_BITMAPS,
+    IMG_OPTION_TARGET_IMAGE_OPTS,
 };
 
 /** What most commands take. */
@@ -63,6 +73,7 @@ typedef struct ImgArgs {
     BlockOptions *options; /* of all -o together, or NULL */
     bool help_options;  /* -o help */
     bool two_caches;    /* -t is not about this image */
+    bool own_o;         /* -o is the command's own */
 } ImgArgs;
 
 /**
@@ -88,6 +99,7 @@ BlockGraph *img_graph(void);
 typedef enum ImgOpenFlags {
     IMG_OPEN_WRITE = 1 << 0,
     IMG_OPEN_NO_BACKING = 1 << 1, /* the image alone */
+    IMG_OPEN_PLAIN_NAME = 1 << 2, /* an image says it: the name of a file */
 } ImgOpenFlags;
 
 /**
@@ -128,8 +140,28 @@ char *img_safe_name(const char *name);
  * filename}}. */
 BlockOptions *img_file_tree(const char *driver, const char *filename);
 
-/** Print "    (xx.xx/100%)" over the last one. */
+/** Answer SIGUSR1 from now on. */
+void img_progress_init(void);
+
+/** Print "    (xx.xx/100%)" over the last one if @on, and when asked for. */
 void img_progress(bool on, int64_t done, int64_t total);
+
+/** The line is complete. */
+void img_progress_end(bool on);
+
+/** Copy the persistent bitmaps of @from to @to, which has room for them.
+ * Prints errors.  0 or -EINVAL. */
+int img_copy_bitmaps(BlockDriverState *from, BlockDriverState *to);
+
+/**
+ * Have the image @filename store its bitmaps, by making it read-only: that says
+ * if it cannot, where a close could only warn.  Returns the exit status.
+ */
+int img_store_bitmaps(BlockDriverState *bs, const char *filename);
+
+/** Whether those of @bs can be copied, but for the inconsistent ones if
+ * @skip_broken.  0 or -EINVAL, printed. */
+int img_check_bitmaps(BlockDriverState *bs, bool skip_broken);
 
 /**
  * Make an image, its file included.

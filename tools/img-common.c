@@ -24,23 +24,30 @@
 static const struct option long_options[] = {
     { "add", no_argument, NULL, IMG_OPTION_ADD },
     { "backing-chain", no_argument, NULL, IMG_OPTION_BACKING_CHAIN },
+    { "bitmaps", no_argument, NULL, IMG_OPTION_BITMAPS },
     { "clear", no_argument, NULL, IMG_OPTION_CLEAR },
     { "disable", no_argument, NULL, IMG_OPTION_DISABLE },
     { "enable", no_argument, NULL, IMG_OPTION_ENABLE },
+    { "flush-interval", required_argument, NULL, IMG_OPTION_FLUSH_INTERVAL },
     { "force-share", no_argument, NULL, 'U' },
     { "format", required_argument, NULL, 'f' },
     { "granularity", required_argument, NULL, 'g' },
     { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
     { "max-length", required_argument, NULL, IMG_OPTION_MAX_LENGTH },
     { "merge", required_argument, NULL, IMG_OPTION_MERGE },
+    { "no-drain", no_argument, NULL, IMG_OPTION_NO_DRAIN },
     { "object", required_argument, NULL, IMG_OPTION_OBJECT },
     { "output", required_argument, NULL, IMG_OPTION_OUTPUT },
+    { "pattern", required_argument, NULL, IMG_OPTION_PATTERN },
     { "preallocation", required_argument, NULL, IMG_OPTION_PREALLOCATION },
     { "remove", no_argument, NULL, IMG_OPTION_REMOVE },
     { "repair", required_argument, NULL, 'r' },
+    { "salvage", no_argument, NULL, IMG_OPTION_SALVAGE },
     { "shrink", no_argument, NULL, IMG_OPTION_SHRINK },
     { "size", required_argument, NULL, IMG_OPTION_SIZE },
+    { "skip-broken-bitmaps", no_argument, NULL, IMG_OPTION_SKIP_BROKEN_BITMAPS },
     { "start-offset", required_argument, NULL, IMG_OPTION_START_OFFSET },
+    { "target-image-opts", no_argument, NULL, IMG_OPTION_TARGET_IMAGE_OPTS },
     { "target-is-zero", no_argument, NULL, IMG_OPTION_TARGET_IS_ZERO },
     { NULL, 0, NULL, 0 },
 };
@@ -85,6 +92,9 @@ static int common_option(ImgArgs *args, int letter)
         args->image.format = optarg;
         return 0;
     case 'o':
+        if (args->own_o) {
+            return 1;
+        }
         return img_add_options(args, optarg) < 0 ? -1 : 0;
     case 'p':
         args->progress = true;
@@ -119,16 +129,38 @@ static int common_option(ImgArgs *args, int letter)
     }
 }
 
+/* getopt_long() with messages of our own, as its begin with the command, not
+ * with the name of the program. */
+static int next_option(int argc, char **argv, const char *letters)
+{
+    g_autofree char *quiet = g_strconcat(":", letters, NULL);
+    int before = optind;
+    int letter = getopt_long(argc, argv, quiet, long_options, NULL);
+    g_autofree char *name = NULL;
+
+    if (letter != '?' && letter != ':') {
+        return letter;
+    }
+    /* Inside of letters that are given together it stays where it is. */
+    name = g_strdup(argv[optind > before ? optind - 1 : optind]);
+    if (!g_str_has_prefix(name, "--")) {
+        g_free(name);
+        name = g_strdup_printf("-%c", optopt);
+    }
+    tool_usage_error(letter == ':' ? "missing argument for option '%s'"
+                                   : "unrecognized option '%s'", name);
+    return '?';
+}
+
 int img_getopt(ImgArgs *args, int argc, char **argv, const char *letters)
 {
     int letter;
 
-    while ((letter = getopt_long(argc, argv, letters, long_options, NULL)) !=
-           -1) {
+    while ((letter = next_option(argc, argv, letters)) != -1) {
         int ret = letter == '?' ? -1 : common_option(args, letter);
 
         if (ret < 0) {
-            return '?'; /* printed, by getopt_long() or by us */
+            return '?'; /* printed */
         }
         if (ret > 0) {
             return letter;
@@ -152,11 +184,10 @@ bool img_operands(int argc, int nr_min, int nr_max)
     int nr = argc - optind;
 
     if (nr < nr_min) {
-        tool_error("Expecting %s\nTry 'bg-img --help' for more information",
-                   nr_min == 1 ? "one image file name" : "more arguments");
+        tool_usage_error("Expecting %s", nr_min == 1 ? "one image file name"
+                                                     : "more arguments");
     } else if (nr > nr_max) {
-        tool_error("Unexpected argument\n"
-                   "Try 'bg-img --help' for more information");
+        tool_usage_error("Unexpected argument");
     }
     return nr >= nr_min && nr <= nr_max;
 }
@@ -187,31 +218,6 @@ int img_fail(GError *error, const char *fmt, ...)
 
 /* --- opening -------------------------------------------------------------- */
 
-/* The format that the beginning of a file looks like; NULL: it cannot be
- * read, and opening it will say why. */
-static const char *guess_format(const char *name)
-{
-    uint8_t head[BDRV_PROBE_BYTES];
-    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    ssize_t bytes = fd < 0 ? -1 : read(fd, head, sizeof(head));
-    const char *format;
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    if (bytes < 0) {
-        return NULL;
-    }
-    format = bdrv_probe_format(head, bytes, name)->name;
-    if (g_str_equal(format, "raw")) {
-        fflush(stdout);
-        fprintf(stderr, "%s: note: no format was given for '%s', and it looks "
-                "like none that is known: taken as raw.\n", g_get_prgname(),
-                name);
-    }
-    return format;
-}
-
 /* Whether images of @format may have a backing file. */
 static bool has_backing(const char *format)
 {
@@ -234,12 +240,14 @@ BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
     BlockOptions *options;
     BlockBackend *blk = NULL;
     GError *error = NULL;
+    bool plain = image.plain_name || (flags & IMG_OPEN_PLAIN_NAME);
     bool guess;
 
     image.read_only = !(flags & IMG_OPEN_WRITE);
+    image.plain_name = plain;
     if (!image.format && !image.image_opts &&
-        !g_str_has_prefix(name, "json:")) {
-        image.format = guess_format(name);
+        (plain || !g_str_has_prefix(name, "json:"))) {
+        image.format = tool_guess_format(name, plain);
     }
     if ((flags & IMG_OPEN_NO_BACKING) && has_backing(image.format)) {
         g_autoptr(BlockOptions) none =
@@ -306,8 +314,8 @@ int64_t img_parse_size(const char *text)
     } else {
         tool_error("Invalid image size specified. You may use k, M, G, T, P "
                    "or E suffixes for\n"
-                   "bg-img: kilobytes, megabytes, gigabytes, terabytes, "
-                   "petabytes and exabytes.");
+                   "%s: kilobytes, megabytes, gigabytes, terabytes, "
+                   "petabytes and exabytes.", g_get_prgname());
     }
     return -1;
 }
@@ -324,14 +332,6 @@ char *img_size_text(int64_t bytes)
     unit = (unit - 1) / 10;
     unit = CLAMP(unit, 0, (int)G_N_ELEMENTS(units) - 1);
     return g_strdup_printf("%.3g %sB", ldexp(value, -10 * unit), units[unit]);
-}
-
-void img_progress(bool on, int64_t done, int64_t total)
-{
-    if (on) {
-        printf("    (%3.2f/100%%)\r", total ? 100.0 * done / total : 100.0);
-        fflush(stdout);
-    }
 }
 
 static void print_snapshot(const BdrvSnapshotInfo *info)

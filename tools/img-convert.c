@@ -13,10 +13,12 @@
 #include <string.h>
 
 #include "tools/img-command.h"
+#include "tools/tool-nbd-uri.h"
 #include "tools/tool-print.h"
 
 #define PIECE_BYTES (2 << 20) /* of data; a multiple of each cluster size */
 #define SPARSE_BYTES 4096
+#define SECTOR_BYTES 512
 #define WORKERS 8
 #define WORKERS_MAX 16
 
@@ -43,10 +45,16 @@ typedef struct Convert {
     const char *backing_format;
     const char *snapshot;
     int64_t sparse;
+    bool sparse_given;
     int workers;
     bool compress;
     bool no_create;
     bool any_order;
+    bool copy_range;
+    bool salvage;       /* what cannot be read is zeroes */
+    bool bitmaps;
+    bool skip_broken;
+    int64_t rate;       /* bytes a second; 0: no limit */
     bool is_zero;       /* what is not written in the target is zero */
 
     BlockGraph *graph;
@@ -64,6 +72,7 @@ typedef struct Convert {
     int64_t turn;       /* the piece at this offset may be written */
     CoQueue waiting;
     int64_t done;
+    int64_t free_ns;    /* with a rate: the next piece waits until then */
     int ret;
 } Convert;
 
@@ -226,13 +235,72 @@ static int told(const char *what, int64_t offset, int ret)
     return ret;
 }
 
+/* Sector by sector, where a piece cannot be read. */
+static void coroutine_fn read_salvaging(const Piece *p, uint8_t *buf)
+{
+    for (int64_t at = 0; at < p->bytes; at += SECTOR_BYTES) {
+        int64_t bytes = MIN(SECTOR_BYTES, p->bytes - at);
+        int ret = blk_co_pread(p->src, p->src_offset + at, bytes, buf + at, 0);
+
+        if (ret < 0) {
+            fprintf(stderr, "%s: warning: error while reading offset %"
+                    G_GINT64_FORMAT ": %s\n", g_get_prgname(),
+                    p->src_offset + at, g_strerror(-ret));
+            memset(buf + at, 0, bytes);
+        }
+    }
+}
+
+static int coroutine_fn read_piece(Convert *c, const Piece *p, uint8_t *buf)
+{
+    int ret = blk_co_pread(p->src, p->src_offset, p->bytes, buf, 0);
+
+    if (ret < 0 && c->salvage) {
+        read_salvaging(p, buf);
+        return 0;
+    }
+    return told("reading", p->src_offset, ret);
+}
+
+/* Whether @p needs no memory: the system copies it. */
+static bool coroutine_fn offload(Convert *c, const Piece *p)
+{
+    int ret = p->kind == PIECE_DATA && c->copy_range
+                  ? blk_co_copy_range(p->src, p->src_offset, c->dst, p->offset,
+                                      p->bytes, 0)
+                  : -ENOTSUP;
+
+    if (ret < 0) {
+        c->copy_range = false; /* not tried again */
+    }
+    return ret == 0;
+}
+
+/* Wait until the rate allows @p. */
+static void coroutine_fn keep_rate(Convert *c, const Piece *p)
+{
+    int64_t now = tool_clock_ns();
+    int64_t start = MAX(now, c->free_ns);
+
+    if (c->rate == 0 || p->kind != PIECE_DATA) {
+        return;
+    }
+    c->free_ns = start + (int64_t)(1e9 * p->bytes / c->rate);
+    if (start > now) {
+        co_sleep_ns(start - now);
+    }
+}
+
 static int coroutine_fn copy_piece(Convert *c, const Piece *p, uint8_t *buf)
 {
     int ret = 0;
 
+    keep_rate(c, p);
+    if (offload(c, p)) {
+        return 0;
+    }
     if (p->kind == PIECE_DATA) {
-        ret = told("reading", p->src_offset,
-                   blk_co_pread(p->src, p->src_offset, p->bytes, buf, 0));
+        ret = read_piece(c, p, buf);
     }
     while (ret == 0 && !c->any_order && c->ret == 0 &&
            c->turn != p->offset) {
@@ -290,30 +358,13 @@ static int coroutine_fn convert_entry(void *opaque)
 
 /* --- the images ----------------------------------------------------------- */
 
-/* "NAME", or "snapshot.id=ID" or "snapshot.name=NAME". */
-static BlockOptions *snapshot_options(const char *text)
-{
-    BlockOptions *options;
-
-    if (!text) {
-        return NULL;
-    }
-    options = block_options_new();
-    if (g_str_has_prefix(text, "snapshot.id=") ||
-        g_str_has_prefix(text, "snapshot.name=")) {
-        text = strchr(text, '=') + 1;
-    }
-    block_options_set_str(options, "snapshot", text);
-    return options;
-}
-
 static int open_sources(Convert *c, char **names)
 {
     for (int i = 0; i < c->nr_src; i++) {
         int64_t length;
 
         c->src[i] = img_open(c->graph, &c->args, names[i], 0,
-                             snapshot_options(c->snapshot));
+                             tool_snapshot_options(c->snapshot));
         if (!c->src[i]) {
             return -EINVAL;
         }
@@ -348,7 +399,8 @@ static int make_target(Convert *c, const char *name)
         img_fail(error, "%s: error while converting %s", name, c->format);
         return -EINVAL;
     }
-    c->is_zero = !c->backing;
+    /* An export was there before. */
+    c->is_zero = !c->backing && !tool_is_nbd_name(name);
     return 0;
 }
 
@@ -356,7 +408,7 @@ static int open_target(Convert *c, const char *name)
 {
     BlockDriverInfo info;
 
-    c->dst_args.image.format = c->format;
+    c->dst_args.image.format = c->dst_args.image.image_opts ? NULL : c->format;
     c->dst = img_open(c->graph, &c->dst_args, name, IMG_OPEN_WRITE, NULL);
     if (!c->dst) {
         return -EINVAL;
@@ -378,6 +430,31 @@ static int open_target(Convert *c, const char *name)
     return 0;
 }
 
+static int check_bitmaps(const Convert *c)
+{
+    const BlockDriver *driver = bdrv_find_driver(c->format);
+
+    if (driver && !driver->store_bitmaps) {
+        tool_error("Format driver '%s' does not support bitmaps", c->format);
+        return -ENOTSUP;
+    }
+    return img_check_bitmaps(blk_bs(c->src[0]), c->skip_broken);
+}
+
+/* After the content, so that what is copied does not make them dirty. */
+static int copy_bitmaps(Convert *c, const char *target)
+{
+    BlockDriverState *dst = bdrv_ref(blk_bs(c->dst));
+    int ret = img_copy_bitmaps(blk_bs(c->src[0]), dst);
+
+    g_clear_pointer(&c->dst, blk_unref);
+    if (ret == 0 && img_store_bitmaps(dst, target) != EXIT_SUCCESS) {
+        ret = -EIO;
+    }
+    bdrv_unref(dst);
+    return ret;
+}
+
 static int convert(Convert *c, char **names)
 {
     const char *target = names[c->nr_src];
@@ -385,7 +462,15 @@ static int convert(Convert *c, char **names)
 
     c->graph = img_graph();
     c->src = g_new0(BlockBackend *, c->nr_src);
+    if (!c->args.image.nocache) {
+        /* With the page cache, one worker of the kernel does what a ring is
+         * given; so those that read are not the one that writes. */
+        c->args.image.aio = "threads";
+    }
     ret = open_sources(c, names);
+    if (ret == 0 && c->bitmaps) {
+        ret = check_bitmaps(c);
+    }
     if (ret == 0 && !c->no_create) {
         ret = make_target(c, target);
     }
@@ -395,9 +480,10 @@ static int convert(Convert *c, char **names)
     if (ret == 0) {
         ret = aio_co_run(block_graph_aio_context(c->graph), convert_entry, c);
     }
-    if (c->args.progress) {
-        printf("\n");
+    if (ret == 0 && c->bitmaps) {
+        ret = copy_bitmaps(c, target);
     }
+    img_progress_end(c->args.progress);
     for (int i = 0; i < c->nr_src; i++) {
         blk_unref(c->src[i]);
     }
@@ -415,6 +501,10 @@ static int parse_number(Convert *c, int letter)
 
     if (value < 0) {
         return -EINVAL;
+    }
+    if (letter == 'r') {
+        c->rate = value;
+        return 0;
     }
     if (letter == 'm') {
         if (value < 1 || value > WORKERS_MAX) {
@@ -435,12 +525,38 @@ static int parse_number(Convert *c, int letter)
     return 0;
 }
 
+static int parse_long(Convert *c, int option)
+{
+    switch (option) {
+    case IMG_OPTION_BITMAPS:
+        c->bitmaps = true;
+        return 0;
+    case IMG_OPTION_SALVAGE:
+        c->salvage = true;
+        return 0;
+    case IMG_OPTION_SKIP_BROKEN_BITMAPS:
+        c->skip_broken = true;
+        return 0;
+    case IMG_OPTION_TARGET_IMAGE_OPTS:
+        c->dst_args.image.image_opts = true;
+        return 0;
+    case IMG_OPTION_TARGET_IS_ZERO:
+        c->is_zero = true;
+        return 0;
+    default:
+        return -EINVAL;
+    }
+}
+
 /* 0 or -EINVAL, printed. */
 static int parse_letter(Convert *c, int letter)
 {
     switch (letter) {
     case 'B':
         c->backing = optarg;
+        return 0;
+    case 'C':
+        c->copy_range = true;
         return 0;
     case 'c':
         c->compress = true;
@@ -451,8 +567,11 @@ static int parse_letter(Convert *c, int letter)
     case 'l':
         c->snapshot = optarg;
         return 0;
-    case 'm':
     case 'S':
+        c->sparse_given = true;
+        return parse_number(c, letter);
+    case 'm':
+    case 'r':
         return parse_number(c, letter);
     case 'n':
         c->no_create = true;
@@ -467,12 +586,25 @@ static int parse_letter(Convert *c, int letter)
     case 'W':
         c->any_order = true;
         return 0;
-    case IMG_OPTION_TARGET_IS_ZERO:
-        c->is_zero = true;
-        return 0;
     default:
-        return -EINVAL;
+        return parse_long(c, letter);
     }
+}
+
+/* Options that go, or do not go, together. */
+static bool check_pairs(const Convert *c)
+{
+    if (c->copy_range && (c->compress || c->sparse_given)) {
+        tool_error("Cannot enable copy offloading when -%c is used",
+                   c->compress ? 'c' : 'S');
+    } else if (c->skip_broken && !c->bitmaps) {
+        tool_error("Use of --skip-broken-bitmaps requires --bitmaps");
+    } else if (c->dst_args.image.image_opts && !c->no_create) {
+        tool_error("--target-image-opts requires use of -n flag");
+    } else {
+        return true;
+    }
+    return false;
 }
 
 static bool check_command(const Convert *c, int argc)
@@ -489,7 +621,7 @@ static bool check_command(const Convert *c, int argc)
         tool_error("-c and -S 0 cannot be used together");
         return false;
     }
-    return img_operands(argc, 2, G_MAXINT);
+    return check_pairs(c) && img_operands(argc, 2, G_MAXINT);
 }
 
 int img_convert(int argc, char **argv)
@@ -499,7 +631,7 @@ int img_convert(int argc, char **argv)
     int letter, ret = EXIT_FAILURE;
 
     while ((letter = img_getopt(&c.args, argc, argv,
-                                "f:O:B:F:cl:m:no:pqS:t:T:UW")) != -1) {
+                                "f:O:B:F:Ccl:m:no:pqr:S:t:T:UW")) != -1) {
         if (parse_letter(&c, letter) < 0) {
             img_args_clear(&c.args);
             return EXIT_FAILURE;
@@ -507,7 +639,11 @@ int img_convert(int argc, char **argv)
     }
     if (check_command(&c, argc)) {
         c.nr_src = argc - optind - 1;
-        ret = convert(&c, argv + optind);
+        if (c.bitmaps && c.nr_src > 1) {
+            tool_error("Copying bitmaps only possible with single source");
+        } else {
+            ret = convert(&c, argv + optind);
+        }
     }
     img_args_clear(&c.args);
     return ret;

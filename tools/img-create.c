@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "tools/img-command.h"
+#include "tools/tool-nbd-uri.h"
 #include "tools/tool-print.h"
 
 static const BlockDriver *find_format(const char *format)
@@ -71,6 +72,14 @@ static int make_file(BlockGraph *graph, const char *filename, GError **errp)
 int img_make(BlockGraph *graph, const char *format, const char *filename,
              int64_t size, BlockOptions *options, GError **errp)
 {
+    if (tool_is_nbd_name(filename)) {
+        block_options_free(options);
+        if (g_str_equal(format, "raw")) {
+            return 0; /* it is there, and opening it tells its length */
+        }
+        return block_error(errp, ENOTSUP, "Only raw images can be made in an "
+                           "NBD export");
+    }
     if (!g_str_equal(format, "raw")) {
         int ret = make_file(graph, filename, errp);
 
@@ -109,7 +118,7 @@ static int64_t backing_length(BlockGraph *graph, const Create *c,
 {
     g_autofree char *path = backing_path(filename, c->backing);
     ImgArgs args = { .image = { .format = c->backing_format } };
-    BlockBackend *blk = img_open(graph, &args, path, 0, NULL);
+    BlockBackend *blk = img_open(graph, &args, path, IMG_OPEN_PLAIN_NAME, NULL);
     int64_t length;
 
     if (!blk) {
@@ -282,7 +291,7 @@ static int measure(ImgArgs *args, const char *format, int64_t size,
                                           : block_options_new();
     BlockGraph *graph = img_graph();
     BlockBackend *blk = NULL;
-    BlockOptions *extra = block_options_new();
+    BlockOptions *extra = tool_snapshot_options(snapshot);
     GError *error = NULL;
     BdrvMeasure m;
     int ret = EXIT_FAILURE;
@@ -291,9 +300,6 @@ static int measure(ImgArgs *args, const char *format, int64_t size,
     block_options_set_str(options, "driver", format);
     if (size >= 0) {
         block_options_set_int(options, "size", size);
-    }
-    if (snapshot) {
-        block_options_set_str(extra, "snapshot", snapshot);
     }
     if (source) {
         blk = img_open(graph, args, source, 0, g_steal_pointer(&extra));

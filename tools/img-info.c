@@ -338,6 +338,7 @@ static int print_chain(ImgArgs *args, const char *name, bool chain)
             g_free(next_format);
         }
         args->image.image_opts = false;
+        args->image.plain_name = true; /* the image says what is next */
     }
     if (args->json && ret == EXIT_SUCCESS) {
         json_dumpf(chain ? list : json_array_get(list, 0), stdout,

@@ -138,7 +138,9 @@ BlockPerm io_perm(uint64_t used)
 
 int io_set_perm(IoSession *io, uint64_t perm, GError **errp)
 {
-    const BlockPerm both = io_perm(perm);
+    const BlockPerm both = io->share_all
+        ? (BlockPerm){ .used = perm, .shared = BLK_PERM_ALL }
+        : io_perm(perm);
     int ret = blk_set_perm(io->blk, &both, errp);
 
     if (ret == 0) {

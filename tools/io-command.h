@@ -19,6 +19,7 @@ typedef struct IoSession {
     unsigned nr_aio;    /* asynchronous requests that have not ended */
     GHashTable *told;   /* tags whose suspension was printed (a set) */
     GPtrArray *tags;    /* of break points, as they were set */
+    bool share_all;     /* whatever is done with the file, others may, too */
     bool misalign;      /* -m: buffers that no O_DIRECT likes */
     bool quit;          /* set by "quit" */
 } IoSession;

@@ -8,8 +8,14 @@
  */
 #include "tools/tool-image.h"
 
+#include <blockgraph/driver.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "tools/tool-nbd-uri.h"
 
 /* The library refuses deeper trees anyway. */
 #define TOOL_DEPTH_MAX 64
@@ -66,6 +72,22 @@ int tool_image_set_aio(ToolImage *image, const char *mode)
         return -EINVAL;
     }
     return 0;
+}
+
+BlockOptions *tool_snapshot_options(const char *text)
+{
+    BlockOptions *options;
+
+    if (!text) {
+        return NULL;
+    }
+    options = block_options_new();
+    if (g_str_has_prefix(text, "snapshot.id=") ||
+        g_str_has_prefix(text, "snapshot.name=")) {
+        text = strchr(text, '=') + 1;
+    }
+    block_options_set_str(options, "snapshot", text);
+    return options;
 }
 
 static void set_default(BlockOptions *options, const char *key, bool value)
@@ -142,6 +164,15 @@ static int set_format(BlockOptions *options, const char *format,
     return 0;
 }
 
+static BlockOptions *plain_file(const char *name)
+{
+    BlockOptions *options = block_options_new();
+
+    block_options_set_str(options, "driver", "file");
+    block_options_set_str(options, "filename", name);
+    return options;
+}
+
 static BlockOptions *parse_name(const ToolImage *image, const char *name,
                                 bool *ret_guess, GError **errp)
 {
@@ -150,12 +181,19 @@ static BlockOptions *parse_name(const ToolImage *image, const char *name,
     if (image->image_opts) {
         return block_options_parse_keyval(name, NULL, errp);
     }
-    options = block_options_parse_filename(name, errp);
+    if (image->plain_name) {
+        options = plain_file(name);
+    } else if (tool_is_nbd_name(name)) {
+        options = tool_nbd_options(name, errp);
+    } else {
+        options = block_options_parse_filename(name, errp);
+    }
     if (!options) {
         return NULL;
     }
-    if (!g_str_has_prefix(name, "json:")) {
-        *ret_guess = !image->format;
+    if (image->plain_name || !g_str_has_prefix(name, "json:")) {
+        *ret_guess = !image->format &&
+                     (image->plain_name || !tool_is_nbd_name(name));
         return wrap_in_format(options, image->format);
     }
     if (image->format && set_format(options, image->format, errp) < 0) {
@@ -204,4 +242,32 @@ BlockOptions *tool_image_options(const ToolImage *image, const char *name,
     complete_chain(options, &with_driver);
     *ret_guess = guess;
     return options;
+}
+
+static const char *guess_from_file(const char *name)
+{
+    uint8_t head[BDRV_PROBE_BYTES];
+    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    ssize_t bytes = fd < 0 ? -1 : read(fd, head, sizeof(head));
+    const char *format;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (bytes < 0) {
+        return NULL;
+    }
+    format = bdrv_probe_format(head, bytes, name)->name;
+    if (g_str_equal(format, "raw")) {
+        fflush(stdout);
+        fprintf(stderr, "%s: note: no format was given for '%s', and it looks "
+                "like none that is known: taken as raw.\n", g_get_prgname(),
+                name);
+    }
+    return format;
+}
+
+const char *tool_guess_format(const char *name, bool plain)
+{
+    return !plain && tool_is_nbd_name(name) ? "raw" : guess_from_file(name);
 }

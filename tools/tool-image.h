@@ -11,6 +11,7 @@
 typedef struct ToolImage {
     const char *format;  /* driver of the top node, or NULL */
     bool image_opts;     /* the name is key=value text */
+    bool plain_name;     /* it came out of an image: a file, whatever it says */
     bool read_only;
     bool force_share;
     bool nocache;        /* cache.direct=on */
@@ -30,11 +31,18 @@ int tool_image_set_discard(ToolImage *image, const char *mode);
 int tool_image_set_aio(ToolImage *image, const char *mode);
 
 /**
+ * The options that show an internal snapshot: @text is its ID or name, also as
+ * "snapshot.id=ID" or "snapshot.name=NAME".  NULL for NULL; the caller owns it.
+ */
+BlockOptions *tool_snapshot_options(const char *text);
+
+/**
  * The options of the top node.
  *
  * @image      what else was said; where the text names an option itself, the
  *             text wins
- * @name       a file name, json:{...}, key=value text with image_opts, or NULL
+ * @name       a file name, json:{...}, the name of an NBD export (see
+ *             tool_nbd_options()), key=value text with image_opts, or NULL
  * @extra      options of the top node that come on top, or NULL
  * @ret_guess  whether "raw" was assumed because nothing named a format
  *
@@ -43,5 +51,14 @@ int tool_image_set_aio(ToolImage *image, const char *mode);
 BlockOptions *tool_image_options(const ToolImage *image, const char *name,
                                  const BlockOptions *extra, bool *ret_guess,
                                  GError **errp);
+
+/**
+ * The format that the beginning of the file @name looks like; "raw" with a note
+ * to standard error when it looks like none.  An NBD export is a disk: it is
+ * "raw", and nobody looks, as that would take a connection.  NULL: it cannot be
+ * read, and opening it will say why.
+ * @plain: the name is that of a file, whatever it looks like.
+ */
+const char *tool_guess_format(const char *name, bool plain);
 
 #endif /* TOOL_IMAGE_H */

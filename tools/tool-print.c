@@ -126,16 +126,39 @@ int tool_parse_byte(const char *text)
     return (int)byte;
 }
 
+void tool_set_program(const char *argv0)
+{
+    g_autofree char *name = g_path_get_basename(argv0);
+
+    g_set_prgname(name);
+}
+
+static G_GNUC_PRINTF(1, 0) void print_error(const char *fmt, va_list args)
+{
+    g_autofree char *text = g_strdup_vprintf(fmt, args);
+
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", g_get_prgname(), text);
+}
+
 void tool_error(const char *fmt, ...)
 {
-    g_autofree char *text = NULL;
     va_list args;
 
     va_start(args, fmt);
-    text = g_strdup_vprintf(fmt, args);
+    print_error(fmt, args);
     va_end(args);
-    fflush(stdout);
-    fprintf(stderr, "%s: %s\n", g_get_prgname(), text);
+}
+
+void tool_usage_error(const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    print_error(fmt, args);
+    va_end(args);
+    fprintf(stderr, "Try '%s --help' for more information\n",
+            g_get_prgname());
 }
 
 void tool_report(GError *error, const char *prefix)

@@ -37,8 +37,8 @@ qemu-io -f qcow2 -c 'write 0 64k' corrupt >/dev/null
 printf '\\0\\0' | dd of=corrupt bs=1 seek=131082 conv=notrunc 2>/dev/null
 '''
 
-# Strictness: 'text' the same words, 'json' the same values, 'status' only the
-# same exit status.
+# Strictness: 'text' the same words, 'errors' the same errors, 'json' the same
+# values, 'status' only the same exit status.
 CASES = [
     ('check a good image', 'text', ['check -f qcow2 base']),
     ('check as JSON', 'json', ['check -f qcow2 --output=json base']),
@@ -132,6 +132,62 @@ CASES = [
      ['create -q -f qcow2 out 4M', 'convert -n -f qcow2 -O qcow2 top out',
       'compare -f qcow2 -F qcow2 top out', 'create -q -f qcow2 small 1M',
       'convert -n -f qcow2 -O qcow2 top small']),
+    ('convert with bitmaps', 'status',
+     ['bitmap --add -g 4096 base one', 'bitmap --add --disable base two',
+      'convert -f qcow2 -O qcow2 --bitmaps base out',
+      'convert -f qcow2 -O raw --bitmaps base out.raw',
+      'convert -f qcow2 -O qcow2 --skip-broken-bitmaps base out2',
+      'convert -f qcow2 -O qcow2 --bitmaps base top out2']),
+    ('convert in other ways', 'status',
+     ['convert -m 2 -W -C -f raw -O qcow2 raw out',
+      'convert -r 100M -f raw -O raw raw out.raw',
+      'convert --salvage -S 64k -f qcow2 -O qcow2 top out3',
+      'convert -C -c -f raw -O qcow2 raw out2',
+      'convert -C -S 4k -f raw -O qcow2 raw out2',
+      'convert -r x -f raw -O qcow2 raw out2',
+      'convert -m 17 -f raw -O qcow2 raw out2',
+      'convert -n --target-image-opts -f raw raw '
+      'driver=qcow2,file.driver=file,file.filename=out',
+      'convert --target-image-opts -f raw raw driver=raw,file.filename=raw',
+      'convert --target-is-zero -f raw -O qcow2 raw out2']),
+    ('dd', 'status',
+     ['dd -f qcow2 -O raw bs=64k if=top of=out.raw',
+      'dd -f qcow2 -O qcow2 bs=1M count=2 if=top of=out',
+      'dd -f raw bs=64k skip=1 if=raw of=out1.raw',
+      'dd -f raw bs=64k skip=1 count=2 if=raw of=out2.raw',
+      'dd -f raw bs=512 skip=100 count=3000 if=raw of=out3.raw',
+      'dd -f raw bs=1M skip=5 if=raw of=out4.raw',
+      'dd -f raw count=7 if=raw of=out5.raw',
+      'dd if=raw', 'dd of=x', 'dd nonsense=1 if=raw of=x',
+      'dd bs=0 if=raw of=x', 'dd bs=1x if=raw of=x',
+      'dd -f raw if=nothing of=x']),
+    ('commit', 'status',
+     ['commit -f qcow2 top', 'check -f qcow2 base', 'commit -f qcow2 top']),
+    ('commit and drop', 'text',
+     ['commit -f qcow2 -d top', 'snapshot -l top', 'commit -q top']),
+    ('commit as told', 'status',
+     ['commit -p -f qcow2 top', 'commit -f qcow2 base',
+      'commit -f qcow2 -b nothing top', 'commit -r x top', 'commit',
+      'create -q -f qcow2 -b top -F qcow2 third 5M',
+      'commit -f qcow2 -r 1G -b base third', 'commit -f qcow2 third']),
+    ('rebase with the content', 'status',
+     ['create -q -f qcow2 -b top -F qcow2 third 5M',
+      'convert -f qcow2 -O qcow2 top other',
+      'rebase -f qcow2 -b other -F qcow2 top', 'rebase -b base -F qcow2 third',
+      'rebase -p -f qcow2 -b "" third', 'rebase -f qcow2 top',
+      'rebase -f qcow2 -b nothing -F qcow2 top',
+      'rebase -f qcow2 -b raw -F raw top']),
+    ('rebase past a layer that is shorter', 'status',
+     ['create -q -f qcow2 -b base -F qcow2 short 512k',
+      'create -q -f qcow2 -b short -F qcow2 long 4M',
+      'rebase -f qcow2 -b base -F qcow2 long']),
+    ('bench with options that do not fit', 'status',
+     ['bench --flush-interval=10 base', 'bench --flush-interval=10 -w base',
+      'bench --pattern=300 -w base', 'bench -s 10M -c 1 base',
+      'bench -c x base', 'bench', 'bench -c 10 nothing']),
+    ('options there are none of', 'errors',
+     ['map --bogus base', 'map -Z base', 'check -f', 'check -r',
+      'info --output', 'create --bogus=1', 'convert -q -Z base x']),
     ('no such command', 'status', ['nonsense', '']),
 ]
 
@@ -168,6 +224,9 @@ def differs(how, ours, theirs):
         return f'status {ours[0]}, qemu-img {theirs[0]}\n{ours[1]}{ours[2]}'
     if ours[0] not in (0, 2, 3) and not ours[1] + ours[2]:
         return 'failed without a word'
+    if how == 'errors':
+        return (None if re.sub('qemu-img', 'bg-img', theirs[2]) == ours[2]
+                else f'--- bg-img\n{ours[2]}--- qemu-img\n{theirs[2]}')
     same = {'status': lambda a, b: True,
             'text': lambda a, b: re.sub('qemu-img', 'bg-img', b) == a,
             'json': same_json, 'map': same_map}[how]
@@ -225,6 +284,27 @@ def compare_create_options(bg_img):
         print(f'FAIL options of create: {sorted(missing)} missing')
 
 
+BENCHES = ['-c 100', '-w -c 100 -d 4 --pattern=7 -s 512 -S 4096 -o 65536',
+           '-w -c 64 -d 8 --flush-interval=16 -n -t none',
+           '-w -c 64 -d 8 --flush-interval=16 --no-drain -t writethrough']
+
+
+def run_bench(bg_img, prepared, folder):
+    """The same words but for the time, and the same bytes written."""
+    for number, bench in enumerate(BENCHES):
+        said = []
+        for program in (bg_img, 'qemu-img'):
+            place = folder / f'bench{number}-{Path(program).name}'
+            shutil.copytree(prepared, place)
+            status, out, err = run(f'{program} bench -f raw {bench} raw',
+                                   place)
+            said.append((status, re.sub(r'\d+\.\d+', 'X', out), err,
+                         (place / 'raw').read_bytes()))
+        if said[0] != said[1]:
+            failures.append('bench')
+            print(f'FAIL bench {bench}: {said[0][:3]} {said[1][:3]}')
+
+
 def main():
     if not shutil.which('qemu-img') or not shutil.which('qemu-io'):
         print('no qemu-img or qemu-io')
@@ -237,6 +317,7 @@ def main():
             print('qemu-img could not prepare images')
             return 1
         compare_create_options(bg_img)
+        run_bench(bg_img, prepared, Path(name))
         for number, (case, how, commands) in enumerate(CASES):
             folder = Path(name) / str(number)
             folder.mkdir()

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Commands about images: make one, internal snapshots.
+ */
+#include "monitor/qmp-server.h"
+
+#include <blockgraph/driver.h>
+#include <blockgraph/image.h>
+#include <errno.h>
+
+#include "monitor/node-types.h"
+
+/* --- make ----------------------------------------------------------------- */
+
+QMP_OBJECT_TYPE(create_args, "q_obj_blockdev-create-arg",
+                QMP_NEED("job-id", qmp_str, "name of the job that does it"),
+                QMP_NEED("options", qmp_create_options, "of the image"));
+
+/* What the protocol calls an option, and what the driver does. */
+static const char *driver_name_of(const char *key)
+{
+    return g_str_equal(key, "version") ? "compat" : key;
+}
+
+static bool has_option(const BlockOption *table, const char *name)
+{
+    for (; table->type != BLOCK_OPTION_END; table++) {
+        if (g_str_equal(table->name, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The options of the driver's table: its names have '_' where QMP has '-'. */
+static json_t *driver_options(const BlockDriver *driver, const json_t *options)
+{
+    json_t *ret = json_object();
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)options, key, value) {
+        g_autofree char *name = g_strdup(driver_name_of(key));
+
+        if (!g_str_equal(key, "driver") &&
+            !has_option(driver->create_options, name)) {
+            g_strdelimit(name, "-", '_');
+        }
+        json_object_set(ret, name, value);
+    }
+    return ret;
+}
+
+static BlockOptions *job_options(const BlockDriver *driver, json_t *args,
+                                 GError **errp)
+{
+    json_t *options = driver_options(driver, json_object_get(args, "options"));
+    json_t *all = json_pack("{s:O, s:o, s:b}", "job-id",
+                            json_object_get(args, "job-id"), "options",
+                            options, "auto-dismiss", 0);
+    BlockOptions *ret = qmp_arg_options(all, errp);
+
+    json_decref(all);
+    return ret;
+}
+
+static json_t *coroutine_fn blockdev_create(const QmpCall *call, json_t *args,
+                                            GError **errp)
+{
+    const char *name = qmp_arg_str(json_object_get(args, "options"), "driver");
+    const BlockDriver *driver = bdrv_find_driver(name);
+    BlockOptions *options;
+    BlockJob *job;
+
+    if (!driver || !driver->create) {
+        block_error(errp, ENOTSUP, "Driver does not support blockdev-create");
+        return NULL;
+    }
+    options = job_options(driver, args, errp);
+    if (!options) {
+        return NULL;
+    }
+    job = block_co_job_start(call->graph, BLOCK_JOB_CREATE, options, errp);
+    block_job_unref(job);
+    return job ? json_object() : NULL;
+}
+
+/* --- internal snapshots --------------------------------------------------- */
+
+QMP_OBJECT_TYPE(snapshot_args, "BlockdevSnapshotInternal",
+                QMP_NEED("device", qmp_str, "node"),
+                QMP_NEED("name", qmp_str, "of the snapshot"));
+QMP_OBJECT_TYPE(snapshot_del_args,
+                "q_obj_blockdev-snapshot-delete-internal-sync-arg",
+                QMP_NEED("device", qmp_str, "node"),
+                QMP_MAY("id", qmp_str, "of the snapshot"),
+                QMP_MAY("name", qmp_str, "of the snapshot"));
+/* The one of @list with this @id and this @name (NULL: any). */
+static const BdrvSnapshotInfo *pick(GPtrArray *list, const char *id,
+                                    const char *name)
+{
+    for (guint i = 0; i < list->len; i++) {
+        const BdrvSnapshotInfo *info = g_ptr_array_index(list, i);
+
+        if ((!id || g_str_equal(id, info->id)) &&
+            (!name || g_str_equal(name, info->name))) {
+            return info;
+        }
+    }
+    return NULL;
+}
+
+static int coroutine_fn snapshot_make(BlockDriverState *bs, const char *name,
+                                      GError **errp)
+{
+    BdrvSnapshotInfo info = { .name = (char *)name, .icount = UINT64_MAX };
+    gint64 now_us = g_get_real_time();
+    GPtrArray *list = NULL;
+    int ret;
+
+    if (!*name) {
+        return block_error(errp, EINVAL, "Name is empty");
+    }
+    ret = bdrv_co_snapshot_list(bs, &list, errp);
+    if (ret == 0 && pick(list, NULL, name)) {
+        ret = block_error(errp, EEXIST, "Snapshot with name '%s' already "
+                          "exists on device '%s'", name, bdrv_node_name(bs));
+    }
+    if (list) {
+        g_ptr_array_unref(list);
+    }
+    info.date_sec = now_us / G_USEC_PER_SEC;
+    info.date_nsec = now_us % G_USEC_PER_SEC * 1000;
+    return ret < 0 ? ret : bdrv_co_snapshot_create(bs, &info, errp);
+}
+
+static json_t *coroutine_fn snapshot_internal(const QmpCall *call,
+                                              json_t *args, GError **errp)
+{
+    BlockDriverState *bs = qmp_find_node(call, qmp_arg_str(args, "device"),
+                                         errp);
+    int ret;
+
+    if (!bs) {
+        return NULL;
+    }
+    bdrv_ref(bs);
+    ret = snapshot_make(bs, qmp_arg_str(args, "name"), errp);
+    bdrv_co_unref(bs);
+    return qmp_done(ret);
+}
+
+static json_t *coroutine_fn snapshot_drop(BlockDriverState *bs, const char *id,
+                                          const char *name, GError **errp)
+{
+    const BdrvSnapshotInfo *info;
+    GPtrArray *list = NULL;
+    json_t *reply = NULL;
+
+    if (bdrv_co_snapshot_list(bs, &list, errp) < 0) {
+        return NULL;
+    }
+    info = pick(list, id, name);
+    if (!info) {
+        block_error(errp, ENOENT, "Snapshot with id '%s' and name '%s' does "
+                    "not exist on device '%s'", id ? id : "null",
+                    name ? name : "null", bdrv_node_name(bs));
+    } else if (bdrv_co_snapshot_delete(bs, info->id, info->name, errp) == 0) {
+        reply = qmp_snapshot_json(info);
+    }
+    g_ptr_array_unref(list);
+    return reply;
+}
+
+static json_t *coroutine_fn snapshot_delete(const QmpCall *call, json_t *args,
+                                            GError **errp)
+{
+    BlockDriverState *bs = qmp_find_node(call, qmp_arg_str(args, "device"),
+                                         errp);
+    const char *name = qmp_arg_str(args, "name");
+    const char *id = qmp_arg_str(args, "id");
+    json_t *reply;
+
+    if (!bs) {
+        return NULL;
+    }
+    if (!id && !name) {
+        block_error(errp, EINVAL, "Name or id must be provided");
+        return NULL;
+    }
+    bdrv_ref(bs);
+    reply = snapshot_drop(bs, id, name, errp);
+    bdrv_co_unref(bs);
+    return reply;
+}
+
+const QmpCommand qmp_commands_image[] = {
+    { "blockdev-create", &create_args, NULL, blockdev_create,
+      "Start a job that makes an image" },
+    { "blockdev-snapshot-internal-sync", &snapshot_args, NULL,
+      snapshot_internal, "Make a snapshot inside an image" },
+    { "blockdev-snapshot-delete-internal-sync", &snapshot_del_args,
+      &qmp_snapshot_info, snapshot_delete, "Delete a snapshot inside an image" },
+    { .name = NULL },
+};

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Types of objects: what object-add and object-del need to know of each.
+ */
+#ifndef MONITOR_OBJECT_TYPE_H
+#define MONITOR_OBJECT_TYPE_H
+
+#include "monitor/qmp-server.h"
+
+G_BEGIN_DECLS
+
+typedef struct Object Object;
+
+/** A type.  All in the main context. */
+typedef struct ObjectType {
+    const char *name;
+    const BlockOption *options; /* its properties */
+    size_t values_size;         /* of the struct that they are put into */
+    /** Make object->thing.  Returns 0 or a negative errno with @errp set. */
+    int (*make)(QmpServer *server, Object *object, void *values,
+                GError **errp);
+    /** Whether somebody uses it; or NULL: it can go at any time. */
+    bool (*in_use)(QmpServer *server, const Object *object);
+    /** Free object->thing. */
+    void (*destroy)(Object *object);
+} ObjectType;
+
+struct Object {
+    const ObjectType *type;
+    char *id;
+    void *thing; /* what the type makes of it */
+};
+
+/* objects-secret.c */
+extern const ObjectType object_type_secret;
+extern const ObjectType object_type_tls_psk, object_type_tls_x509;
+
+G_END_DECLS
+
+#endif /* MONITOR_OBJECT_TYPE_H */

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Control sockets: unix stream sockets on which clients find a monitor each.
+ *
+ * Whoever may connect has all the rights of the process, so a socket is made
+ * in mode 0600, and a peer of another user is turned away.  Everything here
+ * runs in the main context.
+ */
+#ifndef MONITOR_QMP_SOCKET_H
+#define MONITOR_QMP_SOCKET_H
+
+#include "monitor/qmp-server.h"
+
+G_BEGIN_DECLS
+
+/** Clients of one socket at once. */
+#define QMP_CLIENTS_MAX 16
+
+/** Bytes that may wait for a client; one that reads no more is cut off. */
+#define QMP_OUTPUT_MAX (16 << 20)
+
+typedef struct QmpSocket QmpSocket;
+
+/**
+ * Listen at @path.  A socket there that belongs to this user and that nobody
+ * listens at is removed before.
+ *
+ * Returns the socket, which the caller owns, or NULL with @errp set.
+ */
+QmpSocket *qmp_socket_listen(QmpServer *server, const char *path,
+                             GError **errp);
+
+/** One client on @fd, which is taken over; as for a socket that was listened
+ * at otherwise. */
+QmpSocket *qmp_socket_connected(QmpServer *server, int fd);
+
+/** Whether a client is there. */
+bool qmp_socket_has_client(const QmpSocket *socket);
+
+/** Whether a command of a client runs. */
+bool qmp_socket_is_busy(const QmpSocket *socket);
+
+/** Whether something is not sent yet. */
+bool qmp_socket_has_output(const QmpSocket *socket);
+
+/** Take no more input: the end is near. */
+void qmp_socket_shutdown(QmpSocket *socket);
+
+/** Close all connections, remove the socket.  NULL is ignored. */
+void qmp_socket_free(QmpSocket *socket);
+
+G_END_DECLS
+
+#endif /* MONITOR_QMP_SOCKET_H */

@@ -1,0 +1,385 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""bg-daemon as a process.
+
+    bg_daemon.py BG_DAEMON
+
+Its command line, its end by signals and by "quit", the background, the file of
+its id, its control sockets with clients that behave badly, and the commands of
+bg-io on running nodes.
+"""
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from qmp_client import TIMEOUT_S, Client, Daemon
+
+MIB = 1 << 20
+BLOCKDEV = ['--blockdev', 'null-co,node-name=n,size=1M,read-zeroes=on']
+
+program = str(Path(sys.argv[1]).resolve())
+tests = []
+
+
+def test(function):
+    tests.append(function)
+    return function
+
+
+def check(condition, *what):
+    if not condition:
+        raise AssertionError(' '.join(map(str, what)))
+
+
+def run(folder, *options):
+    """Status, output and errors of a daemon that ends by itself."""
+    done = subprocess.run([program, *options], cwd=folder, text=True,
+                          timeout=TIMEOUT_S, capture_output=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def hmp(client, line):
+    return client.must('human-monitor-command', command_line=line)
+
+
+@test
+def options_are_done_in_order_and_errors_begin_with_the_name(folder):
+    link = Path(folder) / 'my-daemon'
+    link.symlink_to(program)
+    for options, text in (
+            (['--nope'], "unrecognized option '--nope'"),
+            (['word'], 'Unexpected argument: word'),
+            (['--blockdev', 'raw,node-name=r,file=n', *BLOCKDEV], "'n'"),
+            (['--blockdev', 'null-co'], "'node-name' must be specified"),
+            (['--blockdev', '{'], '--blockdev'),
+            (['--monitor', 'x'], "no chardev 'x'"),
+            (['--chardev', 'stdio,id=x,path=p'], 'only sockets'),
+            (['--object', 'nope,id=x'], "'nope'"),
+            (['--pidfile', 'no/such/folder', *BLOCKDEV], 'PID file')):
+        done = subprocess.run([str(link), *options], cwd=folder, text=True,
+                              capture_output=True, timeout=TIMEOUT_S,
+                              check=False)
+        check(done.returncode == 1, options, done.returncode)
+        check(text in done.stderr, options, done.stderr)
+        check('my-daemon: ' in done.stderr, options, done.stderr)
+
+
+@test
+def help_and_version_are_printed(folder):
+    status, out, _ = run(folder, '--help')
+    check(status == 0 and '--blockdev' in out, out)
+    status, out, _ = run(folder, '--version')
+    check(status == 0 and out.startswith('bg-daemon version '), out)
+
+
+@test
+def the_manual_is_that_of_the_commands(folder):
+    status, out, _ = run(folder, '--print-manual')
+    manual = Path(__file__).parents[2] / 'docs' / 'qmp.md'
+    check(status == 0)
+    check(out == manual.read_text(), 'write docs/qmp.md anew: bg-daemon '
+          '--print-manual')
+
+
+@test
+def the_command_line_makes_what_commands_make(folder):
+    daemon = Daemon([program], folder, '--object', 'iothread,id=io',
+                    '--object', 'throttle-group,id=g,limits.bps-total=1000000',
+                    *BLOCKDEV, '--blockdev',
+                    'throttle,node-name=t,throttle-group=g,file=n',
+                    '--blockdev', json.dumps(
+                        {'driver': 'raw', 'node-name': 'r', 'file': 't'}))
+    try:
+        client = daemon.client()
+        nodes = client.must('query-named-block-nodes', flat=True)
+        check({'n', 't', 'r'} == {n['node-name'] for n in nodes}, nodes)
+        client.must('blockdev-del', node_name='r')
+        check('error' in client.ask('object-del', id='g'))
+        client.must('object-del', id='io')
+        client.must('quit')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+
+
+@test
+def signals_end_it_with_an_event_and_status_0(folder):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        daemon = Daemon([program], folder, *BLOCKDEV)
+        try:
+            client = daemon.client()
+            daemon.process.send_signal(number)
+            event = client.wait_event('SHUTDOWN')
+            check(event['data'] == {'guest': False, 'reason': 'host-signal'})
+            check(daemon.end() == 0)
+            check(not daemon.path.exists())
+        finally:
+            daemon.kill()
+
+
+@test
+def quit_is_answered_and_cancels_jobs_and_stores_what_was_written(folder):
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', 'd.qcow2',
+                    '1M'], cwd=folder, check=True)
+    daemon = Daemon([program], folder, *BLOCKDEV, '--blockdev',
+                    'qcow2,node-name=d,file.driver=file,'
+                    'file.filename=d.qcow2', stdout=subprocess.DEVNULL)
+    try:
+        client = daemon.client()
+        hmp(client, 'qemu-io d "write -P 7 0 64k"')
+        client.must('block-dirty-bitmap-add', node='d', name='b',
+                    persistent=True)
+        client.must('blockdev-backup', device='d', target='n', sync='none',
+                    job_id='j')
+        client.must('quit')
+        client.wait_event('SHUTDOWN', reason='host-qmp-quit')
+        client.wait_event('BLOCK_JOB_CANCELLED', device='j')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+    done = subprocess.run(['qemu-io', '-c', 'read -P 7 0 64k', 'd.qcow2'],
+                          cwd=folder, check=True, capture_output=True)
+    check(b'failed' not in done.stdout, done.stdout)
+    info = json.loads(subprocess.run(
+        ['qemu-img', 'info', '--output=json', 'd.qcow2'], cwd=folder,
+        check=True, capture_output=True).stdout)
+    bitmaps = info['format-specific']['data']['bitmaps']
+    check([b['name'] for b in bitmaps] == ['b'], bitmaps)
+
+
+@test
+def in_the_background_it_is_ready_when_the_start_returns(folder):
+    status, _, err = run(folder, '--daemonize', '--pidfile', 'pid', *BLOCKDEV,
+                         '--chardev', 'socket,id=c,path=qmp.sock,server=on',
+                         '--monitor', 'c')
+    check(status == 0, err)
+    pid = int((Path(folder) / 'pid').read_text())
+    client = Client(Path(folder) / 'qmp.sock')
+    client.must('quit')
+    deadline = time.monotonic() + TIMEOUT_S
+    while Path(f'/proc/{pid}/stat').exists() and \
+            ') Z ' not in Path(f'/proc/{pid}/stat').read_text():
+        check(time.monotonic() < deadline, 'it does not end')
+        time.sleep(0.02)
+    check(not (Path(folder) / 'pid').exists())
+    status, _, err = run(folder, '--daemonize', '--blockdev', 'nope,node-name=x')
+    check(status == 1 and 'nope' in err, status, err)
+
+
+@test
+def a_control_socket_is_for_its_user_alone_and_stale_ones_go(folder):
+    path = Path(folder) / 'qmp.sock'
+    stale = socket.socket(socket.AF_UNIX)
+    os.chdir(folder)
+    stale.bind('qmp.sock')
+    stale.close()
+    old = os.umask(0)
+    options = ['--chardev', 'socket,id=c,path=qmp.sock,server=on',
+               '--monitor', 'c']
+    daemon = subprocess.Popen([program, *options], cwd=folder)
+    os.umask(old)
+    try:
+        while True:
+            try:
+                client = Client(path)
+                break
+            except (ConnectionRefusedError, FileNotFoundError):
+                time.sleep(0.01)
+        check(stat.S_IMODE(path.stat().st_mode) == 0o600)
+        status, _, err = run(folder, *options)
+        check(status == 1 and 'in use' in err, err)
+        path.unlink()
+        path.write_text('not a socket')
+        status, _, err = run(folder, *options)
+        check(status == 1, err)
+        client.must('quit')
+        check(daemon.wait(TIMEOUT_S) == 0)
+        check(path.read_text() == 'not a socket')
+    finally:
+        daemon.kill()
+        os.chdir('/')
+
+
+@test
+def several_clients_do_not_wait_for_each_other(folder):
+    daemon = Daemon([program], folder, *BLOCKDEV)
+    try:
+        clients = [daemon.client() for _ in range(8)]
+        deaf = daemon.client()
+        deaf.socket.setblocking(False)
+        try:
+            while True:
+                deaf.send('{"execute":"query-qmp-schema"}')
+        except BlockingIOError:
+            pass        # it is not read from any more
+        half = daemon.client()
+        half.send('{"execute":"query-')
+        for client in clients:
+            client.must('query-jobs')
+        clients[0].must('blockdev-create', job_id='c', options={
+            'driver': 'file', 'filename': 'x', 'size': 0})
+        for client in clients:
+            client.wait_event('JOB_STATUS_CHANGE', status='concluded')
+        clients[0].must('quit')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+
+
+@test
+def bad_input_is_refused_and_the_connection_stays(folder):
+    daemon = Daemon([program], folder, *BLOCKDEV)
+    try:
+        client = daemon.client()
+        for text in (b'{"execute":', b'\xff', b'[' * 100000 + b'\n',
+                     b'"' + b'x' * (5 * MIB) + b'"\n',
+                     b'{"a":' * 100 + b'1' + b'}' * 100 + b'\n',
+                     b'[' + b'1,' * 300000 + b'1]\n',
+                     b'\x00\x01\xfe garbage }{][ \n'):
+            client.send(text)
+        client.send(b'\xff\n')
+        client.send(b'{"execute":"query-jobs","id":"end"}\n')
+        while client.reply().get('id') != 'end':
+            pass
+        rss = int(Path(f'/proc/{daemon.process.pid}/statm').read_text()
+                  .split()[1]) * 4096
+        check(rss < 200 * MIB, 'resident bytes', rss)
+        client.must('quit')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+
+
+@test
+def commands_that_come_before_the_end_of_input_are_answered(folder):
+    daemon = Daemon([program], folder, *BLOCKDEV)
+    try:
+        client = daemon.client()
+        client.send('{"execute":"query-jobs"}' * 50)
+        client.socket.shutdown(socket.SHUT_WR)
+        for _ in range(50):
+            check('return' in client.reply())
+        try:
+            client.receive()
+            check(False, 'the connection is open')
+        except EOFError:
+            pass
+        daemon.client().must('quit')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+
+
+@test
+def clients_of_exports_come_and_go_with_them(folder):
+    uri = f'nbd+unix:///disk?socket={folder}/nbd.sock'
+    daemon = Daemon([program], folder, '--object', 'iothread,id=io',
+                    '--nbd-server', 'addr.type=unix,addr.path=nbd.sock',
+                    *BLOCKDEV, '--export',
+                    'nbd,id=e,node-name=n,name=disk,iothread=io')
+
+    def qemu_io(command, *flags):
+        done = subprocess.run(['qemu-io', *flags, '-f', 'raw', '-c', command,
+                               uri],
+                              text=True, capture_output=True, check=False,
+                              timeout=TIMEOUT_S)
+        return done.returncode, done.stdout + done.stderr
+
+    try:
+        client = daemon.client()
+        status, out = qemu_io('read -P 0 0 1M', '-r')
+        check(status == 0 and 'failed' not in out, out)
+        status, out = qemu_io('write 0 4k')
+        check(status != 0 or 'failed' in out, 'written to read-only', out)
+        check('in use' in client.ask('object-del', id='io')['error']['desc'])
+        client.must('block-export-del', id='e')
+        client.wait_event('BLOCK_EXPORT_DELETED', id='e')
+        client.must('object-del', id='io')
+        client.must('block-export-add', type='nbd', id='w', node_name='n',
+                    name='disk', writable=True)
+        status, out = qemu_io('write 0 4k')
+        check(status == 0 and 'failed' not in out, out)
+        reader = subprocess.Popen(['qemu-io', '-r', '-f', 'raw', uri],
+                                  stdin=subprocess.PIPE,
+                                  stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
+        while 'error' not in client.ask('block-export-del', id='w'):
+            check(reader.poll() is None, 'the reader has ended')
+            client.wait_event('BLOCK_EXPORT_DELETED', id='w')
+            client.must('block-export-add', type='nbd', id='w',
+                        node_name='n', name='disk')
+            time.sleep(0.05)    # it has not come yet
+        client.must('quit')
+        client.wait_event('BLOCK_EXPORT_DELETED', id='w')
+        check(daemon.end() == 0)
+        reader.communicate(timeout=TIMEOUT_S)
+    finally:
+        daemon.kill()
+
+
+@test
+def test_scripts_use_nodes_and_let_them_go(folder):
+    with open(Path(folder) / 'out', 'w', encoding='utf-8') as out:
+        daemon = Daemon([program], folder, '--blockdev',
+                        'blkdebug,node-name=d,image.driver=null-co,'
+                        'image.size=1M,image.read-zeroes=on', stdout=out)
+    try:
+        client = daemon.client()
+        check(hmp(client, 'qemu-io d "write 0 64k"') == '')
+        check(hmp(client, 'qemu-io -d d "read -P 0 0 64k"') == '')
+        check('Cannot find device' in hmp(client, 'qemu-io nope "read 0 1"'))
+        check('not found' in hmp(client, 'qemu-io d "quit"'))
+        check('unknown command' in hmp(client, 'info block'))
+        hmp(client, 'qemu-io d "break write_aio A"')
+        hmp(client, 'qemu-io d "aio_write 0 64k"')
+        hmp(client, 'qemu-io d "wait_break A"')
+        check('error' in client.ask('blockdev-del', node_name='d'))
+        hmp(client, 'qemu-io d "resume A"')
+        hmp(client, 'qemu-io d "aio_flush"')
+        client.must('blockdev-del', node_name='d')
+        client.must('quit')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+    text = (Path(folder) / 'out').read_text()
+    check("blkdebug: Suspended request 'A'" in text, text)
+    check(text.count('wrote 65536/65536') == 2, text)
+
+
+@test
+def the_end_does_not_wait_for_a_request_that_is_held(folder):
+    daemon = Daemon([program], folder, '--blockdev',
+                    'blkdebug,node-name=d,image.driver=null-co,'
+                    'image.size=1M', stdout=subprocess.DEVNULL)
+    try:
+        client = daemon.client()
+        hmp(client, 'qemu-io d "break write_aio A"')
+        hmp(client, 'qemu-io d "aio_write 0 64k"')
+        client.must('quit')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+
+
+def main():
+    failed = 0
+    for function in tests:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                function(folder)
+            except Exception as error:      # the others shall run, too
+                failed += 1
+                print(f'FAILED: {function.__name__}: {error!r}')
+    print(f'{len(tests)} tests, {failed} failed')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,331 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The NBD server and the clients that people use.
+
+    nbd_clients.py BG_NBD BG_IMG
+
+nbdinfo, nbdcopy, nbdsh, nbdfuse, qemu-img, qemu-io and fio against bg-nbd;
+the maps of an image are compared with those that qemu-nbd gives.  Exits with
+77 where qemu-nbd or nbdinfo is missing; other clients are left out.
+"""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+BG_NBD, BG_IMG = (os.path.abspath(p) for p in sys.argv[1:3])
+MIB = 1 << 20
+failed = []
+
+
+def check(good, what):
+    if not good:
+        failed.append(what)
+        print(f'FAILED: {what}')
+
+
+def run(*command, ok=True):
+    done = subprocess.run(command, text=True, capture_output=True, timeout=120,
+                          check=False)
+    if ok is not None:
+        check((done.returncode == 0) == ok,
+              f'{" ".join(command)}: {done.returncode} {done.stderr}')
+    return done.stdout
+
+
+class Server:
+    """A server on a unix socket; ends with the block."""
+
+    def __init__(self, *arguments, program=BG_NBD, port=None):
+        self.path = tempfile.mktemp(prefix='nbd-', dir='.')
+        self.path = os.path.abspath(self.path)
+        where = ['-p', str(port)] if port else ['-k', self.path]
+        self.pid_file = self.path + '.pid'
+        run(program, '-t', '-e', '0', '--fork', '--pid-file', self.pid_file,
+            *where, *arguments)
+        self.uri = f'nbd+unix:///?socket={self.path}'
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with open(self.pid_file, encoding='ascii') as file:
+            pid = int(file.read())
+        os.kill(pid, signal.SIGTERM)
+        for _ in range(200):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.02)
+        else:
+            check(False, 'the server did not end')
+
+
+def test_internal_snapshots():
+    """-l serves what was when the snapshot was made."""
+    run('qemu-img', 'create', '-q', '-f', 'qcow2', 'snap.qcow2', '8M')
+    run('qemu-io', '-f', 'qcow2', '-c', 'write -P 1 0 1M', 'snap.qcow2')
+    run('qemu-img', 'snapshot', '-c', 'old', 'snap.qcow2')
+    run('qemu-io', '-f', 'qcow2', '-c', 'write -P 2 0 1M', 'snap.qcow2')
+    for name in ('old', '1', 'snapshot.id=1', 'snapshot.name=old'):
+        with Server('-f', 'qcow2', '-l', name, 'snap.qcow2') as server:
+            run('qemu-io', '-r', '-f', 'raw', '-c', 'read -P 1 0 1M',
+                server.uri)
+            run('qemu-io', '-f', 'raw', '-c', 'write 0 512', server.uri,
+                ok=False)
+    with Server('-f', 'qcow2', '-s', '--load-snapshot=old',
+                'snap.qcow2') as server:
+        run('qemu-io', '-f', 'raw', '-c', 'read -P 1 0 1M', '-c',
+            'write -P 3 0 512', '-c', 'read -P 3 0 512', server.uri)
+    run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 2 0 1M', 'snap.qcow2')
+    run(BG_NBD, '-f', 'qcow2', '-l', 'none', '-k', 'no.socket', 'snap.qcow2',
+        ok=False)
+
+
+def make_images():
+    """A raw disk with holes, and a qcow2 chain above a copy of it."""
+    run('qemu-img', 'create', '-q', '-f', 'raw', 'disk.raw', '64M')
+    run('qemu-io', '-f', 'raw', '-c', 'write -P 1 1M 3M', '-c',
+        'write -P 2 20M 64k', '-c', 'write -z 30M 1M', 'disk.raw')
+    run('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', 'disk.raw',
+        'base.qcow2')
+    run('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F',
+        'qcow2', 'top.qcow2')
+    run('qemu-io', '-f', 'qcow2', '-c', 'write -P 3 2M 128k', '-c',
+        'write -z 21M 1M', 'top.qcow2')
+    run('qemu-img', 'bitmap', '--add', 'top.qcow2', 'b0')
+    run('qemu-io', '-f', 'qcow2', '-c', 'write -P 4 40M 192k', 'top.qcow2')
+    run('qemu-img', 'bitmap', '--disable', 'top.qcow2', 'b0')
+
+
+def joined(extents):
+    """Extents of the same kind as one."""
+    out = []
+    for e in extents:
+        if out and out[-1]['type'] == e['type']:
+            out[-1]['length'] += e['length']
+        else:
+            out.append({k: e[k] for k in ('offset', 'length', 'type')})
+    return out
+
+
+def test_maps():
+    contexts = ['base:allocation', 'qemu:allocation-depth',
+                'qemu:dirty-bitmap:b0']
+    arguments = ['-r', '-f', 'qcow2', '-A', '-B', 'b0', 'top.qcow2']
+    with Server(*arguments) as ours, \
+            Server(*arguments, program='qemu-nbd') as theirs:
+        for context in contexts:
+            maps = [joined(json.loads(run('nbdinfo', '--json',
+                                          f'--map={context}', s.uri)))
+                    for s in (ours, theirs)]
+            check(maps[0] == maps[1], f'{context}: {maps[0]} is not {maps[1]}')
+        infos = [json.loads(run('nbdinfo', '--json', s.uri))['exports'][0]
+                 for s in (ours, theirs)]
+        for key in ('export-size', 'is_read_only', 'can_flush', 'can_fua',
+                    'can_multi_conn', 'can_df', 'can_cache', 'contexts'):
+            check(infos[0].get(key) == infos[1].get(key),
+                  f'{key}: {infos[0].get(key)}, {infos[1].get(key)}')
+
+
+def test_copies():
+    with Server('-f', 'qcow2', 'top.qcow2') as s:
+        run('nbdcopy', s.uri, 'copy.raw')
+        run('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw', '-U',
+            'top.qcow2', 'copy.raw')
+        run('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', s.uri,
+            'copy.qcow2')
+        run('qemu-img', 'compare', '-f', 'raw', '-F', 'qcow2', s.uri,
+            'copy.qcow2')
+        with open('noise.raw', 'wb') as file:
+            file.write(os.urandom(MIB) * 64)
+        run('nbdcopy', '--flush', 'noise.raw', s.uri)
+        run('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', 'noise.raw',
+            s.uri)
+    run('qemu-img', 'check', '-q', 'top.qcow2')
+    run('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw', 'top.qcow2',
+        'noise.raw')
+
+
+def test_qemu_io():
+    with Server('-f', 'raw', 'disk.raw') as s:
+        run('qemu-io', '-f', 'raw', '-c', 'write -P 7 5k 3k', '-c',
+            'read -P 7 5k 3k', '-c', 'write -zu 1M 64k', '-c',
+            'read -P 0 1M 64k', '-c', 'discard 20M 64k', '-c',
+            'aio_write -P 9 33M 1M', '-c', 'aio_flush', '-c', 'flush', '-c',
+            'read -P 9 33M 1M', s.uri)
+    # Some promise of -r holds on the wire as well.
+    with Server('-r', '-f', 'raw', 'disk.raw') as s:
+        run('qemu-io', '-f', 'raw', '-c', 'write 0 512', s.uri, ok=False)
+
+
+NBDSH = '''
+h.set_handshake_flags(3)
+h.connect_uri(%r)
+size = h.get_size()
+h.pwrite(b"x" * 1000, 12345)
+assert h.pread(1000, 12345) == b"x" * 1000
+h.zero(500, 12345)
+assert h.pread(1000, 12345) == b"\\0" * 500 + b"x" * 500
+h.trim(65536, 1 << 20)
+h.cache(65536, 0)
+h.flush()
+try:
+    h.set_strict_mode(0)
+    h.pread(512, size)
+    raise SystemExit("a read beyond the end went well")
+except nbd.Error:
+    pass
+assert h.pread(512, 0) is not None
+h.shutdown()
+'''
+
+
+def test_nbdsh():
+    # It takes the python3 that is found first, which may be a user's own.
+    os.environ['PATH'] = '/usr/bin:' + os.environ['PATH']
+    if subprocess.run(['nbdsh', '-c', 'pass'], check=False,
+                      stderr=subprocess.DEVNULL).returncode != 0:
+        return
+    with Server('-f', 'raw', 'disk.raw') as s:
+        run('nbdsh', '-c', NBDSH % s.uri)
+
+
+def test_fio():
+    if not shutil.which('fio'):
+        return
+    with Server('-f', 'raw', 'disk.raw') as s:
+        run('fio', '--name=v', '--ioengine=nbd', '--rw=randrw', '--bs=4k',
+            '--iodepth=64', '--size=32M', '--verify=crc32c',
+            '--uri=' + s.uri)
+
+
+def test_nbdfuse():
+    if not shutil.which('nbdfuse') or not os.access('/dev/fuse', os.W_OK):
+        return
+    os.mkdir('mnt')
+    with Server('-r', '-f', 'raw', 'disk.raw') as s:
+        with subprocess.Popen(['nbdfuse', '-r', 'mnt', s.uri],
+                              stderr=subprocess.DEVNULL) as fuse:
+            for _ in range(100):
+                if os.path.exists('mnt/nbd') or fuse.poll() is not None:
+                    break
+                time.sleep(0.05)
+            if fuse.poll() is None:
+                run('cmp', 'mnt/nbd', 'disk.raw')
+                run('umount', 'mnt')
+
+
+CERT = {'ca': 'cn = "CA"\nca\ncert_signing_key\n',
+        'server': 'cn = "localhost"\ndns_name = "localhost"\n'
+                  'tls_www_server\nsigning_key\n',
+        'client': 'cn = "client"\ntls_www_client\nsigning_key\n'}
+
+
+def make_certificates(where):
+    os.mkdir(where)
+    for name, text in CERT.items():
+        base = f'{where}/{name}'
+        with open(base + '.t', 'w', encoding='ascii') as file:
+            file.write(text)
+        run('certtool', '--generate-privkey', '--key-type=ecdsa', '--outfile',
+            base + '-key.pem')
+        how = ['--generate-self-signed'] if name == 'ca' else [
+            '--generate-certificate', '--load-ca-certificate',
+            f'{where}/ca-cert.pem', '--load-ca-privkey',
+            f'{where}/ca-key.pem']
+        run('certtool', *how, '--load-privkey', base + '-key.pem',
+            '--template', base + '.t', '--outfile', base + '-cert.pem')
+
+
+def test_tls():
+    if not shutil.which('certtool'):
+        return
+    make_certificates('good')
+    make_certificates('bad')
+    creds = 'tls-creds-x509,id=t,endpoint=server,dir=' + os.path.abspath('good')
+    port = 20000 + os.getpid() % 20000
+    with Server('-r', '-f', 'raw', '--object', creds, '--tls-creds', 't',
+                '-b', '127.0.0.1', 'disk.raw', port=port):
+        uri = f'nbds://localhost:{port}/?tls-certificates='
+        run('nbdcopy', uri + os.path.abspath('good'), 'tls.raw')
+        run('cmp', 'tls.raw', 'disk.raw')
+        run('nbdinfo', '--size', uri + os.path.abspath('bad'), ok=False)
+        run('nbdinfo', '--size', f'nbd://localhost:{port}', ok=False)
+        run('qemu-img', 'info', '--object',
+            'tls-creds-x509,id=c,endpoint=client,dir=' +
+            os.path.abspath('good'), '--image-opts',
+            'driver=nbd,tls-creds=c,tls-hostname=localhost,'
+            f'server.type=inet,server.host=127.0.0.1,server.port={port}')
+    os.mkdir('psk')
+    with open('psk/keys.psk', 'w', encoding='ascii') as file:
+        file.write('alice:00112233445566778899aabbccddeeff\n')
+    creds = 'tls-creds-psk,id=t,endpoint=server,dir=' + os.path.abspath('psk')
+    with Server('-r', '-f', 'raw', '--object', creds, '--tls-creds', 't',
+                'disk.raw') as s:
+        run('nbdinfo', '--size', f'nbds+unix://alice@/?socket={s.path}'
+            f'&tls-psk-file={os.path.abspath("psk")}/keys.psk')
+
+
+def test_list():
+    with Server('-r', '-f', 'raw', '-x', 'a', '-D', 'text', 'disk.raw') as s:
+        ours = run(BG_NBD, '-L', '-k', s.path)
+        theirs = run('qemu-nbd', '-L', '-k', s.path)
+        check(ours == theirs, f'--list: {ours} is not {theirs}')
+
+
+def test_bg_nbd():
+    """What is the tool's own: one client, failed handshakes, messages."""
+    run(BG_NBD, '--version')
+    run(BG_NBD, '--help')
+    for wrong in (['-f', 'raw', 'none.raw'], ['-f', 'nonsense', 'disk.raw'],
+                  [], ['-c', '/dev/nbd0', 'disk.raw'], ['-e', 'x', 'disk.raw'],
+                  ['-B', 'none', '-k', 'sock', '-f', 'qcow2', 'top.qcow2'],
+                  ['-b', '0.0.0.0', '-p', '0', '-f', 'raw', 'disk.raw']):
+        done = subprocess.run([BG_NBD, *wrong], text=True, check=False,
+                              capture_output=True, timeout=30)
+        check(done.returncode == 1 and done.stderr.startswith('bg-nbd'),
+              f'{wrong}: {done.returncode} {done.stderr}')
+    with subprocess.Popen([BG_NBD, '-r', '-f', 'raw', '-k', 'one',
+                           'disk.raw']) as one:
+        while not os.path.exists('one'):
+            time.sleep(0.02)
+        uri = 'nbd+unix:///?socket=' + os.path.abspath('one')
+        # R38: such a client is none.
+        run('nbdinfo', '--size', uri.replace(':///', ':///no-such-name'),
+            ok=False)
+        check(one.poll() is None, 'a failed handshake ended a one-shot server')
+        run('nbdcopy', uri, 'null:')
+        check(one.wait(20) == 0, 'a one-shot server ends well')
+    check(not os.path.exists('one'), 'the socket is left behind')
+    with Server('-s', '-f', 'raw', 'disk.raw') as s:
+        before = open('disk.raw', 'rb').read()
+        run('qemu-io', '-f', 'raw', '-c', 'write -P 99 0 1M', '-c',
+            'read -P 99 0 1M', s.uri)
+        check(open('disk.raw', 'rb').read() == before,
+              '-s has written to the image')
+
+
+def main():
+    for program in ('qemu-nbd', 'nbdinfo', 'nbdcopy'):
+        if not shutil.which(program):
+            print(f'{program} is missing')
+            return 77
+    with tempfile.TemporaryDirectory() as directory:
+        os.chdir(directory)
+        make_images()
+        for name, test in list(globals().items()):
+            if name.startswith('test_'):
+                print(f'- {name[5:]}', flush=True)
+                test()
+        os.chdir('/')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

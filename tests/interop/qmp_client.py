@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A control client, and a daemon under test in a folder of its own."""
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+TIMEOUT_S = 30
+
+
+class Client:
+    """One connection; events are kept until somebody asks for them."""
+
+    def __init__(self, path, negotiate=True):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(TIMEOUT_S)
+        # A path may be longer than the address of a socket holds.
+        folder = os.open(Path(path).parent, os.O_PATH)
+        try:
+            self.socket.connect(f'/proc/self/fd/{folder}/{Path(path).name}')
+        finally:
+            os.close(folder)
+        self.data = b''
+        self.events = []
+        self.greeting = self.receive()
+        if negotiate:
+            self.must('qmp_capabilities')
+
+    def receive(self):
+        """The next message, whatever it is; EOFError at the end."""
+        while b'\n' not in self.data:
+            more = self.socket.recv(65536)
+            if not more:
+                raise EOFError
+            self.data += more
+        line, self.data = self.data.split(b'\n', 1)
+        return json.loads(line)
+
+    def reply(self):
+        """The next message that is no event."""
+        while True:
+            message = self.receive()
+            if 'event' not in message:
+                return message
+            self.events.append(message)
+
+    def send(self, text):
+        self.socket.sendall(text if isinstance(text, bytes)
+                            else text.encode())
+
+    def ask(self, name, /, **arguments):
+        """The reply to a command; '_' in names of arguments is '-'."""
+        request = {'execute': name}
+        if arguments:
+            request['arguments'] = {key.replace('_', '-'): value
+                                    for key, value in arguments.items()}
+        return self.ask_json(request)
+
+    def ask_json(self, request):
+        self.send(json.dumps(request) + '\n')
+        return self.reply()
+
+    def must(self, name, /, **arguments):
+        """What a command that must work returns."""
+        reply = self.ask(name, **arguments)
+        if 'return' not in reply:
+            raise AssertionError(f'{name} {arguments}: {reply}')
+        return reply['return']
+
+    def wait_event(self, name, /, **data):
+        """The event of that name with these data; others before it stay."""
+        at = 0
+        while True:
+            for at in range(at, len(self.events)):
+                event = self.events[at]
+                if event['event'] == name and all(
+                        event.get('data', {}).get(key) == value
+                        for key, value in data.items()):
+                    return self.events.pop(at)
+            at = len(self.events)
+            self.events.append(self.receive())
+
+    def close(self):
+        self.socket.close()
+
+
+class Daemon:
+    """A daemon with one control socket, qmp.sock in @folder."""
+
+    def __init__(self, command, folder, *options, stdout=None):
+        self.path = Path(folder) / 'qmp.sock'
+        self.process = subprocess.Popen(
+            [*command, *options, '--chardev',
+             'socket,id=qmp,path=qmp.sock,server=on,wait=off',
+             '--monitor', 'chardev=qmp', '--pidfile', 'qmp.pid'], cwd=folder,
+            stdout=stdout)
+        deadline = time.monotonic() + TIMEOUT_S
+        # qemu-storage-daemon greets who connects before it is ready twice.
+        while not (Path(folder) / 'qmp.pid').exists():
+            if self.process.poll() is not None:
+                raise AssertionError(f'{command} ended with '
+                                     f'{self.process.returncode}')
+            if time.monotonic() > deadline:
+                raise AssertionError(f'{command}: no socket')
+            time.sleep(0.01)
+
+    def client(self, negotiate=True):
+        while True:
+            try:
+                return Client(self.path, negotiate)
+            except ConnectionRefusedError:
+                time.sleep(0.01)    # it is bound, and not yet listened at
+
+    def end(self):
+        """The exit status of a daemon that has been asked to end."""
+        return self.process.wait(TIMEOUT_S)
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()

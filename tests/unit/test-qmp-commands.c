@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Commands on nodes: what they change, and what they refuse.
+ */
+#include "qmp-fixture.h"
+
+#include <blockgraph/backend.h>
+#include <blockgraph/throttle.h>
+#include <glib/gstdio.h>
+
+#define MIB (1 << 20)
+
+static void add_null(const char *name)
+{
+    g_autofree char *args = g_strdup_printf(
+        "{\"driver\":\"null-co\",\"node-name\":\"%s\",\"size\":%d}", name,
+        MIB);
+
+    done("blockdev-add", args);
+}
+
+START_TEST(a_node_is_added_once_and_deleted_when_nobody_uses_it)
+{
+    add_null("n");
+    fails("blockdev-add", "{\"driver\":\"null-co\",\"node-name\":\"n\"}",
+          "Duplicate nodes with node-name='n'");
+    fails("blockdev-add", "{\"driver\":\"null-co\"}",
+          "'node-name' must be specified");
+    done("blockdev-add",
+         "{\"driver\":\"raw\",\"node-name\":\"r\",\"file\":\"n\"}");
+    fails("blockdev-del", "{\"node-name\":\"n\"}", "'n'");
+    done("blockdev-del", "{\"node-name\":\"r\"}");
+    done("blockdev-del", "{\"node-name\":\"n\"}");
+    fails("blockdev-del", "{\"node-name\":\"n\"}",
+          "Failed to find node with node-name='n'");
+}
+END_TEST
+
+START_TEST(nested_nodes_belong_to_their_parent)
+{
+    done("blockdev-add", "{\"driver\":\"raw\",\"node-name\":\"r\",\"file\":"
+         "{\"driver\":\"null-co\",\"node-name\":\"n\",\"size\":65536}}");
+    fails("blockdev-del", "{\"node-name\":\"n\"}", "not owned by the monitor");
+    done("blockdev-del", "{\"node-name\":\"r\"}");
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 0);
+}
+END_TEST
+
+START_TEST(nodes_are_reopened_all_or_none)
+{
+    add_null("a");
+    add_null("b");
+    fails("blockdev-reopen", "{\"options\":[{\"driver\":\"null-co\","
+          "\"node-name\":\"a\",\"size\":1048576,\"read-only\":true},"
+          "{\"driver\":\"null-co\",\"node-name\":\"c\"}]}", "'c'");
+    ck_assert(!bdrv_is_read_only(bdrv_find_node(graph, "a")));
+    done("blockdev-reopen", "{\"options\":[{\"driver\":\"null-co\","
+         "\"node-name\":\"a\",\"size\":1048576,\"read-only\":true}]}");
+    ck_assert(bdrv_is_read_only(bdrv_find_node(graph, "a")));
+    fails("blockdev-reopen", "{\"options\":[{\"driver\":\"null-co\"}]}",
+          "node-name not specified");
+}
+END_TEST
+
+/* The number at @path, names with a dot between, of the node @name. */
+static int64_t number_of(const char *name, const char *path)
+{
+    g_auto(GStrv) keys = g_strsplit(path, ".", -1);
+    json_t *list = ok("query-named-block-nodes", "{\"flat\":true}");
+    int64_t number = -1;
+    json_t *node;
+    size_t i;
+
+    json_array_foreach(list, i, node) {
+        if (g_str_equal(qmp_arg_str(node, "node-name"), name)) {
+            const json_t *value = node;
+
+            for (char **key = keys; *key; key++) {
+                value = json_object_get(value, *key);
+            }
+            ck_assert_msg(value, "no %s", path);
+            number = json_integer_value(value);
+        }
+    }
+    json_decref(list);
+    return number;
+}
+
+START_TEST(a_node_is_resized_and_shows_its_length)
+{
+    g_autofree char *folder = g_dir_make_tmp("qmp-commands-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(folder, "x.img", NULL);
+    g_autofree char *args = g_strdup_printf(
+        "{\"driver\":\"file\",\"node-name\":\"f\",\"filename\":\"%s\"}", path);
+
+    ck_assert(g_file_set_contents(path, "", 0, NULL));
+    done("blockdev-add", args);
+    done("block_resize", "{\"node-name\":\"f\",\"size\":1048576}");
+    ck_assert_int_eq(number_of("f", "image.virtual-size"), MIB);
+    done("block_resize", "{\"device\":\"f\",\"size\":4096}");
+    ck_assert_int_eq(number_of("f", "image.virtual-size"), 4096);
+    fails("block_resize", "{\"device\":\"f\",\"size\":-1}", ">0 size");
+    fails("block_resize", "{\"size\":1}", "Cannot find device");
+    done("blockdev-del", "{\"node-name\":\"f\"}");
+    g_unlink(path);
+    g_rmdir(folder);
+}
+END_TEST
+
+#define NO_LIMITS "\"bps_rd\":0,\"bps_wr\":0,\"iops\":0,\"iops_rd\":0," \
+                  "\"iops_wr\":0}"
+
+START_TEST(limits_of_a_node_come_change_and_go_with_its_filter)
+{
+    BlockPerm perm = { 0, BLK_PERM_ALL };
+    BlockBackend *blk = blk_new(graph, "guest", &perm);
+    ThrottleConfig config;
+
+    add_null("n");
+    ck_assert_int_eq(blk_insert_bs(blk, bdrv_find_node(graph, "n"), NULL), 0);
+    done("block_set_io_throttle", "{\"id\":\"n\",\"bps\":0," NO_LIMITS);
+    ck_assert_str_eq(bdrv_driver_name(blk_bs(blk)), "null-co");
+    done("block_set_io_throttle", "{\"id\":\"n\",\"bps\":1000," NO_LIMITS);
+    ck_assert_str_eq(bdrv_driver_name(blk_bs(blk)), "throttle");
+    done("block_set_io_throttle", "{\"device\":\"n\",\"bps\":2000,"
+         "\"bps_max\":3000," NO_LIMITS);
+    throttle_group_get_config(throttle_group_find(graph, "n"), &config);
+    ck_assert_int_eq(config.limits[THROTTLE_BPS_TOTAL].avg, 2000);
+    ck_assert_int_eq(config.limits[THROTTLE_BPS_TOTAL].max, 3000);
+    done("block_set_io_throttle", "{\"id\":\"n\",\"bps\":0," NO_LIMITS);
+    ck_assert_str_eq(bdrv_driver_name(blk_bs(blk)), "null-co");
+    ck_assert_ptr_null(throttle_group_find(graph, "n"));
+    expect_error("{\"execute\":\"block_set_io_throttle\",\"arguments\":"
+                 "{\"id\":\"x\",\"bps\":0," NO_LIMITS "}", "DeviceNotFound",
+                 "'x' not found");
+    blk_unref(blk);
+}
+END_TEST
+
+START_TEST(a_filter_of_limits_that_stays_goes_with_the_server)
+{
+    add_null("n");
+    done("block_set_io_throttle", "{\"id\":\"n\",\"bps\":1000," NO_LIMITS);
+    fails("blockdev-del", "{\"node-name\":\"n\"}", "'n'");
+}
+END_TEST
+
+START_TEST(a_passed_threshold_is_an_event)
+{
+    BlockPerm perm = { BLK_PERM_WRITE, BLK_PERM_ALL };
+    BlockBackend *blk = blk_new(graph, "guest", &perm);
+    json_t *data;
+
+    add_null("n");
+    ck_assert_int_eq(blk_insert_bs(blk, bdrv_find_node(graph, "n"), NULL), 0);
+    done("block-set-write-threshold",
+         "{\"node-name\":\"n\",\"write-threshold\":4096}");
+    ck_assert_int_eq(number_of("n", "write_threshold"), 4096);
+    ck_assert_int_eq(blk_pwrite_zeroes(blk, 0, 8192, 0), 0);
+    data = wait_event("BLOCK_WRITE_THRESHOLD");
+    ck_assert_str_eq(qmp_arg_str(data, "node-name"), "n");
+    ck_assert_int_eq(qmp_arg_int(data, "amount-exceeded", 0), 4096);
+    ck_assert_int_eq(qmp_arg_int(data, "write-threshold", 0), 4096);
+    json_decref(data);
+    blk_unref(blk);
+}
+END_TEST
+
+START_TEST(objects_are_made_once_and_stay_while_they_are_used)
+{
+    done("object-add", "{\"qom-type\":\"iothread\",\"id\":\"io\"}");
+    fails("object-add", "{\"qom-type\":\"iothread\",\"id\":\"io\"}",
+          "duplicate");
+    done("object-add", "{\"qom-type\":\"throttle-group\",\"id\":\"g\","
+         "\"limits\":{\"iops-total\":100}}");
+    fails("object-add", "{\"qom-type\":\"throttle-group\",\"id\":\"h\","
+          "\"limits\":{\"nope\":1}}", "nope");
+    add_null("n");
+    done("blockdev-add", "{\"driver\":\"throttle\",\"node-name\":\"t\","
+         "\"throttle-group\":\"g\",\"file\":\"n\"}");
+    fails("object-del", "{\"id\":\"g\"}", "in use");
+    done("blockdev-del", "{\"node-name\":\"t\"}");
+    done("object-del", "{\"id\":\"g\"}");
+    fails("object-del", "{\"id\":\"g\"}", "not found");
+}
+END_TEST
+
+START_TEST(secrets_are_data_or_a_file)
+{
+    done("object-add", "{\"qom-type\":\"secret\",\"id\":\"s\","
+         "\"data\":\"YWJj\",\"format\":\"base64\"}");
+    fails("object-add", "{\"qom-type\":\"secret\",\"id\":\"t\"}",
+          "either 'data' or 'file'");
+    fails("object-add", "{\"qom-type\":\"secret\",\"id\":\"t\","
+          "\"file\":\"/nonexistent/x\"}", "/nonexistent/x");
+    fails("object-add", "{\"qom-type\":\"secret\",\"id\":\"t\","
+          "\"data\":\"?\",\"format\":\"base64\"}", "base64");
+    done("object-del", "{\"id\":\"s\"}");
+}
+END_TEST
+
+START_TEST(credentials_that_cannot_be_loaded_are_refused)
+{
+    fails("object-add", "{\"qom-type\":\"tls-creds-x509\",\"id\":\"c\","
+          "\"dir\":\"/nonexistent\",\"endpoint\":\"server\"}",
+          "/nonexistent");
+    fails("object-add", "{\"qom-type\":\"tls-creds-psk\",\"id\":\"c\","
+          "\"endpoint\":\"server\"}", "Parameter 'dir' is missing");
+    fails("object-del", "{\"id\":\"c\"}", "not found");
+}
+END_TEST
+
+START_TEST(a_transaction_is_undone_as_a_whole)
+{
+    json_t *list;
+
+    add_null("n");
+    fails("transaction", "{\"actions\":[{\"type\":\"block-dirty-bitmap-add\","
+          "\"data\":{\"node\":\"n\",\"name\":\"b\"}},"
+          "{\"type\":\"abort\",\"data\":{}}]}", "abort");
+    fails("block-dirty-bitmap-remove", "{\"node\":\"n\",\"name\":\"b\"}",
+          "'b'");
+    done("transaction", "{\"actions\":[]}");
+    done("transaction", "{\"actions\":[{\"type\":\"block-dirty-bitmap-add\","
+         "\"data\":{\"node\":\"n\",\"name\":\"b\"}}],"
+         "\"properties\":{\"completion-mode\":\"grouped\"}}");
+    list = ok("query-named-block-nodes", "");
+    ck_assert(json_object_get(json_array_get(list, 0), "dirty-bitmaps"));
+    json_decref(list);
+}
+END_TEST
+
+static void add_tests(TCase *tcase)
+{
+    PROMISE(tcase, a_node_is_added_once_and_deleted_when_nobody_uses_it);
+    PROMISE(tcase, nested_nodes_belong_to_their_parent);
+    PROMISE(tcase, nodes_are_reopened_all_or_none);
+    PROMISE(tcase, a_node_is_resized_and_shows_its_length);
+    PROMISE(tcase, limits_of_a_node_come_change_and_go_with_its_filter);
+    PROMISE(tcase, a_filter_of_limits_that_stays_goes_with_the_server);
+    PROMISE(tcase, a_passed_threshold_is_an_event);
+    PROMISE(tcase, objects_are_made_once_and_stay_while_they_are_used);
+    PROMISE(tcase, secrets_are_data_or_a_file);
+    PROMISE(tcase, credentials_that_cannot_be_loaded_are_refused);
+    PROMISE(tcase, a_transaction_is_undone_as_a_whole);
+}
+
+int main(void)
+{
+    return qmp_suite("qmp-commands", add_tests);
+}

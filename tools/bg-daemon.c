@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * bg-daemon: a graph of nodes with jobs and exports, led over control sockets.
+ *
+ * The exit status is 0 after an orderly end, else 1.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <blockgraph/export.h>
+
+#include "tools/daemon.h"
+#include "tools/tool-print.h"
+
+/* How long commands may take once the end has begun, and how long a client
+ * may take to read what was said last. */
+#define COMMANDS_NS (INT64_C(5) * 1000 * 1000 * 1000)
+#define OUTPUT_NS (INT64_C(500) * 1000 * 1000)
+
+void daemon_turn(Daemon *daemon)
+{
+    aio_poll(block_graph_aio_context(daemon->graph), true);
+    qmp_server_run_outside(daemon->server);
+    daemon_hmp_sweep(daemon);
+}
+
+/* --- the end -------------------------------------------------------------- */
+
+typedef bool SocketTest(const QmpSocket *socket);
+
+static bool any_socket(const Daemon *daemon, SocketTest *test)
+{
+    for (guint i = 0; i < daemon->chardevs->len; i++) {
+        const DaemonChardev *chardev = g_ptr_array_index(daemon->chardevs, i);
+
+        if (chardev->socket && test(chardev->socket)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void time_is_over(void *opaque)
+{
+    *(bool *)opaque = true;
+}
+
+/* Turn the loop as long as @test says so, but not for ever. */
+static void settle(Daemon *daemon, SocketTest *test, int64_t ns)
+{
+    AioContext *ctx = block_graph_aio_context(daemon->graph);
+    bool over = false;
+    AioTimer *timer = aio_timer_new(ctx, time_is_over, &over);
+
+    aio_timer_set(timer, aio_clock_ns(ctx) + ns);
+    while (!over && any_socket(daemon, test)) {
+        daemon_turn(daemon);
+    }
+    aio_timer_free(timer);
+}
+
+static void free_chardevs(Daemon *daemon)
+{
+    for (guint i = 0; i < daemon->chardevs->len; i++) {
+        daemon_chardev_free(g_ptr_array_index(daemon->chardevs, i));
+    }
+    g_ptr_array_unref(daemon->chardevs);
+}
+
+/*
+ * Nothing new begins; exports, jobs and nodes go, in this order; then whoever
+ * listens has heard of it all.
+ */
+static int end(Daemon *daemon)
+{
+    if (daemon->server->quit_reason) {
+        qmp_server_event(daemon->server, "SHUTDOWN",
+                         json_pack("{s:b, s:s}", "guest", 0, "reason",
+                                   daemon->server->quit_reason));
+    }
+    for (guint i = 0; i < daemon->chardevs->len; i++) {
+        DaemonChardev *chardev = g_ptr_array_index(daemon->chardevs, i);
+
+        if (chardev->socket) {
+            qmp_socket_shutdown(chardev->socket);
+        }
+    }
+    /* Clients first: what they do keeps jobs busy. */
+    blk_nbd_server_stop(daemon->graph);
+    blk_exp_close_all(daemon->graph);
+    block_job_cancel_all(daemon->graph);
+    settle(daemon, qmp_socket_is_busy, COMMANDS_NS);
+    settle(daemon, qmp_socket_has_output, OUTPUT_NS);
+    if (any_socket(daemon, qmp_socket_is_busy)) {
+        tool_error("A command does not end: giving up");
+        daemon_process_end(daemon);
+        return EXIT_FAILURE;
+    }
+    daemon_hmp_end(daemon);
+    free_chardevs(daemon);
+    daemon_process_end(daemon);
+    qmp_server_free(daemon->server);
+    block_graph_free(daemon->graph);
+    return EXIT_SUCCESS;
+}
+
+/* --- the beginning -------------------------------------------------------- */
+
+/* Returns 0 or a negative errno, printed. */
+static int begin(Daemon *daemon, int argc, char **argv)
+{
+    int ret = daemon_options(daemon, argc, argv);
+
+    if (ret == 0 && daemon->pidfile) {
+        ret = daemon_write_pidfile(daemon);
+    }
+    return ret == 0 ? daemon_ready(daemon) : ret;
+}
+
+int main(int argc, char **argv)
+{
+    Daemon daemon = { .signal_fd = -1, .pidfile_fd = -1, .ready_fd = -1 };
+    GError *error = NULL;
+    bool begun;
+    int status;
+
+    tool_set_program(argv[0]);
+    signal(SIGPIPE, SIG_IGN);
+    setlinebuf(stdout);
+    if (daemon_first_options(&daemon, argc, argv) < 0 ||
+        (daemon.daemonize && daemon_fork(&daemon) < 0)) {
+        return EXIT_FAILURE;
+    }
+    daemon.graph = block_graph_new(NULL, &error);
+    if (!daemon.graph) {
+        tool_report(error, NULL);
+        return EXIT_FAILURE;
+    }
+    daemon.server = qmp_server_new(daemon.graph);
+    daemon.chardevs = g_ptr_array_new();
+    daemon_catch_signals(&daemon);
+    daemon_hmp_init(&daemon);
+    begun = begin(&daemon, argc, argv) == 0;
+    while (begun && !daemon.server->quit_reason) {
+        daemon_turn(&daemon);
+    }
+    status = end(&daemon);
+    return begun ? status : EXIT_FAILURE;
+}

@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * bg-nbd: serve an image over NBD.
+ *
+ * Without -t the program ends when the last client that was served has left; a
+ * handshake that fails is no client.  With --fork the first process ends when
+ * clients can connect, and its exit status tells whether they can.
+ */
+#include <blockgraph/export.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <blockgraph/image.h>
+
+#include "tools/nbd-args.h"
+#include "tools/tool-print.h"
+
+typedef struct Session {
+    const NbdArgs *args;
+    BlockGraph *graph;
+    BlockDriverState *bs;
+    char *overlay;              /* -s: its path until it is open */
+    int signal_fd;
+    bool told_to_end;
+} Session;
+
+/* --- the background ------------------------------------------------------- */
+
+/*
+ * Returns the end of a pipe on which the child says that it is ready; in the
+ * first process it does not return.
+ */
+static int go_to_background(void)
+{
+    int fd[2];
+    char ready = 0;
+    pid_t child;
+
+    if (pipe(fd) < 0 || (child = fork()) < 0) {
+        tool_error("Failed to fork: %s", g_strerror(errno));
+        exit(EXIT_FAILURE);
+    }
+    if (child > 0) {
+        close(fd[1]);
+        /* Its messages go to our standard error. */
+        _exit(read(fd[0], &ready, 1) == 1 ? EXIT_SUCCESS : EXIT_FAILURE);
+    }
+    close(fd[0]);
+    setsid();
+    return fd[1];
+}
+
+static void say_ready(int fd)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (chdir("/") < 0 || null < 0) {
+        tool_error("Failed to go to the background: %s", g_strerror(errno));
+        exit(EXIT_FAILURE);
+    }
+    for (int i = 0; i <= 2; i++) {
+        dup2(null, i);
+    }
+    close(null);
+    if (write(fd, "r", 1) != 1) {
+        exit(EXIT_FAILURE);
+    }
+    close(fd);
+}
+
+static int write_pid_file(const char *path)
+{
+    g_autofree char *text = g_strdup_printf("%d\n", (int)getpid());
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+                  0644);
+
+    if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text)) {
+        tool_error("Failed to write the process number to '%s': %s", path,
+                   g_strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    close(fd);
+    return 0;
+}
+
+/* --- the image ------------------------------------------------------------ */
+
+static BlockOptions *image_options(const NbdArgs *args, GError **errp)
+{
+    g_autoptr(BlockOptions) extra = tool_snapshot_options(args->load_snapshot);
+    ToolImage image = args->image;
+    bool guess;
+
+    if (!image.format && !image.image_opts &&
+        !g_str_has_prefix(args->name, "json:")) {
+        image.format = tool_guess_format(args->name, false);
+    }
+    extra = extra ? extra : block_options_new();
+    if (args->detect_zeroes) {
+        block_options_set_str(extra, "detect-zeroes", args->detect_zeroes);
+    }
+    image.read_only |= args->snapshot;
+    return tool_image_options(&image, args->name, extra, &guess, errp);
+}
+
+static const char *temporary_directory(void)
+{
+    const char *dir = getenv("TMPDIR");
+
+    return dir ? dir : "/var/tmp";
+}
+
+/* A qcow2 image over @options that nobody else will see.  Takes it over. */
+static BlockOptions *put_overlay(Session *s, BlockOptions *options,
+                                 int64_t size, GError **errp)
+{
+    BlockOptions *create = block_options_new();
+    BlockOptions *top;
+    int fd;
+
+    s->overlay = g_build_filename(temporary_directory(), "bg-nbd-XXXXXX",
+                                  NULL);
+    fd = g_mkstemp(s->overlay);
+    if (fd < 0) {
+        block_error_errno(errp, errno, "Could not make '%s'", s->overlay);
+        block_options_free(create);
+        block_options_free(options);
+        return NULL;
+    }
+    close(fd);
+    block_options_set_str(create, "driver", "qcow2");
+    block_options_set_str(create, "file.driver", "file");
+    block_options_set_str(create, "file.filename", s->overlay);
+    block_options_set_int(create, "size", size);
+    if (bdrv_create(s->graph, create, errp) < 0) {
+        block_options_free(options);
+        return NULL;
+    }
+    top = block_options_new();
+    block_options_set_str(top, "driver", "qcow2");
+    block_options_set_str(top, "file.driver", "file");
+    block_options_set_str(top, "file.filename", s->overlay);
+    block_options_set_tree(top, "backing", options);
+    return top;
+}
+
+static int open_snapshot(Session *s, BlockOptions *options, GError **errp)
+{
+    BlockDriverState *base = bdrv_open(s->graph,
+                                       block_options_clone(options), errp);
+    BlockOptions *top;
+
+    if (!base) {
+        block_options_free(options);
+        return -EINVAL;
+    }
+    top = put_overlay(s, options, bdrv_length(base), errp);
+    bdrv_unref(base);
+    s->bs = top ? bdrv_open(s->graph, top, errp) : NULL;
+    /* It lives as long as we have it open. */
+    unlink(s->overlay);
+    return s->bs ? 0 : -EINVAL;
+}
+
+static int open_image(Session *s, GError **errp)
+{
+    BlockOptions *options = image_options(s->args, errp);
+
+    if (!options) {
+        return -EINVAL;
+    }
+    if (s->args->snapshot) {
+        return open_snapshot(s, options, errp);
+    }
+    s->bs = bdrv_open(s->graph, options, errp);
+    return s->bs ? 0 : -EINVAL;
+}
+
+/* --- serving -------------------------------------------------------------- */
+
+static int start_server(Session *s, GError **errp)
+{
+    const NbdArgs *args = s->args;
+    BlockOptions *options = block_options_new();
+    bool open_to_all = args->tls_creds || args->plain_text;
+
+    if (args->socket_path) {
+        block_options_set_str(options, "addr.type", "unix");
+        block_options_set_str(options, "addr.path", args->socket_path);
+    } else {
+        block_options_set_str(options, "addr.type", "inet");
+        block_options_set_str(options, "addr.host",
+                              args->bind ? args->bind
+                                         : open_to_all ? "" : "127.0.0.1");
+        block_options_set_str(options, "addr.port",
+                              args->port ? args->port : "10809");
+    }
+    if (args->tls_creds) {
+        block_options_set_str(options, "tls-creds", args->tls_creds);
+    }
+    block_options_set_bool(options, "plain-text", args->plain_text);
+    block_options_set_bool(options, "any-uid", args->any_uid);
+    block_options_set_int(options, "max-connections", args->shared);
+    block_options_set_int(options, "max-connections-per-peer", 0);
+    return blk_nbd_server_start(s->graph, options, errp);
+}
+
+static int add_export(Session *s, GError **errp)
+{
+    const NbdArgs *args = s->args;
+    BlockOptions *options = block_options_new();
+
+    block_options_set_str(options, "type", "nbd");
+    block_options_set_str(options, "id", "bg-nbd");
+    block_options_set_str(options, "node-name", bdrv_node_name(s->bs));
+    block_options_set_bool(options, "writable", !args->image.read_only);
+    block_options_set_bool(options, "writethrough",
+                           args->image.write_through);
+    block_options_set_str(options, "name",
+                          args->export_name ? args->export_name : "");
+    if (args->description) {
+        block_options_set_str(options, "description", args->description);
+    }
+    if (args->bitmap) {
+        block_options_set_str(options, "bitmap", args->bitmap);
+    }
+    block_options_set_bool(options, "allocation-depth",
+                           args->allocation_depth);
+    return blk_exp_add(s->graph, options, errp) ? 0 : -EINVAL;
+}
+
+static void on_signal(void *opaque)
+{
+    struct signalfd_siginfo info;
+    Session *s = opaque;
+
+    if (read(s->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+        s->told_to_end = true;
+    }
+}
+
+/* From here on SIGTERM and the like end the program in order. */
+static int watch_signals(Session *s, GError **errp)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (s->signal_fd < 0) {
+        return block_error_errno(errp, errno, "Could not watch signals");
+    }
+    aio_set_fd_handler(block_graph_aio_context(s->graph), s->signal_fd,
+                       on_signal, NULL, s);
+    return 0;
+}
+
+static bool last_client_left(Session *s)
+{
+    BlockNbdServerInfo info;
+
+    return blk_nbd_server_query(s->graph, &info) && info.nr_served > 0 &&
+           info.nr_clients == info.nr_handshakes;
+}
+
+static void serve(Session *s)
+{
+    AioContext *ctx = block_graph_aio_context(s->graph);
+
+    while (!s->told_to_end &&
+           (s->args->persistent || !last_client_left(s))) {
+        aio_poll(ctx, true);
+    }
+}
+
+static void session_end(Session *s)
+{
+    if (s->signal_fd >= 0) {
+        aio_set_fd_handler(block_graph_aio_context(s->graph), s->signal_fd,
+                           NULL, NULL, NULL);
+        close(s->signal_fd);
+    }
+    if (s->graph) {
+        blk_nbd_server_stop(s->graph);
+        bdrv_unref(s->bs);
+        block_graph_free(s->graph);
+    }
+    g_free(s->overlay);
+}
+
+static int session_run(Session *s, GError **errp)
+{
+    int ready_fd = -1;
+
+    if (s->args->fork) {
+        ready_fd = go_to_background();
+    }
+    s->graph = block_graph_new(NULL, errp);
+    if (!s->graph || watch_signals(s, errp) < 0) {
+        return -1;
+    }
+    if (open_image(s, errp) < 0) {
+        g_prefix_error(errp, "Failed to open '%s': ", s->args->name);
+        return -1;
+    }
+    if (nbd_add_objects(s->args, s->graph, errp) < 0 ||
+        start_server(s, errp) < 0 || add_export(s, errp) < 0) {
+        return -1;
+    }
+    if (s->args->pid_file && write_pid_file(s->args->pid_file) < 0) {
+        return -1;
+    }
+    if (ready_fd >= 0) {
+        say_ready(ready_fd);
+    }
+    serve(s);
+    if (s->args->pid_file) {
+        unlink(s->args->pid_file);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    g_autofree char *name = g_path_get_basename(argc > 0 ? argv[0] : "bg-nbd");
+    NbdArgs args;
+    Session s = { .args = &args, .signal_fd = -1 };
+    GError *error = NULL;
+    int status;
+
+    g_set_prgname(name);
+    status = nbd_args_parse(&args, argc, argv);
+    if (status < 0 && args.list) {
+        status = nbd_list(&args);
+    } else if (status < 0) {
+        status = session_run(&s, &error) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+        if (error) {
+            tool_error("%s", error->message);
+            g_error_free(error);
+        }
+        session_end(&s);
+    }
+    nbd_args_clear(&args);
+    return status;
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * bg-daemon: what its files share.  Everything runs in the main thread.
+ */
+#ifndef TOOLS_DAEMON_H
+#define TOOLS_DAEMON_H
+
+#include "monitor/qmp-server.h"
+#include "monitor/qmp-socket.h"
+
+/** A socket that --chardev describes and --monitor uses. */
+typedef struct DaemonChardev {
+    char *id;
+    char *path;
+    bool server;      /* listen; else connect */
+    bool wait;        /* until a client is there */
+    QmpSocket *socket; /* NULL: no --monitor has used it */
+} DaemonChardev;
+
+typedef struct DaemonHmp DaemonHmp;
+
+typedef struct Daemon {
+    BlockGraph *graph;
+    QmpServer *server;
+    GPtrArray *chardevs; /* DaemonChardev */
+    DaemonHmp *hmp;
+    int signal_fd;
+    char *pidfile;       /* NULL: none */
+    int pidfile_fd;      /* holds its lock; -1: none */
+    bool daemonize;
+    int ready_fd;        /* to the process that was started; -1: none */
+} Daemon;
+
+/* --- daemon-options.c: the command line ----------------------------------- */
+
+/**
+ * Look at the options that are needed before all others, and check the names
+ * of all.  --help and --version do not return.
+ *
+ * Returns 0 or a negative errno, printed.
+ */
+int daemon_first_options(Daemon *daemon, int argc, char **argv);
+
+/** Do what the other options say, in their order.  As above. */
+int daemon_options(Daemon *daemon, int argc, char **argv);
+
+/** Free @chardev. */
+void daemon_chardev_free(DaemonChardev *chardev);
+
+/* --- daemon-process.c: what has to do with the system --------------------- */
+
+/**
+ * Go to the background: the process that was started waits for
+ * daemon_ready(), and ends with 1 if this one ends before.  Only while there
+ * is one thread.  Returns 0 or a negative errno, printed.
+ */
+int daemon_fork(Daemon *daemon);
+
+/** All is set up: let go of the terminal and of whoever started us. */
+int daemon_ready(Daemon *daemon);
+
+/** Write the process id to the file, which is locked until the end.  Returns 0
+ * or a negative errno, printed. */
+int daemon_write_pidfile(Daemon *daemon);
+
+/** Have SIGINT, SIGTERM and SIGHUP ask the server to quit. */
+void daemon_catch_signals(Daemon *daemon);
+
+/** Undo all of them. */
+void daemon_process_end(Daemon *daemon);
+
+/* --- daemon-hmp.c: human-monitor-command ---------------------------------- */
+
+/** Add the command to the server of @daemon. */
+void daemon_hmp_init(Daemon *daemon);
+
+/** Let go of nodes that no request uses any more.  Between two turns. */
+void daemon_hmp_sweep(Daemon *daemon);
+
+/** Wait for the requests of all commands. */
+void daemon_hmp_end(Daemon *daemon);
+
+/* --- bg-daemon.c ---------------------------------------------------------- */
+
+/** One turn of the loop, and what cannot run inside it. */
+void daemon_turn(Daemon *daemon);
+
+#endif /* TOOLS_DAEMON_H */

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * dd: copy part of an image, with the operands of dd(1).
+ *
+ * As with qemu-img, "count" counts from the beginning of the input, not from
+ * where "skip" leads to.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/img-command.h"
+#include "tools/tool-print.h"
+
+#define PIECE_BYTES (2 << 20)
+
+typedef struct Dd {
+    ImgArgs args;
+    const char *format;     /* of the output */
+    const char *in;
+    const char *out;
+    int64_t block_bytes;
+    int64_t count;          /* blocks; -1: all */
+    int64_t skip;           /* blocks */
+} Dd;
+
+static int take_operand(Dd *dd, const char *text)
+{
+    static const struct {
+        const char *name;
+        size_t offset;
+        int64_t min;
+    } numbers[] = {
+        { "bs=", offsetof(Dd, block_bytes), 1 },
+        { "count=", offsetof(Dd, count), 0 },
+        { "skip=", offsetof(Dd, skip), 0 },
+    };
+
+    if (g_str_has_prefix(text, "if=")) {
+        dd->in = text + 3;
+        return 0;
+    }
+    if (g_str_has_prefix(text, "of=")) {
+        dd->out = text + 3;
+        return 0;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(numbers); i++) {
+        const char *name = numbers[i].name;
+        int64_t value;
+
+        if (!g_str_has_prefix(text, name)) {
+            continue;
+        }
+        if (block_parse_size(text + strlen(name), &value) < 0 ||
+            value < numbers[i].min) {
+            tool_error("invalid number: '%s'", text + strlen(name));
+            return -EINVAL;
+        }
+        *(int64_t *)((char *)dd + numbers[i].offset) = value;
+        return 0;
+    }
+    tool_error("unrecognized operand '%s'", text);
+    return -EINVAL;
+}
+
+/* @blocks of @dd->block_bytes, or the largest number. */
+static int64_t in_bytes(const Dd *dd, int64_t blocks)
+{
+    int64_t bytes;
+
+    return __builtin_mul_overflow(blocks, dd->block_bytes, &bytes) ? INT64_MAX
+                                                                   : bytes;
+}
+
+/* Copy [@from, @end) of @in to the beginning of @out. */
+static int copy(BlockBackend *in, BlockBackend *out, int64_t from,
+                int64_t end)
+{
+    uint8_t *buf = block_aligned_alloc(4096, PIECE_BYTES);
+    int ret = 0;
+
+    for (int64_t at = from; ret == 0 && at < end; at += PIECE_BYTES) {
+        int64_t bytes = MIN(PIECE_BYTES, end - at);
+
+        ret = blk_pread(in, at, bytes, buf, 0);
+        if (ret < 0) {
+            tool_error("error while reading from input image file: %s",
+                       g_strerror(-ret));
+            break;
+        }
+        ret = blk_pwrite(out, at - from, bytes, buf, 0);
+        if (ret < 0) {
+            tool_error("error while writing to output image file: %s",
+                       g_strerror(-ret));
+        }
+    }
+    if (ret == 0) {
+        ret = blk_flush(out);
+        if (ret < 0) {
+            tool_error("error while flushing the output: %s",
+                       g_strerror(-ret));
+        }
+    }
+    block_aligned_free(buf);
+    return ret;
+}
+
+static int dd_to(Dd *dd, BlockGraph *graph, BlockBackend *in)
+{
+    int64_t end = img_length(in, dd->in);
+    int64_t from = in_bytes(dd, dd->skip);
+    ImgArgs out_args = { .image.format = dd->format };
+    BlockBackend *out;
+    GError *error = NULL;
+    int ret;
+
+    if (end < 0) {
+        return EXIT_FAILURE;
+    }
+    if (dd->count >= 0) {
+        end = MIN(end, in_bytes(dd, dd->count));
+    }
+    if (from > end) {
+        tool_error("%s: cannot skip to specified offset", dd->in);
+        from = end;
+    }
+    if (img_make(graph, dd->format, dd->out,
+                 g_str_equal(dd->format, "raw")
+                     ? end - from
+                     : (end - from + 511) & ~INT64_C(511),
+                 block_options_new(), &error) < 0) {
+        return img_fail(error, "%s: error while creating output image",
+                        dd->out);
+    }
+    out = img_open(graph, &out_args, dd->out, IMG_OPEN_WRITE, NULL);
+    if (!out) {
+        return EXIT_FAILURE;
+    }
+    ret = copy(in, out, from, end);
+    blk_unref(out);
+    return ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int img_dd(int argc, char **argv)
+{
+    Dd dd = { .format = "raw", .block_bytes = 512, .count = -1 };
+    BlockGraph *graph;
+    BlockBackend *in;
+    int letter, ret = EXIT_FAILURE;
+
+    while ((letter = img_getopt(&dd.args, argc, argv, "f:O:U")) != -1) {
+        if (letter != 'O') {
+            return EXIT_FAILURE;
+        }
+        dd.format = optarg;
+    }
+    for (int i = optind; i < argc; i++) {
+        if (take_operand(&dd, argv[i]) < 0) {
+            return EXIT_FAILURE;
+        }
+    }
+    if (!dd.in || !dd.out) {
+        tool_error("Must specify both input and output file names");
+        return EXIT_FAILURE;
+    }
+    graph = img_graph();
+    in = img_open(graph, &dd.args, dd.in, 0, NULL);
+    if (in) {
+        ret = dd_to(&dd, graph, in);
+        blk_unref(in);
+    }
+    block_graph_free(graph);
+    return ret;
+}
