@@ -71,10 +71,8 @@ static BlockOptions *address(const NbdArgs *args)
     if (args->tls_creds) {
         block_options_set_str(options, "tls-creds", args->tls_creds);
     }
-    if (args->tls_hostname || (args->bind && args->tls_creds)) {
-        block_options_set_str(options, "tls-hostname",
-                              args->tls_hostname ? args->tls_hostname
-                                                 : args->bind);
+    if (args->tls_hostname) {
+        block_options_set_str(options, "tls-hostname", args->tls_hostname);
     }
     return options;
 }

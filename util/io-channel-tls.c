@@ -234,8 +234,13 @@ static int coroutine_fn handshake(TlsChannel *t, GError **errp)
             if (!gnutls_error_is_fatal(done)) {
                 continue;       /* a warning */
             }
-            return block_error(errp, EPROTO, "TLS handshake failed: %s",
-                               gnutls_strerror(done));
+            ret = tls_session_failed(t->session, done, errp);
+            if (done == GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR) {
+                /* So that the other side can say why, too. */
+                gnutls_alert_send_appropriate(t->session, done);
+                flush(t, write_deadline(t));
+            }
+            return ret;
         }
         if (ret == 0 && t->in_start == t->in_end) {
             ret = fill(t, t->lower->read_deadline_ns);

@@ -8,7 +8,10 @@
  *   tls-creds-psk    keys.psk: lines of NAME:HEXKEY
  *
  * T1  Nothing below TLS 1.2.
- * T2  A client always checks the server's certificate and name.
+ * T2  A client always checks the server's certificate and name, in the
+ *     handshake: nothing of its own, not even a certificate, goes to another.
+ * T3  A certificate that says what it is for is good for nothing else: no
+ *     client can play the server.
  */
 #include "util/tls-creds.h"
 
@@ -258,14 +261,37 @@ static int set_credentials(TlsCreds *creds, gnutls_session_t session)
                                                 : (void *)creds->psk_client);
 }
 
+/* Whom the other side has to prove to be. */
+static void set_verification(const TlsCreds *creds, const char *host,
+                             gnutls_session_t session)
+{
+    if (creds->psk) {
+        return;                 /* who has the key is who we mean */
+    }
+    if (creds->server) {
+        gnutls_certificate_server_set_request(
+            session, creds->verify_peer ? GNUTLS_CERT_REQUIRE
+                                        : GNUTLS_CERT_IGNORE);
+        return;
+    }
+    gnutls_session_set_verify_cert(session, host, 0);           /* T2 */
+    gnutls_server_name_set(session, GNUTLS_NAME_DNS, host, strlen(host));
+}
+
 int tls_creds_new_session(TlsCreds *creds, const char *host,
                           gnutls_session_t *ret_session, GError **errp)
 {
     gnutls_session_t session;
     const char *at = "";
-    int ret = gnutls_init(&session, creds->server ? GNUTLS_SERVER
-                                                  : GNUTLS_CLIENT);
+    int ret;
 
+    if (!creds->server && !creds->psk && !(host && *host)) {    /* T2 */
+        return block_error(errp, EINVAL, "The name in the server's "
+                           "certificate must be given ('tls-hostname'), as "
+                           "its address has none");
+    }
+    ret = gnutls_init(&session, creds->server ? GNUTLS_SERVER
+                                              : GNUTLS_CLIENT);
     if (ret < 0) {
         return gnutls_failed(errp, ret, "Could not begin", "TLS");
     }
@@ -278,36 +304,60 @@ int tls_creds_new_session(TlsCreds *creds, const char *host,
         return gnutls_failed(errp, ret, "Could not use TLS priority",
                              creds->priority);
     }
-    if (creds->server && !creds->psk) {
-        gnutls_certificate_server_set_request(
-            session, creds->verify_peer ? GNUTLS_CERT_REQUIRE
-                                        : GNUTLS_CERT_IGNORE);
-    } else if (!creds->server && !creds->psk) {
-        gnutls_session_set_verify_cert(session, host, 0);       /* T2 */
-        if (host) {
-            gnutls_server_name_set(session, GNUTLS_NAME_DNS, host,
-                                   strlen(host));
-        }
-    }
+    set_verification(creds, host, session);
     *ret_session = session;
     return 0;
+}
+
+static int refuse_certificate(gnutls_session_t session, unsigned status,
+                              GError **errp)
+{
+    gnutls_datum_t why = { 0 };
+    int ret;
+
+    gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &why,
+                                                 0);
+    ret = block_error(errp, EACCES, "The certificate of the peer is refused: "
+                      "%s", why.data ? g_strchomp((char *)why.data) : "?");
+    gnutls_free(why.data);
+    return ret;
+}
+
+int tls_session_failed(gnutls_session_t session, int err, GError **errp)
+{
+    if (err == GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR) {
+        return refuse_certificate(
+            session, gnutls_session_get_verify_cert_status(session), errp);
+    }
+    if (err == GNUTLS_E_FATAL_ALERT_RECEIVED) {
+        return block_error(errp, EPROTO, "TLS handshake failed: the peer "
+                           "says: %s",
+                           gnutls_alert_get_name(gnutls_alert_get(session)));
+    }
+    return block_error(errp, EPROTO, "TLS handshake failed: %s",
+                       gnutls_strerror(err));
 }
 
 int tls_creds_check_peer(TlsCreds *creds, gnutls_session_t session,
                          GError **errp)
 {
+    gnutls_typed_vdata_st purpose = {
+        .type = GNUTLS_DT_KEY_PURPOSE_OID,
+        .data = (void *)(creds->server ? GNUTLS_KP_TLS_WWW_CLIENT
+                                       : GNUTLS_KP_TLS_WWW_SERVER),
+    };
     unsigned status = 0;
     int ret;
 
-    if (creds->psk || !creds->server || !creds->verify_peer) {
-        return 0;               /* the handshake has done it */
+    if (creds->psk || (creds->server && !creds->verify_peer)) {
+        return 0;
     }
-    ret = gnutls_certificate_verify_peers2(session, &status);
-    if (ret < 0 || status != 0) {
-        return block_error(errp, EACCES, "The client's certificate is not "
-                           "valid");
+    ret = gnutls_certificate_verify_peers(session, &purpose, 1, &status);
+    if (ret < 0) {
+        return block_error(errp, EACCES, "The certificate of the peer is "
+                           "refused: %s", gnutls_strerror(ret));
     }
-    return 0;
+    return status ? refuse_certificate(session, status, errp) : 0;  /* T3 */
 }
 
 static char *certificate_name(gnutls_session_t session)

@@ -37,11 +37,19 @@ bool tls_creds_is_server(const TlsCreds *creds);
 extern const BlockOption tls_creds_options[];
 
 /**
- * A session with @creds that is not connected yet; @host: name of the server
- * in its certificate, for clients.  Returns 0 or a negative errno with @errp.
+ * A session with @creds that is not connected yet.
+ *
+ * @host  clients: name of the server in its certificate; stays as long as the
+ *        session.  NULL will do only where there are no certificates.
+ *
+ * Returns 0 or a negative errno with @errp.
  */
 int tls_creds_new_session(TlsCreds *creds, const char *host,
                           gnutls_session_t *ret, GError **errp);
+
+/** Say why the handshake of @session has ended: @err of GnuTLS, which is fatal.
+ * Returns a negative errno. */
+int tls_session_failed(gnutls_session_t session, int err, GError **errp);
 
 /** After the handshake: whether the peer may be.  0 or a negative errno. */
 int tls_creds_check_peer(TlsCreds *creds, gnutls_session_t session,

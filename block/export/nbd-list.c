@@ -31,7 +31,7 @@ static const BlockOption list_options[] = {
       .help = "id of the credentials" },
     { "tls-hostname", BLOCK_OPTION_STRING,
       .offset = offsetof(ListOptions, tls_hostname),
-      .help = "name of the server in its certificate" },
+      .help = "name of the server in its certificate (default: addr.host)" },
     { NULL },
 };
 
@@ -256,7 +256,8 @@ static int coroutine_fn talk(IoChannel *c, GPtrArray *list, GError **errp)
 
 /* Take over @c, and give back what can be talked to, or NULL. */
 static IoChannel *coroutine_fn secure(BlockGraph *graph, IoChannel *c,
-                                      const ListOptions *o, GError **errp)
+                                      const ListOptions *o, const char *host,
+                                      GError **errp)
 {
     TlsCreds *creds;
     int ret;
@@ -266,32 +267,30 @@ static IoChannel *coroutine_fn secure(BlockGraph *graph, IoChannel *c,
     }
     creds = graph_tls_creds(graph, o->tls_creds, false, errp);
     ret = creds ? plain_option(c, NBD_OPT_STARTTLS) : -EINVAL;
-    if (ret != 1) {
-        if (creds) {
+    if (ret == 1) {
+        c = io_channel_co_start_tls(c, creds, host, errp);
+    } else {
+        if (creds && ret == 0) {
             block_error(errp, EACCES, "The server does not offer TLS");
+        } else if (creds) {
+            block_error_errno(errp, -ret, "Could not ask the server for TLS");
         }
         io_channel_unref(c);
         c = NULL;
-    } else {
-        c = io_channel_co_start_tls(c, creds, o->tls_hostname, errp);
     }
     tls_creds_unref(creds);
     return c;
 }
 
-static int coroutine_fn list_server(BlockGraph *graph, const ListOptions *o,
-                                    GPtrArray *list, GError **errp)
+static int coroutine_fn list_at(BlockGraph *graph, const SocketAddress *addr,
+                                const ListOptions *o, GPtrArray *list,
+                                GError **errp)
 {
     int64_t deadline_ns = aio_clock_ns(graph->ctx) + PATIENCE_NS;
-    SocketAddress *addr = NULL;
     IoChannel *c;
     int fd = -1;
-    int ret = socket_address_parse(o->addr, &addr, errp);
+    int ret = socket_co_connect(addr, deadline_ns, &fd, errp);
 
-    if (ret == 0) {
-        ret = socket_co_connect(addr, deadline_ns, &fd, errp);
-    }
-    socket_address_free(addr);
     if (ret < 0) {
         return ret;
     }
@@ -303,9 +302,23 @@ static int coroutine_fn list_server(BlockGraph *graph, const ListOptions *o,
         io_channel_unref(c);
         return block_error_errno(errp, -ret, "Could not greet the server");
     }
-    c = secure(graph, c, o, errp);
+    c = secure(graph, c, o, o->tls_hostname ? o->tls_hostname : addr->host,
+               errp);
     ret = c ? talk(c, list, errp) : -EACCES;
     io_channel_unref(c);
+    return ret;
+}
+
+static int coroutine_fn list_server(BlockGraph *graph, const ListOptions *o,
+                                    GPtrArray *list, GError **errp)
+{
+    SocketAddress *addr = NULL;
+    int ret = socket_address_parse(o->addr, &addr, errp);
+
+    if (ret == 0) {
+        ret = list_at(graph, addr, o, list, errp);
+    }
+    socket_address_free(addr);
     return ret;
 }
 

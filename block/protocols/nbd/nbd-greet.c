@@ -123,7 +123,9 @@ static int coroutine_fn ask(NbdConnection *c, uint32_t option,
     if (r.type == NBD_REP_ACK) {
         ret = 1;
     } else if (r.type == NBD_REP_ERR_TLS_REQD ||
-               r.type == NBD_REP_ERR_SHUTDOWN) {
+               r.type == NBD_REP_ERR_SHUTDOWN ||
+               (option == NBD_OPT_STARTTLS && (r.type & NBD_REP_ERROR_BIT) &&
+                r.type != NBD_REP_ERR_UNSUP)) {
         ret = refused(&r, what, errp);
     } else if (!(r.type & NBD_REP_ERROR_BIT)) {
         ret = block_error(errp, EPROTO, "The server's reply to %s is none",
