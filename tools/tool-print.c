@@ -126,19 +126,50 @@ int tool_parse_byte(const char *text)
     return (int)byte;
 }
 
+/* --- messages ------------------------------------------------------------- */
+
+/* What the library logs, like errors: "PROGRAM: warning: text".  Names in it
+ * may come from an image or a peer: they must not steer the terminal. */
+static GLogWriterOutput write_log(GLogLevelFlags level,
+                                  const GLogField *fields, gsize nr_fields,
+                                  gpointer opaque)
+{
+    if (level & ~(G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE)) {
+        return g_log_writer_default(level, fields, nr_fields, opaque);
+    }
+    for (gsize i = 0; i < nr_fields; i++) {
+        if (g_str_equal(fields[i].key, "MESSAGE")) {
+            g_autofree char *text =
+                fields[i].length < 0 ? g_strdup(fields[i].value)
+                                     : g_strndup(fields[i].value,
+                                                 fields[i].length);
+
+            tool_warning("%s", g_strdelimit(text, "\n", ' '));
+        }
+    }
+    return G_LOG_WRITER_HANDLED;
+}
+
 void tool_set_program(const char *argv0)
 {
     g_autofree char *name = g_path_get_basename(argv0);
 
     g_set_prgname(name);
+    g_log_set_writer_func(write_log, NULL, NULL);
 }
 
-static G_GNUC_PRINTF(1, 0) void print_error(const char *fmt, va_list args)
+static G_GNUC_PRINTF(2, 0) void print_error(const char *kind,
+                                           const char *fmt, va_list args)
 {
     g_autofree char *text = g_strdup_vprintf(fmt, args);
 
+    for (char *p = text; *p; p++) {
+        if (g_ascii_iscntrl(*p) && *p != '\n') {
+            *p = '?';
+        }
+    }
     fflush(stdout);
-    fprintf(stderr, "%s: %s\n", g_get_prgname(), text);
+    fprintf(stderr, "%s: %s%s\n", g_get_prgname(), kind, text);
 }
 
 void tool_error(const char *fmt, ...)
@@ -146,7 +177,16 @@ void tool_error(const char *fmt, ...)
     va_list args;
 
     va_start(args, fmt);
-    print_error(fmt, args);
+    print_error("", fmt, args);
+    va_end(args);
+}
+
+void tool_warning(const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    print_error("warning: ", fmt, args);
     va_end(args);
 }
 
@@ -155,7 +195,7 @@ void tool_usage_error(const char *fmt, ...)
     va_list args;
 
     va_start(args, fmt);
-    print_error(fmt, args);
+    print_error("", fmt, args);
     va_end(args);
     fprintf(stderr, "Try '%s --help' for more information\n",
             g_get_prgname());
