@@ -123,18 +123,6 @@ static int run_actions(const Bitmap *b)
     return EXIT_SUCCESS;
 }
 
-int img_store_bitmaps(BlockDriverState *bs, const char *filename)
-{
-    BlockOptions *options = block_options_new();
-    GError *error = NULL;
-
-    block_options_set_bool(options, "read-only", true);
-    return bdrv_reopen(bs, options, &error) < 0
-               ? img_fail(error, "Could not store the bitmaps of '%s'",
-                          filename)
-               : EXIT_SUCCESS;
-}
-
 /* --- copies --------------------------------------------------------------- */
 
 int img_check_bitmaps(BlockDriverState *bs, bool skip_broken)
@@ -142,10 +130,10 @@ int img_check_bitmaps(BlockDriverState *bs, bool skip_broken)
     for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL);
          b && !skip_broken; b = bdrv_dirty_bitmap_next(bs, b)) {
         if (bdrv_dirty_bitmap_inconsistent(b)) {
-            tool_error("Cannot copy inconsistent bitmap '%s'\n"
+            tool_error("Cannot copy inconsistent bitmap '%s' of '%s'\n"
                        "Try --skip-broken-bitmaps, or use '%s bitmap "
                        "--remove' to delete it", bdrv_dirty_bitmap_name(b),
-                       g_get_prgname());
+                       bdrv_filename(bs), g_get_prgname());
             return -EINVAL;
         }
     }
@@ -192,8 +180,8 @@ int img_copy_bitmaps(BlockDriverState *from, BlockDriverState *to)
             continue;
         }
         if (bdrv_dirty_bitmap_inconsistent(b)) {
-            fprintf(stderr, "%s: warning: Skipping inconsistent bitmap '%s'\n",
-                    g_get_prgname(), bdrv_dirty_bitmap_name(b));
+            tool_warning("Skipping inconsistent bitmap '%s'",
+                         bdrv_dirty_bitmap_name(b));
         } else if (copy_bitmap(b, to, &error) < 0) {
             img_fail(error, "Failed to create bitmap %s",
                      bdrv_dirty_bitmap_name(b));
@@ -225,13 +213,9 @@ static int change_bitmap(BlockGraph *graph, Bitmap *b, const char *filename)
     if (source || !b->source_file) {
         ret = run_actions(b);
     }
-    blk_unref(source);
-    blk_unref(blk);
-    if (ret == EXIT_SUCCESS) {
-        ret = img_store_bitmaps(b->bs, filename);
-    }
     bdrv_unref(b->bs);
-    return ret;
+    blk_unref(source);
+    return img_close(blk, filename, ret);
 }
 
 static bool has_action(const Bitmap *b, int option)

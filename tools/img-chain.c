@@ -23,10 +23,10 @@ static BlockDriverState *layer_below(BlockDriverState *bs)
     return cow ? bdrv_child_bs(cow) : NULL;
 }
 
-/* @name as the image @image means it.  g_free() it. */
-static char *name_beside(const char *image, const char *name)
+/* @name as the image @bs means it.  g_free() it. */
+static char *name_beside(BlockDriverState *bs, const char *name)
 {
-    g_autofree char *dir = g_path_get_dirname(image);
+    g_autofree char *dir = g_path_get_dirname(bdrv_filename(bs));
 
     return g_path_is_absolute(name) ? g_strdup(name)
                                     : g_build_filename(dir, name, NULL);
@@ -67,13 +67,13 @@ static BlockDriverState *find_base(const Commit *c, BlockDriverState *top,
     g_autofree char *beside = NULL;
 
     if (!base) {
-        tool_error("Image does not have a backing file");
+        tool_error("Image '%s' does not have a backing file", name);
         return NULL;
     }
     if (!c->base) {
         return base;
     }
-    beside = name_beside(name, c->base);
+    beside = name_beside(top, c->base);
     base = find_layer(top, beside);
     base = base ? base : find_layer(top, c->base);
     if (!base) {
@@ -106,6 +106,14 @@ static int run_job(BlockGraph *graph, BlockJob *job, bool progress,
     return block_job_wait(job, errp);
 }
 
+/* Name both images, as the job knows only nodes. */
+static int commit_failed(GError *error, BlockDriverState *top,
+                         BlockDriverState *base)
+{
+    return img_fail(error, "Could not commit '%s' to '%s'",
+                    bdrv_filename(top), bdrv_filename(base));
+}
+
 static int commit_to(const Commit *c, BlockGraph *graph,
                      BlockDriverState *top, BlockDriverState *base)
 {
@@ -120,16 +128,17 @@ static int commit_to(const Commit *c, BlockGraph *graph,
     block_options_set_int(options, "speed", c->speed);
     job = block_job_start(graph, BLOCK_JOB_COMMIT, options, &error);
     if (!job) {
-        return img_fail(error, "Could not commit");
+        return commit_failed(error, top, base);
     }
     ret = run_job(graph, job, c->args.progress, &error);
     block_job_unref(job);
     img_progress_end(c->args.progress);
-    return ret < 0 ? img_fail(error, "Could not commit") : EXIT_SUCCESS;
+    return ret < 0 ? commit_failed(error, top, base) : EXIT_SUCCESS;
 }
 
 /* What @top holds is in the layer below now. */
-static int make_empty(BlockGraph *graph, BlockDriverState *top)
+static int make_empty(BlockGraph *graph, BlockDriverState *top,
+                      const char *name)
 {
     BlockPerm perm = { .used = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
                        .shared = BLK_PERM_CONSISTENT_READ };
@@ -145,8 +154,8 @@ static int make_empty(BlockGraph *graph, BlockDriverState *top)
         g_error_free(error); /* as with any format that cannot */
         return EXIT_SUCCESS;
     }
-    return ret < 0 ? img_fail(error, "Could not empty the image")
-                   : EXIT_SUCCESS;
+    return ret < 0 ? img_fail(error, "Could not empty '%s'", name)
+                   : img_settle(top, name);
 }
 
 /* @blk is given up: the guests of the image would be at the base now. */
@@ -159,11 +168,17 @@ static int commit(const Commit *c, BlockGraph *graph, BlockBackend *blk,
 
     bdrv_ref(top);
     if (base) {
+        bdrv_ref(base);
         ret = commit_to(c, graph, top, base);
     }
     blk_unref(blk);
+    if (ret == EXIT_SUCCESS) {
+        /* Before the image is emptied: its content has to be there. */
+        ret = img_settle(base, bdrv_filename(base));
+    }
+    bdrv_unref(base);
     if (ret == EXIT_SUCCESS && !c->drop) {
-        ret = make_empty(graph, top);
+        ret = make_empty(graph, top, name);
     }
     bdrv_unref(top);
     if (ret == EXIT_SUCCESS && !c->args.quiet) {
@@ -207,6 +222,7 @@ int img_commit(int argc, char **argv)
 typedef struct Rebase {
     ImgArgs args;
     ImgArgs new_args;     /* of the new backing file */
+    const char *name;
     const char *backing;  /* as it is to be recorded; NULL or "": none */
     bool unsafe;
     char *backing_name;   /* where it is */
@@ -277,7 +293,8 @@ static int coroutine_fn read_backing(BlockBackend *blk, int64_t offset,
     memset(buf + shown, 0, bytes - shown);
     if (ret < 0) {
         tool_error("error while reading at byte %" G_GINT64_FORMAT
-                   " of a backing file: %s", offset, g_strerror(-ret));
+                   " of backing file '%s': %s", offset,
+                   bdrv_filename(blk_bs(blk)), g_strerror(-ret));
     }
     return ret;
 }
@@ -300,8 +317,8 @@ static int coroutine_fn look(const Rebase *r, int64_t offset, int64_t bytes,
         *ret_skip = ret == 0;
     }
     if (ret < 0) {
-        tool_error("error while reading image metadata: %s",
-                   g_strerror(-ret));
+        tool_error("error while reading image metadata of '%s' or its "
+                   "backing files: %s", r->name, g_strerror(-ret));
     }
     return MIN(ret, 0);
 }
@@ -331,7 +348,7 @@ static int coroutine_fn write_differences(const Rebase *r, int64_t offset,
                   : blk_co_pwrite(r->blk, offset + at, end - at,
                                   r->buf[0] + at, 0);
         if (ret < 0) {
-            tool_error("Error while writing to COW image: %s",
+            tool_error("Error while writing to COW image '%s': %s", r->name,
                        g_strerror(-ret));
         }
     }
@@ -360,6 +377,10 @@ static int coroutine_fn rebase_entry(void *opaque)
     if (ret == 0) {
         img_progress(r->args.progress, length, length);
         ret = blk_co_flush(r->blk);
+        if (ret < 0) {
+            tool_error("Error while flushing '%s': %s", r->name,
+                       g_strerror(-ret));
+        }
     }
     return ret;
 }
@@ -381,29 +402,36 @@ static int copy_content(Rebase *r)
     return ret;
 }
 
-static int rebase(Rebase *r, const char *name)
+/* Returns the exit status. */
+static int change_name(const Rebase *r)
 {
     const char *format = r->new_args.image.format;
     GError *error = NULL;
+    int ret = bdrv_change_backing_file(
+        blk_bs(r->blk), has_backing(r) ? r->backing : NULL,
+        !has_backing(r) ? NULL : format ? format : r->format, &error);
+
+    return ret < 0 ? img_fail(error, "Could not change the backing file of "
+                              "'%s' to '%s'", r->name,
+                              r->backing ? r->backing : "")
+                   : EXIT_SUCCESS;
+}
+
+static int rebase(Rebase *r)
+{
     int ret = EXIT_FAILURE;
 
-    if (has_backing(r)) {
-        r->backing_name = name_beside(name, r->backing);
-    }
     r->graph = img_graph();
-    r->blk = img_open(r->graph, &r->args, name,
+    r->blk = img_open(r->graph, &r->args, r->name,
                       IMG_OPEN_WRITE | (r->unsafe ? IMG_OPEN_NO_BACKING : 0),
                       NULL);
-    if (r->blk && (r->unsafe || copy_content(r) == 0)) {
-        ret = bdrv_change_backing_file(
-                  blk_bs(r->blk), has_backing(r) ? r->backing : NULL,
-                  !has_backing(r) ? NULL : format ? format : r->format,
-                  &error) < 0
-                  ? img_fail(error, "Could not change the backing file to "
-                             "'%s'", r->backing ? r->backing : "")
-                  : EXIT_SUCCESS;
+    if (r->blk && has_backing(r)) {
+        r->backing_name = name_beside(blk_bs(r->blk), r->backing);
     }
-    blk_unref(r->blk);
+    if (r->blk && (r->unsafe || copy_content(r) == 0)) {
+        ret = change_name(r);
+    }
+    ret = img_close(r->blk, r->name, ret);
     block_graph_free(r->graph);
     g_free(r->backing_name);
     g_free(r->format);
@@ -435,5 +463,6 @@ int img_rebase(int argc, char **argv)
                          "(-u)");
         return EXIT_FAILURE;
     }
-    return rebase(&r, argv[optind]);
+    r.name = argv[optind];
+    return rebase(&r);
 }

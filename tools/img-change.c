@@ -41,7 +41,7 @@ static int amend(ImgArgs *args, const char *filename)
                          &error) < 0
                   ? img_fail(error, "Error while amending options")
                   : EXIT_SUCCESS;
-        blk_unref(blk);
+        ret = img_close(blk, filename, ret);
     }
     block_graph_free(graph);
     return ret;
@@ -116,8 +116,8 @@ static int resize(const Resize *r, BlockBackend *blk, const char *text)
     }
     if (how.offset < now && !r->shrink) {
         tool_error("Use the --shrink option to perform a shrink operation.");
-        fprintf(stderr, "%s: warning: Shrinking an image will delete all "
-                "data beyond the shrunken image's end.\n", g_get_prgname());
+        tool_warning("Shrinking an image will delete all data beyond the "
+                     "shrunken image's end.");
         return EXIT_FAILURE;
     }
     if (how.offset < now && r->prealloc != PREALLOC_MODE_OFF) {
@@ -126,9 +126,6 @@ static int resize(const Resize *r, BlockBackend *blk, const char *text)
     }
     if (blk_truncate(blk, &how, &error) < 0) {
         return img_fail(error, "Could not resize");
-    }
-    if (!r->args.quiet) {
-        printf("Image resized.\n");
     }
     return EXIT_SUCCESS;
 }
@@ -169,8 +166,10 @@ int img_resize(int argc, char **argv)
     graph = img_graph();
     blk = img_open(graph, &r.args, argv[optind], IMG_OPEN_WRITE, NULL);
     if (blk) {
-        ret = resize(&r, blk, text);
-        blk_unref(blk);
+        ret = img_close(blk, argv[optind], resize(&r, blk, text));
+    }
+    if (ret == EXIT_SUCCESS && !r.args.quiet) {
+        printf("Image resized.\n");
     }
     block_graph_free(graph);
     return ret;

@@ -200,8 +200,8 @@ int img_check(int argc, char **argv)
     blk = img_open(graph, &args, argv[optind],
                    IMG_OPEN_NO_BACKING | (flags ? IMG_OPEN_WRITE : 0), NULL);
     if (blk) {
-        ret = report(blk_bs(blk), &args, argv[optind], flags);
-        blk_unref(blk);
+        ret = img_close(blk, argv[optind],
+                        report(blk_bs(blk), &args, argv[optind], flags));
     }
     block_graph_free(graph);
     return ret;

@@ -111,6 +111,20 @@ typedef enum ImgOpenFlags {
 BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
                        const char *name, unsigned flags, BlockOptions *extra);
 
+/**
+ * Have all that @bs, the image @name, keeps in memory written to its file, its
+ * bitmaps as well, by making it read-only: that says if it cannot, where a
+ * close could only warn.  Returns the exit status; errors are printed.
+ */
+int img_settle(BlockDriverState *bs, const char *name);
+
+/**
+ * Give up @blk, through which the image @name was changed; NULL is allowed.
+ * If @status is a success so far, img_settle() has to be one, too.  Returns the
+ * exit status.
+ */
+int img_close(BlockBackend *blk, const char *name, int status);
+
 /** Print the error as "PREFIX: text" and free it.  Returns EXIT_FAILURE. */
 int img_fail(GError *error, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
@@ -152,12 +166,6 @@ void img_progress_end(bool on);
 /** Copy the persistent bitmaps of @from to @to, which has room for them.
  * Prints errors.  0 or -EINVAL. */
 int img_copy_bitmaps(BlockDriverState *from, BlockDriverState *to);
-
-/**
- * Have the image @filename store its bitmaps, by making it read-only: that says
- * if it cannot, where a close could only warn.  Returns the exit status.
- */
-int img_store_bitmaps(BlockDriverState *bs, const char *filename);
 
 /** Whether those of @bs can be copied, but for the inconsistent ones if
  * @skip_broken.  0 or -EINVAL, printed. */

@@ -267,6 +267,33 @@ BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
     return blk;
 }
 
+int img_settle(BlockDriverState *bs, const char *name)
+{
+    BlockOptions *options;
+    GError *error = NULL;
+
+    if (bdrv_is_read_only(bs)) {
+        return EXIT_SUCCESS;
+    }
+    options = block_options_new();
+    block_options_set_bool(options, "read-only", true);
+    return bdrv_reopen(bs, options, &error) < 0
+               ? img_fail(error, "Could not complete '%s'", name)
+               : EXIT_SUCCESS;
+}
+
+int img_close(BlockBackend *blk, const char *name, int status)
+{
+    BlockDriverState *bs = blk ? bdrv_ref(blk_bs(blk)) : NULL;
+
+    blk_unref(blk);
+    if (bs && status == EXIT_SUCCESS) {
+        status = img_settle(bs, name);
+    }
+    bdrv_unref(bs);
+    return status;
+}
+
 int64_t img_length(BlockBackend *blk, const char *name)
 {
     int64_t length = blk_getlength(blk);

@@ -30,7 +30,7 @@ typedef enum PieceKind {
 
 typedef struct Piece {
     PieceKind kind;
-    BlockBackend *src;
+    int src;
     int64_t src_offset;
     int64_t offset;     /* in the target */
     int64_t bytes;
@@ -58,6 +58,7 @@ typedef struct Convert {
     bool is_zero;       /* what is not written in the target is zero */
 
     BlockGraph *graph;
+    char **names;       /* of the sources, then of the target */
     BlockBackend **src;
     int nr_src;
     BlockBackend *dst;
@@ -81,7 +82,7 @@ typedef struct Convert {
 /* What the source at @p shows, for how many bytes. */
 static int coroutine_fn look(Convert *c, Piece *p)
 {
-    BlockDriverState *bs = blk_bs(p->src);
+    BlockDriverState *bs = blk_bs(c->src[p->src]);
     BdrvChild *cow = bdrv_cow_child(bdrv_skip_filters(bs));
     BlockExtent extent;
     int ret;
@@ -92,7 +93,8 @@ static int coroutine_fn look(Convert *c, Piece *p)
         p->bytes, &extent);
     if (ret < 0) {
         tool_error("error while reading block status at offset %"
-                   G_GINT64_FORMAT ": %s", p->src_offset, g_strerror(-ret));
+                   G_GINT64_FORMAT " of '%s': %s", p->src_offset,
+                   c->names[p->src], g_strerror(-ret));
         return ret;
     }
     p->bytes = extent.bytes;
@@ -131,7 +133,7 @@ static int64_t find_source(const Convert *c, Piece *p)
     for (int i = 0; i < c->nr_src; i++) {
         length = blk_getlength(c->src[i]);
         if (p->offset < start + length) {
-            p->src = c->src[i];
+            p->src = i;
             p->src_offset = p->offset - start;
             break;
         }
@@ -226,26 +228,27 @@ static int coroutine_fn write_piece(Convert *c, const Piece *p,
     }
 }
 
-static int told(const char *what, int64_t offset, int ret)
+static int told(const char *what, int64_t offset, const char *name, int ret)
 {
     if (ret < 0) {
-        tool_error("error while %s at byte %" G_GINT64_FORMAT ": %s", what,
-                   offset, g_strerror(-ret));
+        tool_error("error while %s at byte %" G_GINT64_FORMAT " of '%s': %s",
+                   what, offset, name, g_strerror(-ret));
     }
     return ret;
 }
 
 /* Sector by sector, where a piece cannot be read. */
-static void coroutine_fn read_salvaging(const Piece *p, uint8_t *buf)
+static void coroutine_fn read_salvaging(Convert *c, const Piece *p,
+                                        uint8_t *buf)
 {
     for (int64_t at = 0; at < p->bytes; at += SECTOR_BYTES) {
         int64_t bytes = MIN(SECTOR_BYTES, p->bytes - at);
-        int ret = blk_co_pread(p->src, p->src_offset + at, bytes, buf + at, 0);
+        int ret = blk_co_pread(c->src[p->src], p->src_offset + at, bytes,
+                               buf + at, 0);
 
         if (ret < 0) {
-            fprintf(stderr, "%s: warning: error while reading offset %"
-                    G_GINT64_FORMAT ": %s\n", g_get_prgname(),
-                    p->src_offset + at, g_strerror(-ret));
+            tool_warning("error while reading offset %" G_GINT64_FORMAT
+                         ": %s", p->src_offset + at, g_strerror(-ret));
             memset(buf + at, 0, bytes);
         }
     }
@@ -253,21 +256,21 @@ static void coroutine_fn read_salvaging(const Piece *p, uint8_t *buf)
 
 static int coroutine_fn read_piece(Convert *c, const Piece *p, uint8_t *buf)
 {
-    int ret = blk_co_pread(p->src, p->src_offset, p->bytes, buf, 0);
+    int ret = blk_co_pread(c->src[p->src], p->src_offset, p->bytes, buf, 0);
 
     if (ret < 0 && c->salvage) {
-        read_salvaging(p, buf);
+        read_salvaging(c, p, buf);
         return 0;
     }
-    return told("reading", p->src_offset, ret);
+    return told("reading", p->src_offset, c->names[p->src], ret);
 }
 
 /* Whether @p needs no memory: the system copies it. */
 static bool coroutine_fn offload(Convert *c, const Piece *p)
 {
     int ret = p->kind == PIECE_DATA && c->copy_range
-                  ? blk_co_copy_range(p->src, p->src_offset, c->dst, p->offset,
-                                      p->bytes, 0)
+                  ? blk_co_copy_range(c->src[p->src], p->src_offset, c->dst,
+                                      p->offset, p->bytes, 0)
                   : -ENOTSUP;
 
     if (ret < 0) {
@@ -307,7 +310,8 @@ static int coroutine_fn copy_piece(Convert *c, const Piece *p, uint8_t *buf)
         co_queue_wait(&c->waiting, NULL);
     }
     if (ret == 0 && c->ret == 0) {
-        ret = told("writing", p->offset, write_piece(c, p, buf));
+        ret = told("writing", p->offset, c->names[c->nr_src],
+                   write_piece(c, p, buf));
     }
     return ret;
 }
@@ -351,7 +355,11 @@ static int coroutine_fn convert_entry(void *opaque)
     ret = co_task_pool_wait_all(pool);
     co_task_pool_free(pool);
     if (ret == 0) {
-        ret = told("flushing", 0, blk_co_flush(c->dst));
+        ret = blk_co_flush(c->dst);
+        if (ret < 0) {
+            tool_error("error while flushing '%s': %s", c->names[c->nr_src],
+                       g_strerror(-ret));
+        }
     }
     return ret;
 }
@@ -430,33 +438,37 @@ static int open_target(Convert *c, const char *name)
     return 0;
 }
 
-static int check_bitmaps(const Convert *c)
+/* Whether images of @format, if there is such a format, can have bitmaps. */
+static int check_format(const char *format)
 {
-    const BlockDriver *driver = bdrv_find_driver(c->format);
+    const BlockDriver *driver = bdrv_find_driver(format);
 
     if (driver && !driver->store_bitmaps) {
-        tool_error("Format driver '%s' does not support bitmaps", c->format);
+        tool_error("Format driver '%s' does not support bitmaps", format);
         return -ENOTSUP;
     }
-    return img_check_bitmaps(blk_bs(c->src[0]), c->skip_broken);
+    return 0;
+}
+
+/* Before the target is made, if that is to be. */
+static int check_bitmaps(const Convert *c)
+{
+    int ret = c->no_create ? 0 : check_format(c->format);
+
+    return ret < 0 ? ret
+                   : img_check_bitmaps(blk_bs(c->src[0]), c->skip_broken);
 }
 
 /* After the content, so that what is copied does not make them dirty. */
-static int copy_bitmaps(Convert *c, const char *target)
+static int copy_bitmaps(Convert *c)
 {
-    BlockDriverState *dst = bdrv_ref(blk_bs(c->dst));
-    int ret = img_copy_bitmaps(blk_bs(c->src[0]), dst);
-
-    g_clear_pointer(&c->dst, blk_unref);
-    if (ret == 0 && img_store_bitmaps(dst, target) != EXIT_SUCCESS) {
-        ret = -EIO;
-    }
-    bdrv_unref(dst);
-    return ret;
+    return img_copy_bitmaps(blk_bs(c->src[0]), blk_bs(c->dst));
 }
 
-static int convert(Convert *c, char **names)
+/* Returns the exit status. */
+static int convert(Convert *c)
 {
+    char **names = c->names;
     const char *target = names[c->nr_src];
     int ret;
 
@@ -477,20 +489,23 @@ static int convert(Convert *c, char **names)
     if (ret == 0) {
         ret = open_target(c, target);
     }
+    if (ret == 0 && c->bitmaps) {
+        ret = check_format(bdrv_driver_name(blk_bs(c->dst)));
+    }
     if (ret == 0) {
         ret = aio_co_run(block_graph_aio_context(c->graph), convert_entry, c);
     }
     if (ret == 0 && c->bitmaps) {
-        ret = copy_bitmaps(c, target);
+        ret = copy_bitmaps(c);
     }
     img_progress_end(c->args.progress);
+    ret = img_close(c->dst, target, ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
     for (int i = 0; i < c->nr_src; i++) {
         blk_unref(c->src[i]);
     }
-    blk_unref(c->dst);
     g_free(c->src);
     block_graph_free(c->graph);
-    return ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    return ret;
 }
 
 /* --- the command line ----------------------------------------------------- */
@@ -642,7 +657,8 @@ int img_convert(int argc, char **argv)
         if (c.bitmaps && c.nr_src > 1) {
             tool_error("Copying bitmaps only possible with single source");
         } else {
-            ret = convert(&c, argv + optind);
+            c.names = argv + optind;
+            ret = convert(&c);
         }
     }
     img_args_clear(&c.args);

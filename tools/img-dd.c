@@ -74,8 +74,8 @@ static int64_t in_bytes(const Dd *dd, int64_t blocks)
 }
 
 /* Copy [@from, @end) of @in to the beginning of @out. */
-static int copy(BlockBackend *in, BlockBackend *out, int64_t from,
-                int64_t end)
+static int copy(const Dd *dd, BlockBackend *in, BlockBackend *out,
+                int64_t from, int64_t end)
 {
     uint8_t *buf = block_aligned_alloc(4096, PIECE_BYTES);
     int ret = 0;
@@ -85,21 +85,21 @@ static int copy(BlockBackend *in, BlockBackend *out, int64_t from,
 
         ret = blk_pread(in, at, bytes, buf, 0);
         if (ret < 0) {
-            tool_error("error while reading from input image file: %s",
-                       g_strerror(-ret));
+            tool_error("error while reading from input image file '%s': %s",
+                       dd->in, g_strerror(-ret));
             break;
         }
         ret = blk_pwrite(out, at - from, bytes, buf, 0);
         if (ret < 0) {
-            tool_error("error while writing to output image file: %s",
-                       g_strerror(-ret));
+            tool_error("error while writing to output image file '%s': %s",
+                       dd->out, g_strerror(-ret));
         }
     }
     if (ret == 0) {
         ret = blk_flush(out);
         if (ret < 0) {
-            tool_error("error while flushing the output: %s",
-                       g_strerror(-ret));
+            tool_error("error while flushing output image file '%s': %s",
+                       dd->out, g_strerror(-ret));
         }
     }
     block_aligned_free(buf);
@@ -137,9 +137,8 @@ static int dd_to(Dd *dd, BlockGraph *graph, BlockBackend *in)
     if (!out) {
         return EXIT_FAILURE;
     }
-    ret = copy(in, out, from, end);
-    blk_unref(out);
-    return ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    ret = copy(dd, in, out, from, end);
+    return img_close(out, dd->out, ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }
 
 int img_dd(int argc, char **argv)

@@ -115,8 +115,8 @@ int img_snapshot(int argc, char **argv)
                        (action == 0 || action == 'l' ? 0 : IMG_OPEN_WRITE),
                    NULL);
     if (blk) {
-        ret = run_action(blk_bs(blk), action, name);
-        blk_unref(blk);
+        ret = img_close(blk, argv[optind],
+                        run_action(blk_bs(blk), action, name));
     }
     block_graph_free(graph);
     return ret;
