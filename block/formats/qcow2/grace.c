@@ -16,13 +16,15 @@
  * the one order of all sequentially consistent operations, so who looks at the
  * counter after the change sees the addition.  If it reads another epoch, it
  * takes the addition back and begins anew; that one made the counter too large
- * for a moment, which only delays.
+ * for a moment, which only delays: taking it back tells as the end of a request
+ * does (G3), for somebody may have seen it and wait.
  *
  * What cannot be freed yet is tried again later.  Only who must write where old
  * readers look waits, and he is no request of any epoch meanwhile:
  *
  * G3  Who waits is told.  He adds himself to the waiters before he looks at the
- *     counters; who makes a counter 0 does so before he looks at the waiters.
+ *     counters; who makes a counter 0 does so before he looks at the waiters,
+ *     and all do that in leave().
  *     Of two that do so at once one sees the other, and the lock keeps the
  *     wake-up behind the beginning of the wait.
  */
@@ -38,6 +40,18 @@ static unsigned this_shard(void)
     return ctx ? aio_context_index(ctx) % QCOW2_ACCESS_SHARDS : 0;
 }
 
+/* Take back an addition to @active. */
+static void leave(Qcow2 *q, _Atomic unsigned *active)
+{
+    unsigned before = atomic_fetch_sub(active, 1);
+
+    g_assert(before > 0);
+    if (before == 1 && G_UNLIKELY(atomic_load(&q->grace_waiters) > 0)) {
+        LOCK_GUARD(&q->grace_lock);
+        co_queue_restart_all(&q->grace_queue);
+    }
+}
+
 unsigned qcow2_access_begin(Qcow2 *q)
 {
     unsigned shard = this_shard();
@@ -50,20 +64,13 @@ unsigned qcow2_access_begin(Qcow2 *q)
         if (G_LIKELY(atomic_load(&q->epoch) == epoch)) {
             return shard * 2 + (epoch & 1);
         }
-        atomic_fetch_sub(active, 1);
+        leave(q, active);
     }
 }
 
 void qcow2_access_end(Qcow2 *q, unsigned ticket)
 {
-    unsigned before =
-        atomic_fetch_sub(&q->access[ticket / 2].active[ticket & 1], 1);
-
-    g_assert(before > 0);
-    if (before == 1 && G_UNLIKELY(atomic_load(&q->grace_waiters) > 0)) {
-        LOCK_GUARD(&q->grace_lock);
-        co_queue_restart_all(&q->grace_queue);
-    }
+    leave(q, &q->access[ticket / 2].active[ticket & 1]);
 }
 
 /* Whether a request of an epoch like @epoch (even or odd) is left. */
