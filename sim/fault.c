@@ -177,10 +177,37 @@ uint64_t bgsim_rule_hits(const BgSimRule *rule)
     return rule->hits;
 }
 
+/*
+ * Points that are rarely met would hardly ever fail beside those that are met
+ * all the time.  So in half of the runs with failures nothing fails but the
+ * points of one class, by their names, and these more often.
+ */
+#define POINT_CLASSES 16
+#define CLASS_FACTOR 16
+#define CLASS_PERMILLE_MAX 250 /* more is asked for: all is to fail */
+
+static unsigned draw_class(BgSim *sim)
+{
+    unsigned drawn = bgsim_draw(sim, "fault.class", 2 * POINT_CLASSES);
+
+    return drawn > POINT_CLASSES ? 0 : drawn;
+}
+
+static bool is_in_class(const SimSite *site, unsigned class)
+{
+    return g_str_hash(site->name) % POINT_CLASSES + 1 == class;
+}
+
 void bgsim_fail_randomly(BgSim *sim, unsigned permille, unsigned budget)
 {
-    LOCK_GUARD(&sim->lock);
+    bool is_rare = permille > 0 && permille <= CLASS_PERMILLE_MAX;
+    unsigned class = is_rare && budget > 0 ? draw_class(sim) : 0;
 
+    LOCK_GUARD(&sim->lock);
+    if (class > 0) {
+        permille = MIN(permille * CLASS_FACTOR, CLASS_PERMILLE_MAX);
+    }
+    atomic_store(&sim->fail_class, class);
     atomic_store(&sim->fail_permille, permille);
     atomic_store(&sim->fail_budget, budget);
     atomic_store(&sim->fail_maybe, budget > 0 || sim->rules->len > 0);
@@ -259,17 +286,21 @@ SimVerdict sim_fault_disk(BgSim *sim, const char *name, const char *kind,
             }
         }
     }
-    chance(sim, "fault.disk", &verdict);
+    if (atomic_load(&sim->fail_class) == 0) {
+        chance(sim, "fault.disk", &verdict);
+    }
     return verdict;
 }
 
 SimVerdict sim_fault_point(BgSim *sim, SimSite *site, const char *node)
 {
     SimVerdict verdict = { 0, false, NULL };
+    unsigned class;
 
     if (!atomic_load(&sim->fail_maybe)) {
         return verdict;
     }
+    class = atomic_load(&sim->fail_class);
     WITH_LOCK(&sim->lock) {
         for (guint i = 0; i < sim->rules->len; i++) {
             BgSimRule *rule = g_ptr_array_index(sim->rules, i);
@@ -281,10 +312,10 @@ SimVerdict sim_fault_point(BgSim *sim, SimSite *site, const char *node)
             }
         }
     }
-    if (site->can_fail) {
-        chance(sim, "fault.point", &verdict);
-    } else {
+    if (!site->can_fail) {
         verdict.err = 0;
+    } else if (class == 0 || is_in_class(site, class)) {
+        chance(sim, "fault.point", &verdict);
     }
     return verdict;
 }

@@ -168,6 +168,7 @@ struct BgSim {
     _Atomic bool fail_maybe; /* there are rules, or a budget; a hint */
     _Atomic unsigned fail_permille;
     _Atomic unsigned fail_budget;
+    _Atomic unsigned fail_class; /* 0: all fail; else a class of points only */
 
     /* Main thread. */
     GPtrArray *owned;      /* SimOwned, freed last first */

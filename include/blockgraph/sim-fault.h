@@ -55,6 +55,9 @@ BLOCK_API void bgsim_release(BgSim *sim, const char *tag);
  * Faults by chance: each request of a simulated disk and each point that may
  * fail does so with @permille, with an errno that is drawn.  At most @budget
  * times in all.  0 permille: none.
+ *
+ * Up to 250 permille, in half of the runs only points fail, and only those of
+ * some names, and more often: so those are tried that a run rarely comes to.
  */
 BLOCK_API void bgsim_fail_randomly(BgSim *sim, unsigned permille,
                                    unsigned budget);
