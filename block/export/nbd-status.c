@@ -5,13 +5,22 @@
  * The answer is one chunk for each context: extents from the offset on, each
  * longer than nothing, which together cover the range or a first part of it.
  * Extents that say the same are joined.
+ *
+ * What it costs to find an answer is not what the answer is long: a node may
+ * tell of a terabyte sector by sector.  So looks are counted, too: after some
+ * of them others have their turn, and after many a first part is all there is.
  */
 #include "block/export/nbd-int.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 /* Extents in the answer of one context. */
 #define EXTENTS_MAX 2048
+
+/* Looks at the node between two turns of others, and for one context. */
+#define LOOKS_A_TURN 64
+#define LOOKS_MAX (8 * EXTENTS_MAX)
 
 /* An extent of a request with 32-bit lengths ends on a multiple of this. */
 #define LENGTH_32_ALIGN INT64_C(65536)
@@ -26,6 +35,7 @@ typedef struct Status {
     unsigned nr;
     unsigned max;
     int64_t longest;            /* that the reply can express */
+    unsigned looks;             /* for the whole request */
 } Status;
 
 /* Returns whether there was room. */
@@ -94,6 +104,18 @@ static int64_t coroutine_fn look(NbdExport *e, unsigned id, int64_t offset,
     }
 }
 
+/* A look is over.  Returns 0, or a negative errno: nobody wants to know. */
+static int coroutine_fn take_turns(const NbdClient *client, Status *status)
+{
+    if (++status->looks % LOOKS_A_TURN == 0) {
+        co_sleep_ns(0);
+        if (client->broken || atomic_load(&client->cut_off)) {
+            return -ESHUTDOWN;
+        }
+    }
+    return 0;
+}
+
 /* Returns 0 or a negative errno. */
 static int coroutine_fn collect(NbdRequest *req, unsigned id, Status *status)
 {
@@ -101,7 +123,7 @@ static int coroutine_fn collect(NbdRequest *req, unsigned id, Status *status)
     int64_t left = req->bytes;
     bool one = req->flags & NBD_CMD_FLAG_REQ_ONE;
 
-    while (left > 0) {
+    for (int looks = 0; left > 0 && looks < LOOKS_MAX; looks++) {
         int64_t bytes = 0;
         int64_t flags = look(req->client->e, id, offset,
                              MIN(left, status->longest), &bytes);
@@ -118,8 +140,8 @@ static int coroutine_fn collect(NbdRequest *req, unsigned id, Status *status)
         }
         offset += bytes;
         left -= bytes;
-        if (one && left == 0) {
-            break;
+        if (take_turns(req->client, status) < 0) {
+            return -ESHUTDOWN;
         }
     }
     if (one) {

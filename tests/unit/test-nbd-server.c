@@ -332,97 +332,6 @@ START_TEST(r48_long_trims_and_zeroes_do_all_or_refuse)
 }
 END_TEST
 
-/* --- block status -------------------------------------------------------- */
-
-/* One answer: which context, extents, the sum of their lengths. */
-static uint32_t check_status(GByteArray *data, Headers headers, uint64_t max,
-                             uint64_t *ret_sum)
-{
-    unsigned width = headers == EXTENDED ? 8 : 4;
-    size_t at = headers == EXTENDED ? 8 : 4;
-
-    *ret_sum = 0;
-    ck_assert_uint_gt(data->len, at);
-    if (headers == EXTENDED) {
-        ck_assert_uint_eq(from_be(data->data + 4, 4),
-                          (data->len - 8) / 16);
-    }
-    ck_assert_uint_eq((data->len - at) % (2 * width), 0);
-    for (; at < data->len; at += 2 * width) {
-        uint64_t bytes = from_be(data->data + at, width);
-
-        ck_assert_uint_gt(bytes, 0);
-        ck_assert_uint_le(*ret_sum, max - bytes);
-        *ret_sum += bytes;
-    }
-    return from_be(data->data, 4);
-}
-
-/* R49: each context answers, in extents that are longer than nothing. */
-START_TEST(r49_block_status_covers_what_was_asked_in_every_context)
-{
-    Headers h = _i ? EXTENDED : STRUCTURED;
-    BdrvDirtyBitmap *bitmap = bdrv_create_dirty_bitmap(disk, 4096, "b", NULL);
-    g_autoptr(GRand) rand = g_rand_new_with_seed(49);
-    g_autoptr(GByteArray) data = g_byte_array_new();
-    int client;
-
-    for (int i = 0; i < 300; i++) {
-        bdrv_set_dirty_bitmap(bitmap, g_rand_int_range(rand, 0, SIZE), 4096);
-    }
-    ck_assert_ptr_nonnull(blk_exp_add(graph,
-        opts("type=nbd,id=s,node-name=disk,name=s,bitmap=b,writable=on,"
-             "allocation-depth=on"), NULL));
-    ck_assert(bdrv_dirty_bitmap_busy(bitmap));
-    client = client_new();
-    plain_option(client, h == EXTENDED ? NBD_OPT_EXTENDED_HEADERS
-                                       : NBD_OPT_STRUCTURED_REPLY);
-    ck_assert_uint_eq(meta_option(client, NBD_OPT_SET_META_CONTEXT, "s",
-                                  "base:allocation",
-                                  "qemu:dirty-bitmap:b"), NBD_REP_ACK);
-    ck_assert_uint_eq(info_option(client, NBD_OPT_GO, "s"), NBD_REP_ACK);
-    for (int i = 0; i < 200; i++) {
-        Command c = { .type = NBD_CMD_BLOCK_STATUS, .cookie = i,
-                      .flags = i % 4 == 3 ? NBD_CMD_FLAG_REQ_ONE : 0 };
-        uint64_t sum, sum2;
-
-        c.offset = g_rand_int_range(rand, 0, SIZE - 1);
-        c.bytes = g_rand_int_range(rand, 1, SIZE - c.offset + 1);
-        ck_assert(put_command(client, h, &c));
-        ck_assert_int_eq(get_answer(client, h, &c, data), 0);
-        ck_assert_uint_eq(check_status(data, h, c.bytes, &sum), 0);
-        ck_assert_int_eq(get_answer(client, h, &c, data), 0);
-        ck_assert_uint_eq(check_status(data, h, c.bytes, &sum2), 2);
-        ck_assert_uint_gt(sum, 0);
-        ck_assert_uint_gt(sum2, 0);
-        if (!c.flags) {
-            ck_assert_uint_eq(sum2, c.bytes);
-        }
-    }
-    close(client);
-    blk_exp_del(blk_exp_find(graph, "s"), BLOCK_EXPORT_REMOVE_HARD, NULL);
-    while (blk_exp_find(graph, "s")) {
-        aio_poll(block_graph_aio_context(graph), true);
-    }
-    ck_assert(!bdrv_dirty_bitmap_busy(bitmap));
-}
-END_TEST
-
-/* R49 */
-START_TEST(r49_block_status_of_nothing_is_refused)
-{
-    Command c = { .type = NBD_CMD_BLOCK_STATUS, .offset = 4096 };
-    int client = client_new();
-
-    plain_option(client, NBD_OPT_STRUCTURED_REPLY);
-    meta_option(client, NBD_OPT_SET_META_CONTEXT, "d", "base:allocation",
-                NULL);
-    ck_assert_uint_eq(info_option(client, NBD_OPT_GO, "d"), NBD_REP_ACK);
-    ck_assert_int_eq(command(client, STRUCTURED, &c), NBD_EINVAL);
-    close(client);
-}
-END_TEST
-
 /* R50: what multi-conn promises. */
 START_TEST(r50_a_flush_on_one_connection_is_for_what_was_written_on_another)
 {
@@ -556,33 +465,6 @@ START_TEST(a_client_that_does_not_read_holds_its_own_memory_only)
     for (int i = 0; i < 100; i++) {
         is_served(fd);
     }
-    close(client);
-    while (server_info().nr_clients > 1) {
-        aio_poll(block_graph_aio_context(graph), true);
-    }
-    ck_assert_int_eq(server_info().bytes_in_flight, 0);
-}
-END_TEST
-
-/* Answers about block status are memory, too (S15, S16). */
-START_TEST(block_status_that_nobody_reads_counts_as_memory_in_flight)
-{
-    Command c = { .type = NBD_CMD_BLOCK_STATUS, .cookie = 1, .bytes = SIZE };
-    int client = client_new();
-
-    for (int i = 0; i < SIZE; i += 2 * MEM_CLUSTER) {
-        ck_assert_int_eq(write_at(fd, SIMPLE, i, "x", 1), 0);
-    }
-    ck_assert_uint_eq(plain_option(client, NBD_OPT_EXTENDED_HEADERS),
-                      NBD_REP_ACK);
-    ck_assert_uint_eq(meta_option(client, NBD_OPT_SET_META_CONTEXT, "d",
-                                  "base:allocation", NULL), NBD_REP_ACK);
-    ck_assert_uint_eq(info_option(client, NBD_OPT_GO, "d"), NBD_REP_ACK);
-    for (int i = 0; i < 512; i++) {
-        ck_assert(put_command(client, EXTENDED, &c));
-    }
-    turn();
-    ck_assert_int_gt(server_info().bytes_in_flight, 0);
     close(client);
     while (server_info().nr_clients > 1) {
         aio_poll(block_graph_aio_context(graph), true);
@@ -841,9 +723,6 @@ static Suite *nbd_server_suite(void)
     PROMISE(tc, r39_a_client_may_leave_after_any_byte_of_a_request);
     PROMISE(tc, r47_unaligned_requests_touch_their_own_bytes_only);
     PROMISE(tc, r48_long_trims_and_zeroes_do_all_or_refuse);
-    tcase_add_loop_test(tc,
-        r49_block_status_covers_what_was_asked_in_every_context, 0, 2);
-    PROMISE(tc, r49_block_status_of_nothing_is_refused);
     PROMISE(tc,
         r50_a_flush_on_one_connection_is_for_what_was_written_on_another);
     PROMISE(tc, r51_fua_flushes_whatever_the_command_is);
@@ -851,8 +730,6 @@ static Suite *nbd_server_suite(void)
     PROMISE(tc, a_client_has_128_requests_in_flight_and_then_must_wait);
     PROMISE(tc, a_client_has_64_mib_in_flight_and_then_must_wait);
     PROMISE(tc, a_client_that_does_not_read_holds_its_own_memory_only);
-    PROMISE(tc,
-        block_status_that_nobody_reads_counts_as_memory_in_flight);
     PROMISE(tc, an_export_in_use_is_closed_the_hard_way_only);
     PROMISE(tc,
         an_export_that_closes_does_not_wait_for_terabytes_of_zeroes);
