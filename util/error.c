@@ -11,9 +11,24 @@ GQuark block_error_quark(void)
     return g_quark_from_static_string("blockgraph-error");
 }
 
+static bool is_visible(gunichar c)
+{
+    switch (g_unichar_type(c)) {
+    case G_UNICODE_CONTROL:
+    case G_UNICODE_FORMAT:
+    case G_UNICODE_LINE_SEPARATOR:
+    case G_UNICODE_PARAGRAPH_SEPARATOR:
+    case G_UNICODE_SURROGATE:
+        return false;
+    default:
+        return true;
+    }
+}
+
 /*
  * Names from images and clients reach terminals, logs and JSON through error
- * texts: a control character there could forge lines or drive a terminal, and
+ * texts: a control character there could forge lines or drive a terminal, one
+ * that turns the direction of writing could make a name look like another, and
  * a byte that is not UTF-8 could make the whole reply impossible.
  */
 static char *escape_controls(const char *text)
@@ -25,11 +40,11 @@ static char *escape_controls(const char *text)
         gunichar unichar = g_utf8_get_char_validated(p, -1);
         bool is_utf8 = unichar < (gunichar)-2;
 
-        if (!is_utf8 || c < 0x20 || c == 0x7f) {
-            g_string_append_printf(out, "\\x%02x", c);
-        } else {
+        if (is_utf8 && is_visible(unichar)) {
             g_string_append_unichar(out, unichar);
             p = g_utf8_next_char(p) - 1;
+        } else {
+            g_string_append_printf(out, "\\x%02x", c);
         }
     }
     return g_string_free(out, FALSE);

@@ -28,6 +28,19 @@ START_TEST(control_characters_of_hostile_names_are_escaped)
 }
 END_TEST
 
+/* One byte or several: a terminal obeys U+009B as it does "\033[", and the
+ * others hide or turn round what stands beside them. */
+START_TEST(what_cannot_be_seen_is_escaped_in_any_length)
+{
+    g_autoptr(GError) error = NULL;
+
+    block_error(&error, EINVAL, "Bad name '%s'",
+                "\xc2\x9b" "2J \xc3\xa9 \xe2\x80\xae" "a\xe2\x80\xa8");
+    ck_assert_str_eq(error->message, "Bad name '\\xc2\\x9b2J \xc3\xa9 "
+                     "\\xe2\\x80\\xaea\\xe2\\x80\\xa8'");
+}
+END_TEST
+
 START_TEST(bytes_that_are_not_utf8_are_escaped)
 {
     g_autoptr(GError) error = NULL;
@@ -59,6 +72,7 @@ int main(void)
 
     PROMISE(tcase, error_carries_errno_as_code_and_in_its_text);
     PROMISE(tcase, control_characters_of_hostile_names_are_escaped);
+    PROMISE(tcase, what_cannot_be_seen_is_escaped_in_any_length);
     PROMISE(tcase, bytes_that_are_not_utf8_are_escaped);
     PROMISE(tcase, a_caller_without_interest_passes_null);
     PROMISE(tcase, an_error_of_another_domain_counts_as_eio);
