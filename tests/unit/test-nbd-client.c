@@ -504,6 +504,51 @@ START_TEST(R45_a_handshake_that_makes_no_sense_is_an_error)
 }
 END_TEST
 
+/* As long as a reply may be; by @n: letters, what drives a terminal, no UTF-8,
+ * letters of several bytes. */
+static void refuse_at_length(int fd, int n)
+{
+    static const char *const piece[] = { "x", "\033[2J", "\xff",
+                                         "\xe2\x82\xac" };
+    g_autoptr(GString) text = g_string_new(NULL);
+    uint32_t option;
+
+    while (text->len + 4 < 64 * KIB) {
+        g_string_append(text, piece[n]);
+    }
+    greet(fd);
+    while ((option = hear_option(fd))) {
+        if (option == NBD_OPT_GO) {
+            answer(fd, option, NBD_REP_ERR_POLICY, text->str, text->len);
+        } else {
+            answer(fd, option, NBD_REP_ACK, "", 0);
+        }
+    }
+}
+
+START_TEST(what_a_server_says_is_cut_and_cannot_drive_a_terminal)
+{
+    static const char *const shown[] = { "xxxx", "\\x1b[2J", "\\xff\\xff",
+                                         "\xe2\x82\xac" };
+    g_autofree char *text = client_text(",read-only=on");
+    GError *error = NULL;
+    Liar liar;
+
+    liar_start(&liar, refuse_at_length, _i);
+    ck_assert_ptr_null(bdrv_open(graph, opts(text), &error));
+    ck_assert_uint_le(strlen(error->message), 4 * 4096 + 200);
+    ck_assert_uint_ge(strlen(error->message), 4096);
+    ck_assert(g_utf8_validate(error->message, -1, NULL));
+    ck_assert(_i != 3 || !strstr(error->message, "\\x")); /* cut between */
+    for (const char *p = error->message; *p; p++) {
+        ck_assert(!g_ascii_iscntrl(*p));
+    }
+    ck_assert(g_str_has_suffix(error->message, "..."));
+    expect_error(&error, EACCES, shown[_i]);
+    liar_end(&liar);
+}
+END_TEST
+
 static void chunk_head(int fd, unsigned flags, unsigned type,
                        const uint8_t cookie[8], uint32_t bytes)
 {
@@ -736,6 +781,8 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_server_may_come_within_the_time_to_open);
     tcase_add_loop_test(
         tcase, R45_a_handshake_that_makes_no_sense_is_an_error, 0, 11);
+    tcase_add_loop_test(
+        tcase, what_a_server_says_is_cut_and_cannot_drive_a_terminal, 0, 4);
     tcase_add_loop_test(
         tcase, R45_a_reply_that_makes_no_sense_is_an_error, 0, READ_LIES + 7);
     PROMISE(tcase,

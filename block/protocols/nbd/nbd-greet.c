@@ -93,10 +93,26 @@ static int coroutine_fn read_reply(NbdConnection *c, uint32_t option,
     return ret;
 }
 
+/* The text of an error reply, as much as the protocol allows; it is escaped
+ * where it becomes part of an error. */
+static char *text_of(const Reply *r)
+{
+    const char *text = (const char *)r->data;
+    size_t len = strnlen(text, r->bytes);
+
+    if (len <= NBD_TEXT_MAX) {
+        return g_strdup(text);
+    }
+    for (len = NBD_TEXT_MAX; (text[len] & 0xc0) == 0x80 && len > 0; len--) {
+        continue;               /* not within a character */
+    }
+    return g_strdup_printf("%.*s...", (int)len, text);
+}
+
 /* What an error reply says.  Returns a negative errno, with the reason. */
 static int refused(const Reply *r, const char *what, GError **errp)
 {
-    g_autofree char *text = g_strescape((const char *)r->data, NULL);
+    g_autofree char *text = text_of(r);
     int err = r->type == NBD_REP_ERR_UNKNOWN    ? ENOENT
               : r->type == NBD_REP_ERR_SHUTDOWN ? ESHUTDOWN
               : r->type == NBD_REP_ERR_TLS_REQD ? EACCES
@@ -155,8 +171,9 @@ static int coroutine_fn ask_context(NbdConnection *c, NbdExportInfo *info,
         if (ret < 0) {
             return ret;
         }
-        if (r.type == NBD_REP_META_CONTEXT && r.bytes >= 4 &&
-            strcmp((const char *)r.data + 4, name) == 0) {
+        if (r.type == NBD_REP_META_CONTEXT &&
+            r.bytes == 4 + strlen(name) &&
+            memcmp(r.data + 4, name, strlen(name)) == 0) {
             info->has_context = true;
             info->context = get32(r.data);
         } else if (r.type != NBD_REP_META_CONTEXT) {
