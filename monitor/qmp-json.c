@@ -303,14 +303,24 @@ void qmp_parser_end(QmpParser *parser, json_t **ret, GError **errp)
     qmp_parser_feed(parser, "\n", 1, ret, errp);
 }
 
-char *qmp_json_text(const json_t *json)
+static char *dump(const json_t *json, size_t flags)
 {
-    char *text = json_dumps(json, JSON_ENCODE_ANY | JSON_COMPACT);
+    char *text = json_dumps(json, JSON_ENCODE_ANY | flags);
     char *copy = g_strdup(text); /* the caller frees with g_free() */
 
     g_assert(text);
     free(text);
     return copy;
+}
+
+char *qmp_json_text(const json_t *json)
+{
+    return dump(json, JSON_COMPACT);
+}
+
+char *qmp_json_pretty_text(const json_t *json)
+{
+    return dump(json, JSON_INDENT(4));
 }
 
 json_t *qmp_json_string(const char *text)

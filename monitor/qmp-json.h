@@ -58,6 +58,9 @@ void qmp_parser_end(QmpParser *parser, json_t **ret, GError **errp);
 /** @json as one line of text, keys in the order they were set.  g_free(). */
 char *qmp_json_text(const json_t *json);
 
+/** The same in many lines, indented for people. */
+char *qmp_json_pretty_text(const json_t *json);
+
 /** A JSON string of @text, which may be any bytes: what is not UTF-8 shows as
  * the replacement character. */
 json_t *qmp_json_string(const char *text);

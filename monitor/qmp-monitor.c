@@ -29,7 +29,8 @@ struct QmpMonitor {
 
 static void send_json(QmpMonitor *monitor, const json_t *json)
 {
-    g_autofree char *text = qmp_json_text(json);
+    g_autofree char *text = monitor->ops->pretty ? qmp_json_pretty_text(json)
+                                                 : qmp_json_text(json);
     g_autofree char *line = g_strconcat(text, "\r\n", NULL);
 
     if (!monitor->closed) {
@@ -37,14 +38,12 @@ static void send_json(QmpMonitor *monitor, const json_t *json)
     }
 }
 
-static void hear(const char *text, void *opaque)
+static void hear(const json_t *event, void *opaque)
 {
     QmpMonitor *monitor = opaque;
 
     if (monitor->session.negotiated) {
-        g_autofree char *line = g_strconcat(text, "\r\n", NULL);
-
-        monitor->ops->send(line, strlen(line), monitor->opaque);
+        send_json(monitor, event);
     }
 }
 

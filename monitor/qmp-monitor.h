@@ -23,6 +23,7 @@ typedef struct QmpMonitorOps {
     /** All input is used up: more may come, or after qmp_monitor_end() there
      * is nothing more to do. */
     void (*idle)(void *opaque);
+    bool pretty;        /* text is for people: indented */
 } QmpMonitorOps;
 
 /** A monitor that has sent its greeting.  The caller owns it. */

@@ -131,12 +131,11 @@ void qmp_server_unlisten(QmpServer *server, QmpListener *listener,
 static void tell(const json_t *event, void *opaque)
 {
     QmpServer *server = opaque;
-    g_autofree char *text = qmp_json_text(event);
 
     for (guint i = server->listeners->len; i > 0; i--) {
         QmpEar *ear = g_ptr_array_index(server->listeners, i - 1);
 
-        ear->listener(text, ear->opaque);
+        ear->listener(event, ear->opaque);
     }
 }
 

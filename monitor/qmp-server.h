@@ -21,8 +21,8 @@ struct QmpSession {
     bool negotiated;
 };
 
-/** Called for each event, with its text (a line, without its end). */
-typedef void QmpListener(const char *text, void *opaque);
+/** Called for each event. */
+typedef void QmpListener(const json_t *event, void *opaque);
 
 struct QmpServer {
     /* Constant. */

@@ -9,10 +9,11 @@
 #include "monitor/qmp-socket.h"
 
 #include <errno.h>
-#include <string.h>
+#include <glib-unix.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "monitor/qmp-monitor.h"
@@ -28,16 +29,30 @@ typedef struct Client {
     QmpMonitor *monitor;
     GByteArray *output;
     AioBH *closer;      /* a send inside the monitor must not close it */
+    bool heard;         /* something has come */
     bool broken;        /* is about to be closed */
     bool at_end;        /* the peer sends no more; close when all is sent */
 } Client;
 
+/* A name may stand for more than one address. */
+typedef struct Listener {
+    QmpSocket *socket;
+    int fd;
+} Listener;
+
 struct QmpSocket {
+    /* Constant. */
     QmpServer *server;
     AioContext *ctx;
-    int fd;             /* -1: does not listen */
-    char *path;
+    Listener listeners[QMP_LISTEN_MAX];
+    int nr_listeners;   /* 0: connected, does not listen */
+    char *name;         /* for messages */
+    char *path;         /* to be removed, or NULL */
     ino_t inode;        /* of @path, as we made it */
+    bool tcp;
+    bool pretty;
+
+    /* Main context. */
     bool shut_down;
     GPtrArray *clients;
 };
@@ -125,6 +140,24 @@ static void client_idle(void *opaque)
 
 static const QmpMonitorOps client_ops = { client_send, client_is_full,
                                           client_idle };
+static const QmpMonitorOps pretty_ops = { client_send, client_is_full,
+                                          client_idle, .pretty = true };
+
+/*
+ * Whether a client of TCP, which a browser might be, too, begins with anything
+ * but an object.  Text of another protocol must not be looked through for
+ * commands.
+ */
+static bool is_stranger(Client *c, const char *buf, ssize_t nr)
+{
+    for (ssize_t i = 0; i < nr && c->socket->tcp && !c->heard; i++) {
+        if (!g_ascii_isspace(buf[i])) {
+            c->heard = true;
+            return buf[i] != '{';
+        }
+    }
+    return false;
+}
 
 static void client_readable(void *opaque)
 {
@@ -141,6 +174,8 @@ static void client_readable(void *opaque)
     if (nr == 0) {
         c->at_end = true;
         qmp_monitor_end(c->monitor);
+    } else if (is_stranger(c, buf, nr)) {
+        give_up(c);
     } else {
         qmp_monitor_feed(c->monitor, buf, nr);
     }
@@ -178,13 +213,18 @@ static void update_handlers(Client *c)
 static void add_client(QmpSocket *socket, int fd)
 {
     Client *c = g_new0(Client, 1);
+    int on = 1;
 
+    if (socket->tcp) {
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    }
     c->socket = socket;
     c->fd = fd;
     c->output = g_byte_array_new();
     c->closer = aio_bh_new(socket->ctx, close_client, c);
     g_ptr_array_add(socket->clients, c);
-    c->monitor = qmp_monitor_new(socket->server, &client_ops, c);
+    c->monitor = qmp_monitor_new(socket->server,
+                                 socket->pretty ? &pretty_ops : &client_ops, c);
     update_handlers(c);
 }
 
@@ -202,15 +242,16 @@ static bool peer_is_allowed(int fd)
 
 static void accept_client(void *opaque)
 {
-    QmpSocket *socket = opaque;
-    int fd = accept4(socket->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    const Listener *listener = opaque;
+    QmpSocket *socket = listener->socket;
+    int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
     if (fd < 0) {
         return;     /* it went away, or there is no descriptor: later */
     }
-    if (!peer_is_allowed(fd)) {
+    if (!socket->tcp && !peer_is_allowed(fd)) {
         g_warning("Control socket '%s': a client of another user was turned "
-                  "away", socket->path);
+                  "away", socket->name);
         close(fd);
         return;
     }
@@ -223,105 +264,71 @@ static void accept_again(QmpSocket *socket)
 {
     bool room = socket->clients->len < QMP_CLIENTS_MAX && !socket->shut_down;
 
-    if (socket->fd >= 0) {
-        aio_set_fd_handler(socket->ctx, socket->fd,
-                           room ? accept_client : NULL, NULL, socket);
+    for (int i = 0; i < socket->nr_listeners; i++) {
+        Listener *listener = &socket->listeners[i];
+
+        aio_set_fd_handler(socket->ctx, listener->fd,
+                           room ? accept_client : NULL, NULL, listener);
     }
 }
 
-/* Whether nobody listens at @address any more, though it is there. */
-static bool is_stale(const struct sockaddr_un *address)
-{
-    struct stat st;
-    bool stale;
-    int fd;
-
-    if (lstat(address->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode) ||
-        st.st_uid != geteuid()) {
-        return false;
-    }
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) {
-        return false;
-    }
-    stale = connect(fd, (const struct sockaddr *)address,
-                    sizeof(*address)) < 0 && errno == ECONNREFUSED;
-    close(fd);
-    return stale;
-}
-
-/* The mode of the descriptor becomes that of the file: no moment in which
- * others could connect. */
-static int bind_and_listen(int fd, const struct sockaddr_un *address)
-{
-    const struct sockaddr *any = (const struct sockaddr *)address;
-
-    if (fchmod(fd, 0600) < 0) {
-        return -errno;
-    }
-    if (bind(fd, any, sizeof(*address)) < 0) {
-        if (errno != EADDRINUSE || !is_stale(address)) {
-            return -errno;
-        }
-        if (unlink(address->sun_path) < 0 ||
-            bind(fd, any, sizeof(*address)) < 0) {
-            return -errno;
-        }
-    }
-    if (chmod(address->sun_path, 0600) < 0 || listen(fd, 16) < 0) {
-        return -errno;
-    }
-    return 0;
-}
-
-static QmpSocket *socket_new(QmpServer *server)
+static QmpSocket *socket_new(QmpServer *server, const QmpAddress *address,
+                             bool pretty)
 {
     QmpSocket *s = g_new0(QmpSocket, 1);
 
     s->server = server;
     s->ctx = block_graph_aio_context(server->graph);
     s->clients = g_ptr_array_new();
-    s->fd = -1;
+    s->name = qmp_address_text(address);
+    s->tcp = address->host != NULL;
+    s->pretty = pretty;
     return s;
 }
 
-QmpSocket *qmp_socket_listen(QmpServer *server, const char *path,
-                             GError **errp)
+QmpSocket *qmp_socket_listen(QmpServer *server, const QmpAddress *address,
+                             bool pretty, GError **errp)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fds[QMP_LISTEN_MAX];
     struct stat st = { 0 };
     QmpSocket *s;
-    int ret;
-    int fd;
+    int nr;
 
-    if (!*path || strlen(path) >= sizeof(address.sun_path)) {
-        block_error(errp, EINVAL, "'%s' is no path of a socket: 1 to %zu bytes",
-                    path, sizeof(address.sun_path) - 1);
+    nr = qmp_address_check(address, errp);
+    if (nr == 0) {
+        nr = qmp_address_listen(address, fds, errp);
+    }
+    if (nr < 0) {
         return NULL;
     }
-    strcpy(address.sun_path, path);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    ret = fd < 0 ? -errno : bind_and_listen(fd, &address);
-    if (ret < 0) {
-        block_error_errno(errp, -ret, "Could not listen at '%s'", path);
-        if (fd >= 0) {
-            close(fd);
-        }
-        return NULL;
+    s = socket_new(server, address, pretty);
+    for (int i = 0; i < nr; i++) {
+        g_unix_set_fd_nonblocking(fds[i], true, NULL);
+        s->listeners[i] = (Listener){ s, fds[i] };
     }
-    lstat(path, &st);
-    s = socket_new(server);
-    s->fd = fd;
-    s->path = g_strdup(path);
-    s->inode = st.st_ino;
+    s->nr_listeners = nr;
+    if (address->path) {
+        lstat(address->path, &st);
+        s->path = g_strdup(address->path);
+        s->inode = st.st_ino;
+    }
     accept_again(s);
     return s;
 }
 
-QmpSocket *qmp_socket_connected(QmpServer *server, int fd)
+QmpSocket *qmp_socket_connect(QmpServer *server, const QmpAddress *address,
+                              bool pretty, GError **errp)
 {
-    QmpSocket *s = socket_new(server);
+    int fd = qmp_address_check(address, errp);
+    QmpSocket *s;
 
+    if (fd == 0) {
+        fd = qmp_address_connect(address, errp);
+    }
+    if (fd < 0) {
+        return NULL;
+    }
+    s = socket_new(server, address, pretty);
     add_client(s, fd);
     return s;
 }
@@ -374,14 +381,15 @@ void qmp_socket_free(QmpSocket *s)
     while (s->clients->len > 0) {
         client_free(g_ptr_array_steal_index(s->clients, s->clients->len - 1));
     }
-    if (s->fd >= 0) {
-        aio_set_fd_handler(s->ctx, s->fd, NULL, NULL, NULL);
-        close(s->fd);
+    for (int i = 0; i < s->nr_listeners; i++) {
+        aio_set_fd_handler(s->ctx, s->listeners[i].fd, NULL, NULL, NULL);
+        close(s->listeners[i].fd);
     }
     if (s->path && lstat(s->path, &st) == 0 && st.st_ino == s->inode) {
         unlink(s->path);
     }
     g_ptr_array_unref(s->clients);
+    g_free(s->name);
     g_free(s->path);
     g_free(s);
 }

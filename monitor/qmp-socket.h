@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Control sockets: unix stream sockets on which clients find a monitor each.
+ * Control sockets: stream sockets on which clients find a monitor each.
  *
- * Whoever may connect has all the rights of the process, so a socket is made
- * in mode 0600, and a peer of another user is turned away.  Everything here
- * runs in the main context.
+ * Whoever may connect has all the rights of the process, so a unix socket is
+ * made in mode 0600, and a peer of another user is turned away.  With TCP
+ * nobody is asked who he is.  Everything here runs in the main context.
  */
 #ifndef MONITOR_QMP_SOCKET_H
 #define MONITOR_QMP_SOCKET_H
 
+#include "monitor/qmp-address.h"
 #include "monitor/qmp-server.h"
 
 G_BEGIN_DECLS
@@ -22,17 +23,18 @@ G_BEGIN_DECLS
 typedef struct QmpSocket QmpSocket;
 
 /**
- * Listen at @path.  A socket there that belongs to this user and that nobody
- * listens at is removed before.
+ * Listen at @address.
+ *
+ * @pretty  clients get their lines indented, for people
  *
  * Returns the socket, which the caller owns, or NULL with @errp set.
  */
-QmpSocket *qmp_socket_listen(QmpServer *server, const char *path,
-                             GError **errp);
+QmpSocket *qmp_socket_listen(QmpServer *server, const QmpAddress *address,
+                             bool pretty, GError **errp);
 
-/** One client on @fd, which is taken over; as for a socket that was listened
- * at otherwise. */
-QmpSocket *qmp_socket_connected(QmpServer *server, int fd);
+/** Connect to @address: the one client is there.  As above otherwise. */
+QmpSocket *qmp_socket_connect(QmpServer *server, const QmpAddress *address,
+                              bool pretty, GError **errp);
 
 /** Whether a client is there. */
 bool qmp_socket_has_client(const QmpSocket *socket);

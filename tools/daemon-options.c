@@ -9,14 +9,11 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <blockgraph/export.h>
 
 #include "tools/daemon.h"
+#include "tools/tool-options.h"
 #include "tools/tool-print.h"
 
 enum {
@@ -55,8 +52,9 @@ static void print_help(void)
 "  --blockdev [driver=]DRIVER,node-name=NAME,...\n"
 "                         open a node; also as a JSON object\n"
 "  --chardev socket,id=ID,path=PATH,server=on[,wait=on]\n"
-"                         describe a unix socket for a monitor\n"
-"  --monitor [chardev=]ID[,mode=control]\n"
+"  --chardev socket,id=ID,host=HOST,port=PORT,server=on[,wait=on]\n"
+"                         describe a socket for a monitor, of unix or TCP\n"
+"  --monitor [chardev=]ID[,mode=control][,pretty=on]\n"
 "                         take control commands (QMP) at that socket\n"
 "  --nbd-server addr.type=unix,addr.path=PATH\n"
 "  --nbd-server addr.type=inet,addr.host=HOST,addr.port=PORT[,tls-creds=ID]\n"
@@ -77,21 +75,6 @@ static void print_help(void)
 "\n"
 "SIGTERM, SIGINT, SIGHUP and the command 'quit' close exports, cancel jobs,\n"
 "close nodes and end the daemon.\n", g_get_prgname());
-}
-
-/* "key=value,..." or a JSON object; NULL: printed. */
-static BlockOptions *parse(const char *text, const char *implied_key,
-                           const char *option)
-{
-    GError *error = NULL;
-    BlockOptions *options = text[0] == '{'
-        ? block_options_parse_json(text, &error)
-        : block_options_parse_keyval(text, implied_key, &error);
-
-    if (!options) {
-        tool_report(error, option);
-    }
-    return options;
 }
 
 /* --- nodes and objects ---------------------------------------------------- */
@@ -118,7 +101,7 @@ static int add(Daemon *daemon, AddFn *func, const char *implied_key,
     Add call = { .server = daemon->server, .func = func };
     int ret;
 
-    call.options = parse(optarg, implied_key, option);
+    call.options = tool_options_parse(optarg, implied_key, option);
     if (!call.options) {
         return -EINVAL;
     }
@@ -135,208 +118,6 @@ static int coroutine_fn start_nbd_server(QmpServer *server,
                                          BlockOptions *options, GError **errp)
 {
     return blk_co_nbd_server_start(server->graph, options, errp);
-}
-
-/* --- control sockets ------------------------------------------------------ */
-
-typedef struct ChardevOptions {
-    char *backend;
-    char *id;
-    char *path;
-    bool server;
-    bool wait;
-} ChardevOptions;
-
-#define CHARDEV(field) offsetof(ChardevOptions, field)
-
-static const BlockOption chardev_options[] = {
-    { .name = "backend", .type = BLOCK_OPTION_STRING, .required = true,
-      .offset = CHARDEV(backend), .help = "socket" },
-    { .name = "id", .type = BLOCK_OPTION_STRING, .required = true,
-      .offset = CHARDEV(id), .help = "by which --monitor refers to it" },
-    { .name = "path", .type = BLOCK_OPTION_STRING, .required = true,
-      .offset = CHARDEV(path), .help = "of the unix socket" },
-    { .name = "server", .type = BLOCK_OPTION_BOOL, .def = "off",
-      .offset = CHARDEV(server), .help = "listen; else connect" },
-    { .name = "wait", .type = BLOCK_OPTION_BOOL, .def = "off",
-      .offset = CHARDEV(wait), .help = "until a client is there" },
-    { .type = BLOCK_OPTION_END },
-};
-
-static DaemonChardev *find_chardev(const Daemon *daemon, const char *id)
-{
-    for (guint i = 0; i < daemon->chardevs->len; i++) {
-        DaemonChardev *chardev = g_ptr_array_index(daemon->chardevs, i);
-
-        if (g_str_equal(chardev->id, id)) {
-            return chardev;
-        }
-    }
-    return NULL;
-}
-
-void daemon_chardev_free(DaemonChardev *chardev)
-{
-    qmp_socket_free(chardev->socket);
-    g_free(chardev->id);
-    g_free(chardev->path);
-    g_free(chardev);
-}
-
-static int add_chardev(Daemon *daemon, ChardevOptions *o)
-{
-    DaemonChardev *chardev;
-
-    if (!g_str_equal(o->backend, "socket")) {
-        tool_error("--chardev: '%s': only sockets are supported", o->backend);
-        return -ENOTSUP;
-    }
-    if (find_chardev(daemon, o->id)) {
-        tool_error("--chardev: there is a chardev '%s' already", o->id);
-        return -EEXIST;
-    }
-    chardev = g_new0(DaemonChardev, 1);
-    *chardev = (DaemonChardev){ .id = g_steal_pointer(&o->id),
-                                .path = g_steal_pointer(&o->path),
-                                .server = o->server, .wait = o->wait };
-    g_ptr_array_add(daemon->chardevs, chardev);
-    return 0;
-}
-
-/* Take all of @table out of "key=value,...".  0 or a negative errno,
- * printed. */
-static int absorb(const char *option, const char *implied_key,
-                  const BlockOption *table, void *target)
-{
-    const BlockOption *const known[] = { table, NULL };
-    BlockOptions *options = parse(optarg, implied_key, option);
-    GError *error = NULL;
-    int ret;
-
-    if (!options) {
-        return -EINVAL;
-    }
-    ret = block_options_absorb(options, table, target, option, &error);
-    if (ret == 0) {
-        ret = block_options_check_empty(options, known, option, &error);
-        if (ret < 0) {
-            block_options_clear(table, target);
-        }
-    }
-    if (ret < 0) {
-        tool_report(error, NULL);
-    }
-    block_options_free(options);
-    return ret;
-}
-
-static int option_chardev(Daemon *daemon)
-{
-    ChardevOptions o;
-    int ret = absorb("--chardev", "backend", chardev_options, &o);
-
-    if (ret == 0) {
-        ret = add_chardev(daemon, &o);
-        block_options_clear(chardev_options, &o);
-    }
-    return ret;
-}
-
-/* Returns a socket, or a negative errno. */
-static int connect_to(const char *path)
-{
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    int fd;
-
-    if (strlen(path) >= sizeof(address.sun_path)) {
-        return -ENAMETOOLONG;
-    }
-    strcpy(address.sun_path, path);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        return -errno;
-    }
-    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-        int err = errno;
-
-        close(fd);
-        return -err;
-    }
-    return fd;
-}
-
-static int open_chardev(Daemon *daemon, DaemonChardev *chardev)
-{
-    GError *error = NULL;
-    int fd;
-
-    if (chardev->server) {
-        chardev->socket = qmp_socket_listen(daemon->server, chardev->path,
-                                            &error);
-        if (!chardev->socket) {
-            tool_report(error, "--monitor");
-            return -EINVAL;
-        }
-    } else {
-        fd = connect_to(chardev->path);
-        if (fd < 0) {
-            tool_error("--monitor: could not connect to '%s': %s",
-                       chardev->path, strerror(-fd));
-            return fd;
-        }
-        chardev->socket = qmp_socket_connected(daemon->server, fd);
-    }
-    while (chardev->wait && !qmp_socket_has_client(chardev->socket) &&
-           !daemon->server->quit_reason) {
-        daemon_turn(daemon);
-    }
-    return 0;
-}
-
-typedef struct MonitorOptions {
-    char *chardev;
-    int mode;
-    bool pretty;
-} MonitorOptions;
-
-#define MONITOR(field) offsetof(MonitorOptions, field)
-
-static const char *const mode_names[] = { "control", NULL };
-
-static const BlockOption monitor_options[] = {
-    { .name = "chardev", .type = BLOCK_OPTION_STRING, .required = true,
-      .offset = MONITOR(chardev), .help = "id of a --chardev" },
-    { .name = "mode", .type = BLOCK_OPTION_ENUM, .def = "control",
-      .values = mode_names, .offset = MONITOR(mode), .help = "control" },
-    { .name = "pretty", .type = BLOCK_OPTION_BOOL, .def = "off",
-      .offset = MONITOR(pretty), .help = "off" },
-    { .type = BLOCK_OPTION_END },
-};
-
-static int option_monitor(Daemon *daemon)
-{
-    DaemonChardev *chardev;
-    MonitorOptions o;
-    int ret = absorb("--monitor", "chardev", monitor_options, &o);
-
-    if (ret < 0) {
-        return ret;
-    }
-    chardev = find_chardev(daemon, o.chardev);
-    if (!chardev) {
-        tool_error("--monitor: there is no chardev '%s'", o.chardev);
-        ret = -ENOENT;
-    } else if (chardev->socket) {
-        tool_error("--monitor: chardev '%s' is in use", o.chardev);
-        ret = -EBUSY;
-    } else if (o.pretty) {
-        tool_error("--monitor: pretty=on is not supported");
-        ret = -ENOTSUP;
-    } else {
-        ret = open_chardev(daemon, chardev);
-    }
-    block_options_clear(monitor_options, &o);
-    return ret;
 }
 
 /* The loop does not begin then. */
@@ -407,10 +188,10 @@ int daemon_options(Daemon *daemon, int argc, char **argv)
             ret = add(daemon, start_nbd_server, NULL, "--nbd-server");
             break;
         case OPTION_CHARDEV:
-            ret = option_chardev(daemon);
+            ret = daemon_add_chardev(daemon, optarg);
             break;
         case OPTION_MONITOR:
-            ret = option_monitor(daemon);
+            ret = daemon_add_monitor(daemon, optarg);
             break;
         }
     }

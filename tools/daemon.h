@@ -11,7 +11,7 @@
 /** A socket that --chardev describes and --monitor uses. */
 typedef struct DaemonChardev {
     char *id;
-    char *path;
+    QmpAddress address;
     bool server;      /* listen; else connect */
     bool wait;        /* until a client is there */
     QmpSocket *socket; /* NULL: no --monitor has used it */
@@ -43,6 +43,14 @@ int daemon_first_options(Daemon *daemon, int argc, char **argv);
 
 /** Do what the other options say, in their order.  As above. */
 int daemon_options(Daemon *daemon, int argc, char **argv);
+
+/* --- daemon-chardev.c: control sockets ------------------------------------ */
+
+/** Do what --chardev @text says.  Returns 0 or a negative errno, printed. */
+int daemon_add_chardev(Daemon *daemon, const char *text);
+
+/** Do what --monitor @text says, which may wait for a client.  As above. */
+int daemon_add_monitor(Daemon *daemon, const char *text);
 
 /** Free @chardev. */
 void daemon_chardev_free(DaemonChardev *chardev);

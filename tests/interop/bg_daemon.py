@@ -207,6 +207,114 @@ def a_control_socket_is_for_its_user_alone_and_stale_ones_go(folder):
         os.chdir('/')
 
 
+class PrettyClient(Client):
+    """One whose messages are of many lines, up to one that is '}' alone."""
+
+    def receive(self):
+        while b'\n}\r\n' not in self.data:
+            more = self.socket.recv(65536)
+            if not more:
+                raise EOFError
+            self.data += more
+        text, self.data = self.data.split(b'\n}\r\n', 1)
+        self.last = text.decode() + '\n}'
+        return json.loads(self.last)
+
+
+@test
+def pretty_monitors_get_their_lines_indented(folder):
+    options = ['--chardev', 'socket,id=p,path=pretty.sock,server=on',
+               '--monitor', 'p,pretty=on']
+    daemon = Daemon([program], folder, *BLOCKDEV, *options)
+    try:
+        pretty = PrettyClient(Path(folder) / 'pretty.sock')
+        check(pretty.last == '{\n    "return": {}\n}', pretty.last)
+        nodes = pretty.must('query-named-block-nodes', flat=True)
+        check(nodes[0]['node-name'] == 'n', nodes)
+        check('\n            "node-name": "n"' in pretty.last, pretty.last)
+        plain = daemon.client()
+        plain.must('quit')
+        check(pretty.wait_event('SHUTDOWN')['data']['guest'] is False)
+        check('\n    "event": "SHUTDOWN"' in pretty.last, pretty.last)
+        plain.wait_event('SHUTDOWN')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+
+
+def free_port():
+    """A port that nobody has, so far."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]
+
+
+@test
+def control_over_tcp_is_for_this_machine_unless_told_otherwise(folder):
+    port = free_port()
+    tcp = f'socket,id=t,host=localhost,port={port},server=on,wait=off,ipv4=on'
+    daemon = Daemon([program], folder, *BLOCKDEV, '--chardev', tcp,
+                    '--monitor', 't')
+    try:
+        client = Client(('127.0.0.1', port))
+        other = Client(('127.0.0.1', port))
+        check(client.must('query-jobs') == other.must('query-jobs') == [])
+        status, _, err = run(folder, '--chardev', tcp, '--monitor', 't')
+        check(status == 1 and f"'localhost:{port}'" in err and 'in use' in err,
+              err)
+        # What a browser would send is not looked through for commands.
+        with socket.create_connection(('127.0.0.1', port), TIMEOUT_S) as http:
+            http.sendall(b'POST / HTTP/1.1\r\n\r\n'
+                         b'{"execute":"qmp_capabilities"}'
+                         b'{"execute":"quit"}\r\n')
+            answer = b''
+            while more := http.recv(65536):
+                answer += more
+            check(b'"return"' not in answer, answer)
+        client.must('quit')
+        other.wait_event('SHUTDOWN', reason='host-qmp-quit')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+    for options, text in (
+            (f'host=0.0.0.0,port={port}', 'plain-text=on'),
+            ('host=localhost', 'a host and a port'),
+            (f'path=x,host=localhost,port={port}', 'a host and a port'),
+            ('path=x,ipv4=on', 'the options of TCP'),
+            (f'host=::1,port={port},ipv6=off', 'Could not find host'),
+            (f'host=::1,port={port},ipv4=off,ipv6=off', 'Cannot disable')):
+        status, _, err = run(folder, '--chardev',
+                             f'socket,id=t,{options},server=on', '--monitor',
+                             't')
+        check(status == 1 and text in err, options, err)
+
+
+@test
+def a_daemon_connects_to_who_waits_for_it(folder):
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        server.settimeout(TIMEOUT_S)
+        port = server.getsockname()[1]
+        daemon = subprocess.Popen(
+            [program, '--chardev', f'socket,id=t,host=127.0.0.1,port={port}',
+             '--monitor', 't'], cwd=folder)
+        try:
+            connection, _ = server.accept()
+            with connection, connection.makefile('rw') as stream:
+                check('QMP' in json.loads(stream.readline()))
+                stream.write('{"execute":"qmp_capabilities"}'
+                             '{"execute":"quit"}')
+                stream.flush()
+                check('return' in json.loads(stream.readline()))
+                check('return' in json.loads(stream.readline()))
+            check(daemon.wait(TIMEOUT_S) == 0)
+        finally:
+            daemon.kill()
+            daemon.wait()
+    status, _, err = run(folder, '--chardev',
+                         f'socket,id=t,host=127.0.0.1,port={port}',
+                         '--monitor', 't')
+    check(status == 1 and 'Connection refused' in err, err)
+
+
 @test
 def several_clients_do_not_wait_for_each_other(folder):
     daemon = Daemon([program], folder, *BLOCKDEV)

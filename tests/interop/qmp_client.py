@@ -13,20 +13,29 @@ TIMEOUT_S = 30
 class Client:
     """One connection; events are kept until somebody asks for them."""
 
-    def __init__(self, path, negotiate=True):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(TIMEOUT_S)
-        # A path may be longer than the address of a socket holds.
-        folder = os.open(Path(path).parent, os.O_PATH)
-        try:
-            self.socket.connect(f'/proc/self/fd/{folder}/{Path(path).name}')
-        finally:
-            os.close(folder)
+    def __init__(self, address, negotiate=True):
+        """@address is the path of a socket, or a pair of host and port."""
+        if isinstance(address, tuple):
+            self.socket = socket.create_connection(address, TIMEOUT_S)
+        else:
+            self.socket = self.connect_unix(Path(address))
         self.data = b''
         self.events = []
         self.greeting = self.receive()
         if negotiate:
             self.must('qmp_capabilities')
+
+    @staticmethod
+    def connect_unix(path):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(TIMEOUT_S)
+        # A path may be longer than the address of a socket holds.
+        folder = os.open(path.parent, os.O_PATH)
+        try:
+            connection.connect(f'/proc/self/fd/{folder}/{path.name}')
+        finally:
+            os.close(folder)
+        return connection
 
     def receive(self):
         """The next message, whatever it is; EOFError at the end."""

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Option trees out of the words of a command line.
+ */
+#ifndef TOOL_OPTIONS_H
+#define TOOL_OPTIONS_H
+
+#include <blockgraph/options.h>
+
+/**
+ * The tree that @text describes: "key=value,...", or a JSON object.
+ *
+ * @implied_key  of a first word without "=", or NULL
+ * @option       the option that @text belongs to, for messages
+ *
+ * Returns the tree, which the caller owns, or NULL: printed.
+ */
+BlockOptions *tool_options_parse(const char *text, const char *implied_key,
+                                 const char *option);
+
+/**
+ * Put what @text describes into @target, as @table says, and nothing else.
+ * Returns 0, then block_options_clear() it; or a negative errno, printed.
+ */
+int tool_options_absorb(const char *text, const char *option,
+                        const BlockOption *table, void *target);
+
+#endif /* TOOL_OPTIONS_H */
