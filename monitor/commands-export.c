@@ -295,32 +295,15 @@ static void export_failed(const BlockExportErrorEvent *event, void *opaque)
 
 static AioContext *find_thread(const char *id, void *opaque)
 {
-    IOThread *thread = qmp_object_iothread(opaque, id);
+    QmpServer *server = opaque;
+    IOThread *thread = qmp_objects_iothread(server->objects, id);
 
     return thread ? iothread_get_aio_context(thread) : NULL;
 }
 
-void qmp_exports_begin(QmpServer *server)
+static bool uses_thread(const char *id, void *opaque)
 {
-    server->export_threads = g_hash_table_new_full(g_str_hash, g_str_equal,
-                                                   g_free, g_free);
-    blk_exp_add_listener(server->graph, export_gone, server);
-    blk_exp_set_error_listener(server->graph, export_failed, server);
-    blk_exp_set_iothread_finder(server->graph, find_thread, server);
-}
-
-void qmp_exports_end(QmpServer *server)
-{
-    blk_nbd_server_stop(server->graph);
-    blk_exp_close_all(server->graph);
-    blk_exp_set_iothread_finder(server->graph, NULL, NULL);
-    blk_exp_set_error_listener(server->graph, NULL, NULL);
-    blk_exp_remove_listener(server->graph, export_gone, server);
-    g_hash_table_unref(server->export_threads);
-}
-
-bool qmp_exports_use_thread(QmpServer *server, const char *id)
-{
+    QmpServer *server = opaque;
     GHashTableIter iter;
     gpointer thread;
 
@@ -331,6 +314,26 @@ bool qmp_exports_use_thread(QmpServer *server, const char *id)
         }
     }
     return false;
+}
+
+void qmp_exports_begin(QmpServer *server)
+{
+    server->export_threads = g_hash_table_new_full(g_str_hash, g_str_equal,
+                                                   g_free, g_free);
+    blk_exp_add_listener(server->graph, export_gone, server);
+    blk_exp_set_error_listener(server->graph, export_failed, server);
+    blk_exp_set_iothread_finder(server->graph, find_thread, server);
+    qmp_objects_set_thread_user(server->objects, uses_thread, server);
+}
+
+void qmp_exports_end(QmpServer *server)
+{
+    blk_nbd_server_stop(server->graph);
+    blk_exp_close_all(server->graph);
+    blk_exp_set_iothread_finder(server->graph, NULL, NULL);
+    blk_exp_set_error_listener(server->graph, NULL, NULL);
+    blk_exp_remove_listener(server->graph, export_gone, server);
+    g_hash_table_unref(server->export_threads);
 }
 
 const QmpCommand qmp_commands_export[] = {

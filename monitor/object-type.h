@@ -5,7 +5,7 @@
 #ifndef MONITOR_OBJECT_TYPE_H
 #define MONITOR_OBJECT_TYPE_H
 
-#include "monitor/qmp-server.h"
+#include "monitor/objects.h"
 
 G_BEGIN_DECLS
 
@@ -17,10 +17,10 @@ typedef struct ObjectType {
     const BlockOption *options; /* its properties */
     size_t values_size;         /* of the struct that they are put into */
     /** Make object->thing.  Returns 0 or a negative errno with @errp set. */
-    int (*make)(QmpServer *server, Object *object, void *values,
+    int (*make)(BlockGraph *graph, Object *object, void *values,
                 GError **errp);
     /** Whether somebody uses it; or NULL: it can go at any time. */
-    bool (*in_use)(QmpServer *server, const Object *object);
+    bool (*in_use)(const QmpObjects *objects, const Object *object);
     /** Free object->thing. */
     void (*destroy)(Object *object);
 } ObjectType;
@@ -30,6 +30,11 @@ struct Object {
     char *id;
     void *thing; /* what the type makes of it */
 };
+
+#define OBJECT_TYPES 5
+
+/** All types. */
+extern const ObjectType *const object_types[OBJECT_TYPES];
 
 /* objects-secret.c */
 extern const ObjectType object_type_secret;

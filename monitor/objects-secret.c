@@ -45,7 +45,7 @@ static const BlockOption psk_options[] = {
     { .type = BLOCK_OPTION_END },
 };
 
-static int tls_make(QmpServer *server, Object *object, void *values,
+static int tls_make(BlockGraph *graph, Object *object, void *values,
                     GError **errp)
 {
     const TlsValues *v = values;
@@ -63,9 +63,9 @@ static int tls_make(QmpServer *server, Object *object, void *values,
     if (v->username) {
         block_options_set_str(options, "username", v->username);
     }
-    ret = blk_tls_creds_add(server->graph, options, errp);
+    ret = blk_tls_creds_add(graph, options, errp);
     if (ret == 0) {
-        object->thing = server->graph;
+        object->thing = graph;
     }
     return ret;
 }
@@ -137,7 +137,7 @@ static int decode(Secret *secret, const char *text, gsize bytes, bool base64,
         errp, EINVAL, "Secret '%s': not in base64", id);
 }
 
-static int secret_make(QmpServer *server, Object *object, void *values,
+static int secret_make(BlockGraph *graph, Object *object, void *values,
                        GError **errp)
 {
     SecretValues *v = values;

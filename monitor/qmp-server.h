@@ -10,11 +10,10 @@
 
 #include <blockgraph/job.h>
 
+#include "monitor/objects.h"
 #include "monitor/qmp-command.h"
 
 G_BEGIN_DECLS
-
-typedef struct QmpObjects QmpObjects;
 
 /** What one client has agreed on. */
 struct QmpSession {
@@ -106,9 +105,6 @@ int coroutine_fn qmp_co_object_add(QmpServer *server, BlockOptions *options,
 int coroutine_fn qmp_co_export_add(QmpServer *server, BlockOptions *options,
                                    GError **errp);
 
-/** The thread that the iothread object @id runs, or NULL. */
-IOThread *qmp_object_iothread(QmpServer *server, const char *id);
-
 /** The schema of all commands and events. */
 json_t *qmp_server_schema(QmpServer *server);
 
@@ -116,12 +112,6 @@ json_t *qmp_server_schema(QmpServer *server);
 char *qmp_server_manual(QmpServer *server);
 
 /* --- inside the server ---------------------------------------------------- */
-
-/** What qmp-objects.c keeps. */
-QmpObjects *qmp_objects_new(void);
-
-/** Free all objects. */
-void qmp_objects_free(QmpObjects *objects);
 
 /** The types of the options of blockdev-add and of blockdev-create. */
 extern const QmpType qmp_blockdev_options, qmp_create_options;
@@ -131,9 +121,6 @@ void qmp_exports_begin(QmpServer *server);
 
 /** Close all exports, and the NBD server; undo the above. */
 void qmp_exports_end(QmpServer *server);
-
-/** Whether an export uses the iothread @id. */
-bool qmp_exports_use_thread(QmpServer *server, const char *id);
 
 /** Passed thresholds become events of the server. */
 void qmp_threshold_listener(const BlockThresholdEvent *event, void *opaque);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "tools/io-command.h"
+#include "tools/tool-objects.h"
 #include "tools/tool-print.h"
 
 #define LINE_READ_BYTES 4096
@@ -64,6 +65,9 @@ static void print_help(void)
 "                       commands are read from standard input\n"
 "  -f, --format FMT     the driver of the image (default: raw)\n"
 "      --image-opts     the file argument is key=value,... text\n"
+"      --object=TYPE,id=ID,...\n"
+"                       make an object, such as tls-creds-x509, tls-creds-psk,\n"
+"                       secret, throttle-group, that the options refer to\n"
 "  -r, --read-only      do not write\n"
 "  -n, --nocache        past the page cache; the same as -t none\n"
 "  -t, --cache=MODE     none, off, writeback, writethrough, directsync, unsafe\n"
@@ -76,7 +80,7 @@ static void print_help(void)
 "  -V, --version        show the version and exit\n"
 "\n"
 "Refused, since this version cannot do it: -s (--snapshot), -C\n"
-"(--copy-on-read), -T (--trace), and any --object.\n"
+"(--copy-on-read), -T (--trace).\n"
 "\n"
 "See '%s -c help' for the commands.\n",
         g_get_prgname(), g_get_prgname());
@@ -104,8 +108,8 @@ static int parse_option(Arguments *args, int letter)
         args->image.image_opts = true;
         return 0;
     case OPTION_OBJECT:
-        tool_error("--object: unknown object '%s'", optarg);
-        return -EINVAL;
+        tool_objects_take(optarg);
+        return 0;
     default:
         ret = io_image_option(&args->image, letter);
         if (ret > 0) {
@@ -240,12 +244,10 @@ static int run_stdin(IoSession *io)
 static int run(const Arguments *args)
 {
     IoSession io = { .misalign = args->misalign };
-    GError *error = NULL;
     int ret = 0;
 
-    io.graph = block_graph_new(NULL, &error);
+    io.graph = tool_graph_new();
     if (!io.graph) {
-        tool_report(error, NULL);
         return -EINVAL;
     }
     io.tags = g_ptr_array_new_with_free_func(g_free);
@@ -260,7 +262,7 @@ static int run(const Arguments *args)
     io_close(&io);
     g_hash_table_unref(io.told);
     g_ptr_array_unref(io.tags);
-    block_graph_free(io.graph);
+    tool_graph_free(io.graph);
     return ret;
 }
 

@@ -19,6 +19,7 @@
 #include <blockgraph/image.h>
 
 #include "tools/nbd-args.h"
+#include "tools/tool-objects.h"
 #include "tools/tool-print.h"
 
 typedef struct Session {
@@ -295,7 +296,7 @@ static void session_end(Session *s)
     if (s->graph) {
         blk_nbd_server_stop(s->graph);
         bdrv_unref(s->bs);
-        block_graph_free(s->graph);
+        tool_graph_free(s->graph);
     }
     g_free(s->overlay);
 }
@@ -307,7 +308,7 @@ static int session_run(Session *s, GError **errp)
     if (s->args->fork) {
         ready_fd = go_to_background();
     }
-    s->graph = block_graph_new(NULL, errp);
+    s->graph = tool_graph_new();
     if (!s->graph || watch_signals(s, errp) < 0) {
         return -1;
     }
@@ -315,8 +316,7 @@ static int session_run(Session *s, GError **errp)
         g_prefix_error(errp, "Failed to open '%s': ", s->args->name);
         return -1;
     }
-    if (nbd_add_objects(s->args, s->graph, errp) < 0 ||
-        start_server(s, errp) < 0 || add_export(s, errp) < 0) {
+    if (start_server(s, errp) < 0 || add_export(s, errp) < 0) {
         return -1;
     }
     if (s->args->pid_file && write_pid_file(s->args->pid_file) < 0) {
@@ -352,6 +352,5 @@ int main(int argc, char **argv)
         }
         session_end(&s);
     }
-    nbd_args_clear(&args);
     return status;
 }

@@ -250,6 +250,6 @@ int img_bench(int argc, char **argv)
         ret = bench(&b, graph, argv[optind]);
         blk_unref(b.blk);
     }
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }

@@ -297,6 +297,6 @@ int img_bitmap(int argc, char **argv)
     b.name = argv[optind + 1];
     graph = img_graph();
     ret = change_bitmap(graph, &b, argv[optind]);
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }

@@ -213,7 +213,7 @@ int img_commit(int argc, char **argv)
     if (blk) {
         ret = commit(&c, graph, blk, argv[optind]);
     }
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }
 
@@ -432,7 +432,7 @@ static int rebase(Rebase *r)
         ret = change_name(r);
     }
     ret = img_close(r->blk, r->name, ret);
-    block_graph_free(r->graph);
+    tool_graph_free(r->graph);
     g_free(r->backing_name);
     g_free(r->format);
     return ret;

@@ -43,7 +43,7 @@ static int amend(ImgArgs *args, const char *filename)
                   : EXIT_SUCCESS;
         ret = img_close(blk, filename, ret);
     }
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }
 
@@ -171,6 +171,6 @@ int img_resize(int argc, char **argv)
     if (ret == EXIT_SUCCESS && !r.args.quiet) {
         printf("Image resized.\n");
     }
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }

@@ -203,6 +203,6 @@ int img_check(int argc, char **argv)
         ret = img_close(blk, argv[optind],
                         report(blk_bs(blk), &args, argv[optind], flags));
     }
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }

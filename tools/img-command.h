@@ -13,6 +13,7 @@
 #include <blockgraph/image.h>
 
 #include "tools/tool-image.h"
+#include "tools/tool-objects.h"
 
 /** A command: gets its own name as argv[0], returns the exit status. */
 typedef struct ImgCommand {
@@ -92,7 +93,8 @@ void img_args_clear(ImgArgs *args);
 /** Check that @nr operands are left; prints an error if not. */
 bool img_operands(int argc, int nr_min, int nr_max);
 
-/** A graph, or the end of the program. */
+/** A graph with what --object says, or the end of the program.
+ * tool_graph_free() it. */
 BlockGraph *img_graph(void);
 
 /** How img_open() opens. */

@@ -114,8 +114,8 @@ static int common_option(ImgArgs *args, int letter)
         args->image.image_opts = true;
         return 0;
     case IMG_OPTION_OBJECT:
-        tool_error("--object: unknown object '%s'", optarg);
-        return -1;
+        tool_objects_take(optarg);
+        return 0;
     case IMG_OPTION_OUTPUT:
         args->json = g_str_equal(optarg, "json");
         if (!args->json && !g_str_equal(optarg, "human")) {
@@ -194,11 +194,9 @@ bool img_operands(int argc, int nr_min, int nr_max)
 
 BlockGraph *img_graph(void)
 {
-    GError *error = NULL;
-    BlockGraph *graph = block_graph_new(NULL, &error);
+    BlockGraph *graph = tool_graph_new();
 
     if (!graph) {
-        tool_report(error, NULL);
         exit(EXIT_FAILURE);
     }
     return graph;

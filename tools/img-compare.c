@@ -178,7 +178,7 @@ static int open_both(Compare *c, const char *format2, char **names)
     }
     blk_unref(c->blk[0]);
     blk_unref(c->blk[1]);
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }
 

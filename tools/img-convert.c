@@ -504,7 +504,7 @@ static int convert(Convert *c)
         blk_unref(c->src[i]);
     }
     g_free(c->src);
-    block_graph_free(c->graph);
+    tool_graph_free(c->graph);
     return ret;
 }
 

@@ -223,7 +223,7 @@ static int create(Create *c, const char *filename, const char *size_text)
     block_options_free(options);
     g_free((char *)c->backing);
     g_free((char *)c->backing_format);
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }
 
@@ -326,7 +326,7 @@ static int measure(ImgArgs *args, const char *format, int64_t size,
     blk_unref(blk);
     block_options_free(options);
     block_options_free(extra);
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }
 

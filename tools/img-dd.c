@@ -169,6 +169,6 @@ int img_dd(int argc, char **argv)
         ret = dd_to(&dd, graph, in);
         blk_unref(in);
     }
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }

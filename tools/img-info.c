@@ -304,7 +304,7 @@ static int one_image(const ImgArgs *args, const char *name, json_t *list,
         info_clear(&info);
         blk_unref(blk);
     }
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }
 

@@ -232,6 +232,6 @@ int img_map(int argc, char **argv)
         ret = run_map(graph, blk_bs(blk), &call);
     }
     blk_unref(blk);
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }

@@ -118,6 +118,6 @@ int img_snapshot(int argc, char **argv)
         ret = img_close(blk, argv[optind],
                         run_action(blk_bs(blk), action, name));
     }
-    block_graph_free(graph);
+    tool_graph_free(graph);
     return ret;
 }

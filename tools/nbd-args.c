@@ -4,13 +4,12 @@
  */
 #include "tools/nbd-args.h"
 
-#include <blockgraph/tls.h>
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/tool-objects.h"
 #include "tools/tool-print.h"
 
 enum {
@@ -80,7 +79,8 @@ static void print_help(void)
 "      --any-uid        let other users of this machine in\n"
 "      --tls-creds=ID   require TLS with the credentials of --object ID\n"
 "      --object=TYPE,ID,...\n"
-"                       credentials: tls-creds-x509, tls-creds-psk\n"
+"                       make an object: tls-creds-x509, tls-creds-psk,\n"
+"                       throttle-group, secret\n"
 "      --tls-hostname=NAME\n"
 "                       with -L: name in the server's certificate\n"
 "What:\n"
@@ -166,7 +166,7 @@ static int set_rare(NbdArgs *args, int option)
         args->image.image_opts = true;
         return -1;
     case OPTION_OBJECT:
-        g_ptr_array_add(args->objects, optarg);
+        tool_objects_take(optarg);
         return -1;
     case OPTION_FORK:
         args->fork = true;
@@ -266,7 +266,6 @@ int nbd_args_parse(NbdArgs *args, int argc, char **argv)
     int option;
 
     *args = (NbdArgs) { .shared = 1, .image.unmap = true };
-    args->objects = g_ptr_array_new();
     while ((option = getopt_long(argc, argv, "Ab:B:c:dD:e:f:hk:l:Lnp:rstvVx:",
                                  long_options, NULL)) != -1) {
         int ret = set_option(args, option);
@@ -278,21 +277,3 @@ int nbd_args_parse(NbdArgs *args, int argc, char **argv)
     return check_args(args, argc, argv);
 }
 
-void nbd_args_clear(NbdArgs *args)
-{
-    g_ptr_array_unref(args->objects);
-}
-
-int nbd_add_objects(const NbdArgs *args, BlockGraph *graph, GError **errp)
-{
-    for (guint i = 0; i < args->objects->len; i++) {
-        const char *text = g_ptr_array_index(args->objects, i);
-        BlockOptions *options =
-            block_options_parse_keyval(text, "qom-type", errp);
-
-        if (!options || blk_tls_creds_add(graph, options, errp) < 0) {
-            return -EINVAL;
-        }
-    }
-    return 0;
-}

@@ -24,7 +24,6 @@ typedef struct NbdArgs {
     const char *pid_file;
     const char *tls_creds;
     const char *tls_hostname;
-    GPtrArray *objects;         /* texts of --object */
     bool allocation_depth;
     bool persistent;
     bool fork;
@@ -41,12 +40,6 @@ typedef struct NbdArgs {
  * has been printed.
  */
 int nbd_args_parse(NbdArgs *args, int argc, char **argv);
-
-/** Free what @args holds. */
-void nbd_args_clear(NbdArgs *args);
-
-/** Make the credentials of --object.  Returns 0 or a negative errno. */
-int nbd_add_objects(const NbdArgs *args, BlockGraph *graph, GError **errp);
 
 /** Do --list: print what a server exports.  Returns the exit status. */
 int nbd_list(const NbdArgs *args);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "tools/nbd-args.h"
+#include "tools/tool-objects.h"
 #include "tools/tool-print.h"
 
 /* By bit of the flags; NULL: not printed. */
@@ -80,18 +81,20 @@ static BlockOptions *address(const NbdArgs *args)
 int nbd_list(const NbdArgs *args)
 {
     g_autoptr(GError) error = NULL;
-    BlockGraph *graph = block_graph_new(NULL, &error);
+    BlockGraph *graph = tool_graph_new();
     GPtrArray *list = NULL;
 
-    if (graph && nbd_add_objects(args, graph, &error) == 0 &&
-        blk_nbd_list(graph, address(args), &list, &error) == 0) {
+    if (!graph) {
+        return EXIT_FAILURE;
+    }
+    if (blk_nbd_list(graph, address(args), &list, &error) == 0) {
         printf("exports available: %u\n", list->len);
         for (guint i = 0; i < list->len; i++) {
             print_listing(g_ptr_array_index(list, i));
         }
         g_ptr_array_unref(list);
     }
-    block_graph_free(graph);
+    tool_graph_free(graph);
     if (error) {
         tool_error("%s", error->message);
         return EXIT_FAILURE;

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The NBD server and the clients that people use.
 
-    nbd_clients.py BG_NBD BG_IMG
+    nbd_clients.py BG_NBD BG_IMG BG_IO
 
-nbdinfo, nbdcopy, nbdsh, nbdfuse, qemu-img, qemu-io and fio against bg-nbd;
+nbdinfo, nbdcopy, nbdsh, nbdfuse, qemu-img, qemu-io, fio, and our own tools with
+--object against bg-nbd;
 the maps of an image are compared with those that qemu-nbd gives.  Exits with
 77 where qemu-nbd or nbdinfo is missing; other clients are left out.
 """
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 
-BG_NBD, BG_IMG = (os.path.abspath(p) for p in sys.argv[1:3])
+BG_NBD, BG_IMG, BG_IO = (os.path.abspath(p) for p in sys.argv[1:4])
 MIB = 1 << 20
 failed = []
 
@@ -270,6 +271,88 @@ def test_tls():
                 'disk.raw') as s:
         run('nbdinfo', '--size', f'nbds+unix://alice@/?socket={s.path}'
             f'&tls-psk-file={os.path.abspath("psk")}/keys.psk')
+
+
+def test_objects_of_our_tools():
+    """--object makes what nbds: URIs and tls-creds= refer to."""
+    if not shutil.which('certtool'):
+        return
+    for name in ('good', 'bad'):
+        if not os.path.exists(name):
+            make_certificates(name)
+
+    def creds(name, endpoint='client', kind='x509', more=''):
+        return ('--object', f'tls-creds-{kind},id=c,endpoint={endpoint},'
+                f'dir={os.path.abspath(name)}{more}')
+    port = 20001 + os.getpid() % 20000
+    uri = f'nbds://localhost:{port}/?tls-creds=c'
+    node = ('driver=raw,file.driver=nbd,file.tls-creds=c,file.tls-hostname='
+            'localhost,file.server.type=inet,file.server.host=127.0.0.1,'
+            f'file.server.port={port}')
+    shutil.copy('disk.raw', 'tls-disk.raw')
+    with Server('-f', 'raw', *creds('good', 'server'), '--tls-creds', 'c',
+                '-b', '127.0.0.1', 'tls-disk.raw', port=port):
+        run(BG_IMG, 'convert', *creds('good'), '-f', 'raw', '-O', 'raw', uri,
+            'ours.raw')
+        run('cmp', 'ours.raw', 'tls-disk.raw')
+        run(BG_IMG, 'compare', *creds('good'), '--image-opts', node,
+            'driver=raw,file.driver=file,file.filename=ours.raw')
+        run(BG_IMG, 'info', *creds('good'), '--image-opts', node)
+        out = run(BG_IO, *creds('good'), '-f', 'raw', '-c',
+                  'write -P 77 1M 64k', '-c', 'read -P 77 1M 64k', uri)
+        check('failed' not in out, out)
+        run(BG_IMG, 'convert', *creds('good'), '-n', '-f', 'raw', '-O', 'raw',
+            'ours.raw', uri)
+        run(BG_IO, '-r', *creds('good'), '--image-opts', '-c',
+            'read 1M 64k', node)
+        run(BG_NBD, '-L', *creds('good'), '--tls-creds', 'c', '-b',
+            'localhost', '-p', str(port))
+        run(BG_IMG, 'info', *creds('bad'), uri, ok=False)
+        run(BG_IMG, 'info', uri, ok=False)
+        run(BG_IO, '-r', *creds('bad'), '-c', 'read 0 512', uri, ok=False)
+    run('cmp', 'ours.raw', 'tls-disk.raw')
+    os.makedirs('psk', exist_ok=True)
+    with open('psk/keys.psk', 'w', encoding='ascii') as file:
+        file.write('alice:00112233445566778899aabbccddeeff\n')
+    with Server('-r', '-f', 'raw', *creds('psk', 'server', 'psk'),
+                '--tls-creds', 'c', 'disk.raw') as s:
+        uri = f'nbds+unix:///?socket={s.path}&tls-creds=c'
+        run(BG_IMG, 'compare', *creds('psk', kind='psk',
+                                      more=',username=alice'),
+            uri, 'disk.raw')
+        run(BG_IMG, 'compare', *creds('psk', kind='psk', more=',username=bob'),
+            uri, 'disk.raw', ok=False)
+
+
+def test_other_objects():
+    """What else --object makes, and what it refuses."""
+    group = ('--object', 'throttle-group,id=g,limits.bps-total=1000000000')
+    node = ('driver=throttle,throttle-group=g,file.driver=raw,'
+            'file.file.driver=file,file.file.filename=disk.raw')
+    run(BG_IMG, 'convert', *group, '--object', 'secret,id=s,data=x',
+        '--object', '{"qom-type":"iothread","id":"io"}', '--image-opts', '-O',
+        'raw', node, 'throttled.raw')
+    run('cmp', 'throttled.raw', 'disk.raw')
+    run(BG_IO, '-r', *group, '--image-opts', '-c', 'read 0 64k', node)
+    for program in ([BG_IMG, 'info'], [BG_IO, '-r', '-c', 'quit'], [BG_NBD]):
+        for text, word in (('nonsense,id=x', "'nonsense'"),
+                           ('secret', "'id' is missing"),
+                           ('id=x', "'qom-type' is missing"),
+                           ('{', '--object'), ('', '--object'),
+                           ('secret,id=x', "'x'"),
+                           ('secret,id=x,data=y,foo=1', "'foo'"),
+                           ('tls-creds-x509,id=x,dir=none', 'none')):
+            done = subprocess.run([*program, '--object', text, 'disk.raw'],
+                                  text=True, check=False, timeout=30,
+                                  capture_output=True)
+            name = os.path.basename(program[0])
+            check(done.returncode == 1 and word in done.stderr and
+                  done.stderr.startswith(f'{name}: '),
+                  f'{program} {text}: {done.returncode} {done.stderr}')
+    done = subprocess.run([BG_IMG, 'info', *group, *group, 'disk.raw'],
+                          text=True, check=False, capture_output=True)
+    check(done.returncode == 1 and "duplicate property 'g'" in done.stderr,
+          done.stderr)
 
 
 def test_list():

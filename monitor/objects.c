@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Objects: their types, and those that a graph has.
+ *
+ * Each type stands in one table: its properties, and how it comes and goes.
+ */
+#include <blockgraph/driver.h>
+#include <blockgraph/throttle.h>
+#include <errno.h>
+
+#include "monitor/object-type.h"
+
+struct QmpObjects {
+    BlockGraph *graph;
+    GPtrArray *list; /* Object *, as they came */
+    QmpThreadUser *thread_user; /* or NULL: nobody uses threads */
+    void *opaque;
+};
+
+/* --- iothread ------------------------------------------------------------- */
+
+typedef struct IOThreadValues {
+    int64_t unused[6];
+} IOThreadValues;
+
+#define UNUSED(name_, index)                                        \
+    { .name = name_, .type = BLOCK_OPTION_NUMBER, .def = "0",       \
+      .min = 0, .max = INT64_MAX,                                   \
+      .offset = offsetof(IOThreadValues, unused[index]),            \
+      .help = "is taken, and changes nothing: the loop does not spin" }
+
+static const BlockOption iothread_options[] = {
+    UNUSED("poll-max-ns", 0),
+    UNUSED("poll-grow", 1),
+    UNUSED("poll-shrink", 2),
+    UNUSED("aio-max-batch", 3),
+    UNUSED("thread-pool-min", 4),
+    UNUSED("thread-pool-max", 5),
+    { .type = BLOCK_OPTION_END },
+};
+
+static int iothread_make(BlockGraph *graph, Object *object, void *values,
+                         GError **errp)
+{
+    object->thing = iothread_new(object->id, AIO_ENGINE_AUTO, errp);
+    return object->thing ? 0 : -EAGAIN;
+}
+
+static bool iothread_in_use(const QmpObjects *objects, const Object *object)
+{
+    return objects->thread_user &&
+           objects->thread_user(object->id, objects->opaque);
+}
+
+static void iothread_destroy(Object *object)
+{
+    iothread_free(object->thing);
+}
+
+/* --- throttle-group ------------------------------------------------------- */
+
+typedef struct GroupValues {
+    BlockOptions *limits;
+} GroupValues;
+
+static const BlockOption group_options[] = {
+    { .name = "limits", .type = BLOCK_OPTION_TREE,
+      .offset = offsetof(GroupValues, limits),
+      .help = "of all members together: bps-total, iops-read-max, ..." },
+    { .type = BLOCK_OPTION_END },
+};
+
+static int group_make(BlockGraph *graph, Object *object, void *values,
+                      GError **errp)
+{
+    GroupValues *v = values;
+    ThrottleConfig config = { 0 };
+    g_autofree char *what = g_strdup_printf("Throttle group '%s'",
+                                            object->id);
+
+    if (v->limits) {
+        static const BlockOption *const known[] = { throttle_config_options,
+                                                    NULL };
+        int ret = block_options_absorb(v->limits, throttle_config_options,
+                                       &config, what, errp);
+
+        if (ret == 0) {
+            ret = block_options_check_empty(v->limits, known, what, errp);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    object->thing = throttle_group_new(graph, object->id, &config,
+                                       errp);
+    return object->thing ? 0 : -EINVAL;
+}
+
+/* Whether a node is a member. */
+static bool group_in_use(const QmpObjects *objects, const Object *object)
+{
+    BlockDriverState *bs = NULL;
+    bool used = false;
+
+    while (!used && (bs = bdrv_next_node(objects->graph, bs))) {
+        BlockOptions *options = bdrv_get_options(bs);
+        const char *group = block_options_peek_str(options, "throttle-group");
+
+        used = g_str_equal(bdrv_driver_name(bs), "throttle") && group &&
+               g_str_equal(group, object->id);
+        block_options_free(options);
+    }
+    return used;
+}
+
+static void group_destroy(Object *object)
+{
+    throttle_group_unref(object->thing);
+}
+
+/* --- all ------------------------------------------------------------------ */
+
+static const ObjectType object_type_iothread = {
+    .name = "iothread", .options = iothread_options,
+    .values_size = sizeof(IOThreadValues), .make = iothread_make,
+    .in_use = iothread_in_use, .destroy = iothread_destroy,
+};
+
+static const ObjectType object_type_group = {
+    .name = "throttle-group", .options = group_options,
+    .values_size = sizeof(GroupValues), .make = group_make,
+    .in_use = group_in_use, .destroy = group_destroy,
+};
+
+const ObjectType *const object_types[OBJECT_TYPES] = {
+    &object_type_iothread, &object_type_secret, &object_type_group,
+    &object_type_tls_psk, &object_type_tls_x509,
+};
+
+QmpObjects *qmp_objects_new(BlockGraph *graph)
+{
+    QmpObjects *objects = g_new0(QmpObjects, 1);
+
+    objects->graph = graph;
+    objects->list = g_ptr_array_new();
+    return objects;
+}
+
+void qmp_objects_set_thread_user(QmpObjects *objects, QmpThreadUser *user,
+                                 void *opaque)
+{
+    objects->thread_user = user;
+    objects->opaque = opaque;
+}
+
+static void object_free(Object *object)
+{
+    if (object->thing) {
+        object->type->destroy(object);
+    }
+    g_free(object->id);
+    g_free(object);
+}
+
+void qmp_objects_free(QmpObjects *objects)
+{
+    while (objects->list->len > 0) {
+        object_free(g_ptr_array_steal_index(objects->list,
+                                            objects->list->len - 1));
+    }
+    g_ptr_array_unref(objects->list);
+    g_free(objects);
+}
+
+static Object *find(const QmpObjects *objects, const char *id)
+{
+    for (guint i = 0; i < objects->list->len; i++) {
+        Object *object = g_ptr_array_index(objects->list, i);
+
+        if (g_str_equal(object->id, id)) {
+            return object;
+        }
+    }
+    return NULL;
+}
+
+IOThread *qmp_objects_iothread(const QmpObjects *objects, const char *id)
+{
+    Object *object = find(objects, id);
+
+    return object && g_str_equal(object->type->name, "iothread")
+               ? object->thing : NULL;
+}
+
+/* Take "qom-type" and "id" out of @options. */
+static const ObjectType *take_type(BlockOptions *options, char **ret_id,
+                                   GError **errp)
+{
+    const char *name = block_options_peek_str(options, "qom-type");
+    const char *id = block_options_peek_str(options, "id");
+    const ObjectType *type = NULL;
+
+    for (size_t i = 0; name && i < OBJECT_TYPES; i++) {
+        type = g_str_equal(object_types[i]->name, name) ? object_types[i]
+                                                        : type;
+    }
+    if (!name) {
+        block_error(errp, EINVAL, "Parameter 'qom-type' is missing");
+    } else if (!type) {
+        block_error(errp, EINVAL, "Parameter 'qom-type' does not accept value "
+                    "'%s'", name);
+    } else if (!id) {
+        block_error(errp, EINVAL, "Parameter 'id' is missing");
+        type = NULL;
+    } else {
+        *ret_id = g_strdup(id);
+        block_options_remove(options, "qom-type");
+        block_options_remove(options, "id");
+    }
+    return type;
+}
+
+static int make(BlockGraph *graph, Object *object, BlockOptions *options,
+                GError **errp)
+{
+    const BlockOption *const known[] = { object->type->options, NULL };
+    g_autofree char *what = g_strdup_printf("Object '%s'", object->id);
+    g_autofree void *values = g_malloc0(object->type->values_size);
+    int ret = block_options_absorb(options, object->type->options, values,
+                                   what, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = block_options_check_empty(options, known, what, errp);
+    if (ret == 0) {
+        ret = object->type->make(graph, object, values, errp);
+    }
+    block_options_clear(object->type->options, values);
+    return ret;
+}
+
+int qmp_objects_add(QmpObjects *objects, BlockOptions *options,
+                    GError **errp)
+{
+    g_autofree char *id = NULL;
+    const ObjectType *type = take_type(options, &id, errp);
+    Object *object;
+    int ret = -EINVAL;
+
+    if (type && find(objects, id)) {
+        ret = block_error(errp, EEXIST, "attempt to add duplicate property "
+                          "'%s' to object (type 'container')", id);
+    } else if (type) {
+        object = g_new0(Object, 1);
+        object->type = type;
+        object->id = g_steal_pointer(&id);
+        ret = make(objects->graph, object, options, errp);
+        if (ret == 0) {
+            g_ptr_array_add(objects->list, object);
+        } else {
+            object_free(object);
+        }
+    }
+    block_options_free(options);
+    return ret;
+}
+
+int qmp_objects_del(QmpObjects *objects, const char *id, GError **errp)
+{
+    Object *object = find(objects, id);
+
+    if (!object) {
+        return block_error(errp, ENOENT, "object '%s' not found", id);
+    }
+    if (object->type->in_use && object->type->in_use(objects, object)) {
+        return block_error(errp, EBUSY, "object '%s' is in use, can not be "
+                           "deleted", id);
+    }
+    g_ptr_array_remove(objects->list, object);
+    object_free(object);
+    return 0;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * --object of the tools that work on one graph and end, and that graph.
+ */
+#include "tools/tool-objects.h"
+
+#include "monitor/objects.h"
+#include "tools/tool-options.h"
+#include "tools/tool-print.h"
+
+static GPtrArray *texts;        /* const char *, in their order; or NULL */
+static QmpObjects *objects;     /* of the graph, if there is one */
+
+void tool_objects_take(const char *text)
+{
+    if (!texts) {
+        texts = g_ptr_array_new();
+    }
+    g_ptr_array_add(texts, (void *)text);
+}
+
+/* Returns whether it could; if not, why was printed. */
+static bool add_object(const char *text)
+{
+    BlockOptions *options = tool_options_parse(text, "qom-type", "--object");
+    GError *error = NULL;
+
+    if (!options) {
+        return false;
+    }
+    if (qmp_objects_add(objects, options, &error) < 0) {
+        g_autofree char *what = g_strdup_printf("--object %s", text);
+
+        tool_report(error, what);
+        return false;
+    }
+    return true;
+}
+
+BlockGraph *tool_graph_new(void)
+{
+    GError *error = NULL;
+    BlockGraph *graph = block_graph_new(NULL, &error);
+
+    g_assert(!objects);
+    if (!graph) {
+        tool_report(error, NULL);
+        return NULL;
+    }
+    objects = qmp_objects_new(graph);
+    for (guint i = 0; texts && i < texts->len; i++) {
+        if (!add_object(g_ptr_array_index(texts, i))) {
+            tool_graph_free(graph);
+            return NULL;
+        }
+    }
+    return graph;
+}
+
+void tool_graph_free(BlockGraph *graph)
+{
+    if (graph) {
+        g_clear_pointer(&objects, qmp_objects_free);
+        g_clear_pointer(&texts, g_ptr_array_unref);
+        block_graph_free(graph);
+    }
+}

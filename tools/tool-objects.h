@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * --object of the tools that work on one graph and end, and that graph.
+ *
+ * A program has one command line, so what it says of objects is kept here until
+ * there is a graph.
+ */
+#ifndef TOOL_OBJECTS_H
+#define TOOL_OBJECTS_H
+
+#include <blockgraph/block.h>
+
+/** Note what --object says; @text must live on. */
+void tool_objects_take(const char *text);
+
+/**
+ * A graph with all objects that were noted.  Returns NULL after an error, which
+ * was printed; else tool_graph_free() it.  One at a time.
+ */
+BlockGraph *tool_graph_new(void);
+
+/** Free @graph and its objects; NULL is ignored. */
+void tool_graph_free(BlockGraph *graph);
+
+#endif /* TOOL_OBJECTS_H */
