@@ -402,10 +402,9 @@ int coroutine_fn aio_socket_connect(AioSocket *s, const struct sockaddr *to,
 
     set_nonblocking(s, true);
     for (;;) {
-        ret = connect(s->fd, to, to_bytes) < 0 ? -errno : 0;
-        if (s->shut) {
-            ret = -ESHUTDOWN;
-        } else if (ret == -EINPROGRESS || ret == -EINTR) {
+        ret = s->shut ? -ESHUTDOWN
+                      : connect(s->fd, to, to_bytes) < 0 ? -errno : 0;
+        if (ret == -EINPROGRESS || ret == -EINTR) {
             ret = connect_finish(s, deadline_ns);
         } else if (ret == -EAGAIN) {
             if (aio_clock_ns(aio_get_current()) >= deadline_ns) {

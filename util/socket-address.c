@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Addresses of sockets: parsing, listening, connecting.
+ * Addresses of sockets: parsing, listening.
  */
 #include "util/socket-address.h"
 
+#include "util/socket-lookup.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -188,39 +189,6 @@ char *socket_address_text(const SocketAddress *addr)
 
 /* --- TCP ----------------------------------------------------------------- */
 
-typedef struct Lookup {
-    const SocketAddress *addr;
-    bool passive;
-    struct addrinfo *found;
-} Lookup;
-
-/* Worker thread: a name server may take its time. */
-static int lookup_work(void *opaque)
-{
-    Lookup *lookup = opaque;
-    const char *host = lookup->addr->host;
-    struct addrinfo hints = {
-        .ai_family = AF_UNSPEC,
-        .ai_socktype = SOCK_STREAM,
-        .ai_flags = lookup->passive ? AI_PASSIVE : 0,
-    };
-
-    return getaddrinfo(*host ? host : NULL, lookup->addr->port, &hints,
-                       &lookup->found);
-}
-
-static int coroutine_fn lookup_run(Lookup *lookup, GError **errp)
-{
-    int ret = aio_co_work(lookup_work, lookup);
-
-    if (ret != 0) {
-        return block_error(errp, EINVAL, "Could not find address '%s', port "
-                           "'%s': %s", lookup->addr->host, lookup->addr->port,
-                           gai_strerror(ret));
-    }
-    return 0;
-}
-
 static bool is_loopback(const struct sockaddr *to)
 {
     const struct sockaddr_in *in = (const void *)to;
@@ -259,15 +227,17 @@ static int coroutine_fn listen_inet(SocketListener *listener,
                                     const SocketAddress *addr,
                                     bool open_to_all, GError **errp)
 {
-    Lookup lookup = { .addr = addr, .passive = true };
+    const SocketName name = { addr->host, addr->port, .passive = true };
     g_autofree char *text = socket_address_text(addr);
-    int ret = lookup_run(&lookup, errp);
+    struct addrinfo *found = NULL;
+    CoSleep wait = { 0 };
+    int ret = socket_co_lookup(&name, AIO_NO_DEADLINE, &wait, &found, errp);
     int first_err = EADDRNOTAVAIL;
 
     if (ret < 0) {
         return ret;
     }
-    for (struct addrinfo *ai = lookup.found;
+    for (struct addrinfo *ai = found;
          ai && ret >= 0 && listener->nr_sockets < SOCKET_LISTEN_MAX;
          ai = ai->ai_next) {
         int fd;
@@ -282,11 +252,11 @@ static int coroutine_fn listen_inet(SocketListener *listener,
         fd = listen_inet_one(ai);
         if (fd >= 0) {
             listener->sockets[listener->nr_sockets++] = aio_socket_new(fd);
-        } else if (ai == lookup.found) {
+        } else if (ai == found) {
             first_err = -fd;
         }
     }
-    freeaddrinfo(lookup.found);
+    freeaddrinfo(found);
     if (ret >= 0 && listener->nr_sockets == 0) {
         ret = block_error_errno(errp, first_err, "Could not listen on '%s'",
                                 text);
@@ -444,81 +414,4 @@ void socket_listener_free(SocketListener *listener)
     }
     g_free(listener->path);
     g_free(listener);
-}
-
-/* --- connecting ---------------------------------------------------------- */
-
-static int coroutine_fn connect_one(const struct sockaddr *to, socklen_t bytes,
-                                    int64_t deadline_ns, int *ret_fd)
-{
-    int fd = socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    AioSocket *s;
-    int ret;
-
-    if (fd < 0) {
-        return -errno;
-    }
-    s = aio_socket_new(fd);
-    ret = aio_socket_connect(s, to, bytes, deadline_ns);
-    if (ret == 0) {
-        *ret_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-        ret = *ret_fd < 0 ? -errno : 0;
-    }
-    aio_socket_free(s);
-    return ret;
-}
-
-static int coroutine_fn connect_inet(const SocketAddress *addr,
-                                     int64_t deadline_ns, int *ret_fd,
-                                     GError **errp)
-{
-    Lookup lookup = { .addr = addr };
-    int ret = lookup_run(&lookup, errp);
-    int err = -EADDRNOTAVAIL;
-
-    if (ret < 0) {
-        return ret;
-    }
-    for (struct addrinfo *ai = lookup.found; ai && err != 0;
-         ai = ai->ai_next) {
-        err = connect_one(ai->ai_addr, ai->ai_addrlen, deadline_ns, ret_fd);
-    }
-    freeaddrinfo(lookup.found);
-    if (err < 0) {
-        g_autofree char *text = socket_address_text(addr);
-
-        return block_error_errno(errp, -err, "Could not connect to '%s'",
-                                 text);
-    }
-    return 0;
-}
-
-int coroutine_fn socket_co_connect(const SocketAddress *addr,
-                                   int64_t deadline_ns, int *ret_fd,
-                                   GError **errp)
-{
-    struct sockaddr_un un;
-    int ret;
-
-    if (addr->type == SOCKET_ADDRESS_INET) {
-        return connect_inet(addr, deadline_ns, ret_fd, errp);
-    }
-    if (addr->type == SOCKET_ADDRESS_FD) {
-        *ret_fd = fcntl(addr->fd, F_DUPFD_CLOEXEC, 0);
-        ret = *ret_fd < 0 ? -errno : 0;
-    } else {
-        ret = check_unix_path(addr->path, errp);
-        if (ret < 0) {
-            return ret;
-        }
-        fill_un(&un, addr->path);
-        ret = connect_one((struct sockaddr *)&un, sizeof(un), deadline_ns,
-                          ret_fd);
-    }
-    if (ret < 0) {
-        g_autofree char *text = socket_address_text(addr);
-
-        block_error_errno(errp, -ret, "Could not connect to '%s'", text);
-    }
-    return ret;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where a server listens and a client connects: addresses from options.
+ * Where a server listens and a client connects: addresses from options.  (How
+ * it connects: socket-connect.h.)
  *
  *     type=unix,path=PATH
  *     type=inet,host=HOST,port=PORT
@@ -86,14 +87,5 @@ unsigned socket_listener_port(const SocketListener *listener);
 
 /** Close the sockets, at which nobody waits; remove the path.  NULL ignored. */
 void socket_listener_free(SocketListener *listener);
-
-/**
- * Connect to @addr; of several addresses to the first that answers.
- *
- * Returns 0 with the descriptor in @ret_fd, or a negative errno with @errp.
- */
-int coroutine_fn socket_co_connect(const SocketAddress *addr,
-                                   int64_t deadline_ns, int *ret_fd,
-                                   GError **errp);
 
 #endif /* UTIL_SOCKET_ADDRESS_H */

@@ -9,6 +9,7 @@
 
 #include "block/graph/graph-int.h"
 #include "block/graph/tls.h"
+#include "util/socket-connect.h"
 
 #include <errno.h>
 #include <string.h>
@@ -289,7 +290,7 @@ static int coroutine_fn list_at(BlockGraph *graph, const SocketAddress *addr,
     int64_t deadline_ns = aio_clock_ns(graph->ctx) + PATIENCE_NS;
     IoChannel *c;
     int fd = -1;
-    int ret = socket_co_connect(addr, deadline_ns, &fd, errp);
+    int ret = socket_co_connect(addr, deadline_ns, NULL, &fd, errp);
 
     if (ret < 0) {
         return ret;

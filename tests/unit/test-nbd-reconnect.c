@@ -3,10 +3,12 @@
  * The driver "nbd" when its connection goes, or it goes itself.
  */
 #include "nbd-liar.h"
+#include "slow-names.h"
 
 #include "block/protocols/nbd/nbd.h"
 
 #include <blockgraph/backend.h>
+#include <netinet/tcp.h>
 
 #define GIB (INT64_C(1) << 30)
 
@@ -139,6 +141,136 @@ START_TEST(a_connection_may_end_while_close_says_farewell)
 }
 END_TEST
 
+/* --- over TCP ------------------------------------------------------------- */
+
+/* A client with a server at a port of this machine. */
+static BlockDriverState *connected(const char *more, unsigned *ret_port)
+{
+    g_autofree char *text = NULL;
+
+    open_ok("mem,node-name=disk,size=1M");
+    ck_assert_int_eq(blk_nbd_server_start(graph, opts(
+        "addr.type=inet,addr.host=127.0.0.1,addr.port=0"), NULL), 0);
+    export_add("");
+    *ret_port = server_info().port;
+    text = g_strdup_printf("nbd,host=somewhere,port=%u,export=d,read-only=on%s",
+                           *ret_port, more);
+    return open_ok(text);
+}
+
+static void server_goes(void)
+{
+    BlockDriverState *disk = bdrv_find_node(graph, "disk");
+
+    blk_nbd_server_stop(graph);
+    bdrv_unref(disk);
+}
+
+static void read_done(void *opaque, int ret)
+{
+    *(int *)opaque = ret;
+}
+
+/* What is under way when it is called stays so. */
+static void closes_at_once(BlockDriverState *bs)
+{
+    aio_co_schedule(block_graph_aio_context(graph),
+                    coroutine_create(close_entry, &bs));
+    turn();
+    ck_assert_ptr_null(bs);
+}
+
+START_TEST(close_does_not_wait_for_a_name_server)
+{
+    unsigned port, asked;
+    BlockDriverState *bs = connected("", &port);
+
+    asked = names_asked;
+    names_held = true;
+    server_goes();
+    while (names_asked == asked) {  /* by another thread */
+        aio_poll(block_graph_aio_context(graph), false);
+    }
+    closes_at_once(bs);
+    ck_assert(names_held);
+    names_release(names_asked);
+}
+END_TEST
+
+START_TEST(close_does_not_wait_for_a_server_that_does_not_take_connections)
+{
+    unsigned port;
+    BlockDriverState *bs = connected("", &port);
+    NbdClient *s = bdrv_opaque(bs);
+    int in, listener;
+
+    server_goes();
+    listener = full_listener(port, &in);
+    while (!s->conns[0].attempt.socket) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    closes_at_once(bs);
+    close(in);
+    close(listener);
+}
+END_TEST
+
+START_TEST(a_drain_does_not_wait_for_a_server_that_does_not_take_connections)
+{
+    unsigned port;
+    BlockDriverState *bs = connected(",reconnect-delay=3600", &port);
+    BlockBackend *blk = backend_ok("user", bs, BLK_PERM_CONSISTENT_READ,
+                                   BLK_PERM_ALL);
+    NbdClient *s = bdrv_opaque(bs);
+    static uint8_t buf[512];
+    BlockIOVec1 iov;
+    int in, listener, ret = 1;
+
+    server_goes();
+    listener = full_listener(port, &in);
+    while (!s->conns[0].attempt.socket) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    blk_aio_preadv(blk, 0, block_iov_buf(&iov, buf, 512), 0, read_done, &ret);
+    turn();
+    ck_assert_int_eq(ret, 1);
+    blk_drain(blk);
+    ck_assert_int_eq(ret, -EIO);
+    ck_assert_ptr_nonnull(s->conns[0].attempt.socket);
+    blk_unref(blk);
+    closes_at_once(bs);
+    close(in);
+    close(listener);
+}
+END_TEST
+
+/* Only the system can notice that, and does when it is told to. */
+START_TEST(a_peer_that_vanishes_with_data_in_flight_is_given_up)
+{
+    static const struct {
+        const char *more;
+        unsigned ms;
+    } rows[] = {
+        { "", 60 * 1000 }, { ",peer-timeout=7", 7000 },
+        { ",peer-timeout=0", 0 },
+    };
+    unsigned port, ms = 1;
+    BlockDriverState *bs = connected(rows[_i].more, &port);
+    NbdClient *s = bdrv_opaque(bs);
+    int fd = aio_socket_fd(s->conns[0].channel->socket), on = 0;
+    socklen_t bytes = sizeof(ms);
+
+    ck_assert_int_eq(getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms,
+                                &bytes), 0);
+    ck_assert_uint_eq(ms, rows[_i].ms);
+    ck_assert_int_eq(getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &bytes),
+                     0);
+    ck_assert_int_eq(on, 1);
+    bdrv_unref(bs);
+    server_goes();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("nbd-reconnect");
@@ -150,6 +282,13 @@ int main(void)
     PROMISE(tcase, a_request_is_never_cut_for_a_server_with_smaller_headers);
     PROMISE(tcase, a_request_that_its_server_dies_of_fails_after_the_delay);
     PROMISE(tcase, a_connection_may_end_while_close_says_farewell);
+    PROMISE(tcase, close_does_not_wait_for_a_name_server);
+    PROMISE(tcase,
+            close_does_not_wait_for_a_server_that_does_not_take_connections);
+    PROMISE(tcase,
+            a_drain_does_not_wait_for_a_server_that_does_not_take_connections);
+    tcase_add_loop_test(
+        tcase, a_peer_that_vanishes_with_data_in_flight_is_given_up, 0, 3);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }

@@ -6,7 +6,7 @@
 #include "aio-fixture.h"
 
 #include "util/io-channel.h"
-#include "util/socket-address.h"
+#include "util/socket-connect.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>
@@ -135,8 +135,8 @@ static int coroutine_fn connect_entry(void *opaque)
 {
     Call *call = opaque;
 
-    return socket_co_connect(call->addr, AIO_NO_DEADLINE, &call->fd[0],
-                             &call->error);
+    return socket_co_connect(call->addr, AIO_NO_DEADLINE, NULL,
+                             &call->fd[0], &call->error);
 }
 
 static void coroutine_fn accept_entry(void *opaque)

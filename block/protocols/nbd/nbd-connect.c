@@ -18,7 +18,8 @@
 /* Between attempts: doubles from the first to the second. */
 #define PAUSE_MIN_NS (INT64_C(50) * 1000 * 1000)
 #define PAUSE_MAX_NS (INT64_C(5) * 1000 * 1000 * 1000)
-/* A peer that has gone without a word is found out after some of these. */
+/* How often a silent peer is asked whether it is there; it is taken for gone
+ * after some of these. */
 #define KEEPALIVE_S 10
 
 /* --- bytes ---------------------------------------------------------------- */
@@ -110,10 +111,18 @@ size_t nbd_encode(const NbdExportInfo *info, const NbdRequest *req,
 
 /* --- connecting ----------------------------------------------------------- */
 
-static void set_tcp_options(int fd)
+/* The peer's system answers, however slow its server is.  If it does not, that
+ * is noticed by questions while nothing is in flight, and else, as there are
+ * none then, by what stays without acknowledgement. */
+static void set_tcp_options(int fd, unsigned timeout_s)
 {
-    const int on = 1, idle = KEEPALIVE_S, count = 3;
+    const int on = 1, count = 3;
+    const int idle = timeout_s ? CLAMP(timeout_s / count, 1, KEEPALIVE_S)
+                               : KEEPALIVE_S;
+    const unsigned timeout_ms = timeout_s * 1000;
 
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms,
+               sizeof(timeout_ms));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
@@ -139,12 +148,12 @@ int coroutine_fn nbd_connect(NbdConnection *c, int64_t deadline_ns,
     NbdExportInfo info = { 0 };
     int fd, ret;
 
-    ret = socket_co_connect(s->address, end, &fd, errp);
+    ret = socket_co_connect(s->address, end, &c->attempt, &fd, errp);
     if (ret < 0) {
         return ret;
     }
     if (s->address->type == SOCKET_ADDRESS_INET) {
-        set_tcp_options(fd);
+        set_tcp_options(fd, s->peer_timeout_s);
     }
     c->channel = io_channel_new_socket(fd);
     c->channel->read_deadline_ns = end;
@@ -295,6 +304,7 @@ void coroutine_fn nbd_disconnect(NbdConnection *c)
         io_channel_write_all(channel, head, bytes);
         io_channel_unref(channel);
     }
+    socket_attempt_end(&c->attempt);
     if (c->channel) {
         io_channel_shutdown(c->channel);
     }

@@ -30,6 +30,7 @@ typedef struct NbdOptions {
     int64_t reconnect_s;
     int64_t open_timeout_s;
     int64_t connections;
+    int64_t peer_timeout_s;
 } NbdOptions;
 
 static const BlockOption nbd_options[] = {
@@ -68,6 +69,11 @@ static const BlockOption nbd_options[] = {
       .min = 1, .max = NBD_CONNECTIONS_MAX,
       .offset = offsetof(NbdOptions, connections),
       .help = "connections to use, if the server allows for several" },
+    { .name = "peer-timeout", .type = BLOCK_OPTION_NUMBER, .def = "60",
+      .min = 0, .max = NBD_PEER_TIMEOUT_MAX_S,
+      .offset = offsetof(NbdOptions, peer_timeout_s),
+      .help = "TCP: seconds without any answer after which the server is "
+              "taken for gone; 0: when the system says so" },
     { .type = BLOCK_OPTION_END },
 };
 
@@ -119,6 +125,7 @@ static int take_options(NbdClient *s, BlockOptions *options,
         s->context = g_steal_pointer(&o.context);
         s->reconnect_ns = o.reconnect_s * NS_PER_S;
         s->nr_conns = o.connections;
+        s->peer_timeout_s = o.peer_timeout_s;
         *ret_open_ns = o.open_timeout_s * NS_PER_S;
     }
     block_options_clear(nbd_options, &o);

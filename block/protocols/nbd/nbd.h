@@ -26,12 +26,13 @@
 
 #include "block/protocols/nbd/nbd-protocol.h"
 #include "util/io-channel-tls.h"
-#include "util/socket-address.h"
+#include "util/socket-connect.h"
 
 #define NBD_CONNECTIONS_MAX 16
 #define NBD_IN_FLIGHT_MAX 64    /* requests of one connection */
 #define NBD_DATA_MAX (32 << 20) /* bytes of one request that carries data */
 #define NBD_READ_BUFFER (64 << 10)
+#define NBD_PEER_TIMEOUT_MAX_S (24 * 3600)
 #define NBD_TEXT_MAX 4096       /* of a server's error message */
 
 /** What a handshake has agreed on.  All connections agree on the same. */
@@ -73,6 +74,7 @@ typedef struct NbdConnection {
     NbdClient *client;
     Coroutine *co;              /* connects and reads replies, until close */
     bool ended;
+    SocketAttempt attempt;      /* to connect */
     IoChannel *channel;         /* NULL: there is none */
     bool ready;                 /* the handshake is over */
     NbdExportInfo info;         /* while ready */
@@ -96,6 +98,7 @@ struct NbdClient {
     char *tls_hostname;         /* or NULL: that of the address */
     char *context;              /* instead of base:allocation, or NULL */
     int64_t reconnect_ns;       /* how long requests wait for a connection */
+    unsigned peer_timeout_s;    /* of TCP; 0: the system's */
     bool writable;
     NbdExportInfo info;         /* of the first handshake */
     AioContext *ctx;            /* the main context */
