@@ -77,6 +77,8 @@ struct NbdServer {
     unsigned nr_acceptors;
     uint64_t nr_served;
     bool stopping;
+    bool stopped;               /* nothing of it is left but this */
+    unsigned nr_stoppers;       /* who waits for that; the last one frees it */
     CoQueue changed;            /* who waits for a client or acceptor to go */
 
     /* Has its own lock; any thread. */

@@ -3,8 +3,8 @@
  * The NBD server of a graph: listening, limits, the end.
  *
  * The server outlives its clients and acceptors, all of which end by
- * themselves once their sockets are cut off; the one who stops it waits for
- * that.
+ * themselves once their sockets are cut off; those who stop it wait for that,
+ * and the last of them frees it.
  */
 #include "block/export/nbd-int.h"
 
@@ -202,13 +202,11 @@ static bool is_quiet(const NbdServer *server)
     return server->nr_acceptors == 0 && list_empty(&server->clients);
 }
 
-void coroutine_fn blk_co_nbd_server_stop(BlockGraph *graph)
+/* Once only.  From its end on another server may start. */
+static void coroutine_fn stop_server(NbdServer *server)
 {
-    NbdServer *server = *export_nbd_server(graph);
+    BlockGraph *graph = server->graph;
 
-    if (!server || server->stopping) {
-        return;
-    }
     server->stopping = true;
     for (int i = 0; i < server->listener->nr_sockets; i++) {
         aio_socket_shutdown(server->listener->sockets[i]);
@@ -222,7 +220,27 @@ void coroutine_fn blk_co_nbd_server_stop(BlockGraph *graph)
         co_queue_wait(&server->changed, NULL);
     }
     *export_nbd_server(graph) = NULL;
-    server_free(server);
+    server->stopped = true;
+    co_queue_restart_all(&server->changed);
+}
+
+void coroutine_fn blk_co_nbd_server_stop(BlockGraph *graph)
+{
+    NbdServer *server = *export_nbd_server(graph);
+
+    if (!server) {
+        return;
+    }
+    server->nr_stoppers++;
+    if (!server->stopping) {
+        stop_server(server);
+    }
+    while (!server->stopped) {
+        co_queue_wait(&server->changed, NULL);
+    }
+    if (--server->nr_stoppers == 0) {
+        server_free(server);
+    }
 }
 
 bool blk_nbd_server_query(BlockGraph *graph, BlockNbdServerInfo *info)

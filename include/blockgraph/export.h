@@ -151,7 +151,7 @@ BLOCK_API int blk_nbd_server_start(BlockGraph *graph, BlockOptions *options,
 
 /**
  * Stop the NBD server, if there is one: cut off its clients, close exports of
- * its type, and wait until they are gone.
+ * its type, and wait until they are gone; also when others stop it meanwhile.
  */
 BLOCK_API void coroutine_fn blk_co_nbd_server_stop(BlockGraph *graph);
 

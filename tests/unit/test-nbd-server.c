@@ -700,6 +700,55 @@ START_TEST(all_can_be_done_inside_coroutines)
 }
 END_TEST
 
+static void coroutine_fn stop_entry(void *opaque)
+{
+    blk_co_nbd_server_stop(graph);
+    ++*(unsigned *)opaque;
+}
+
+static void begin_stop(unsigned *nr_done)
+{
+    aio_co_enter(block_graph_aio_context(graph),
+                 coroutine_create(stop_entry, nr_done));
+}
+
+/* Whoever stops it finds nothing of it left, and may start another. */
+START_TEST(who_stops_a_server_that_is_being_stopped_waits_as_long)
+{
+    Command c = { .type = NBD_CMD_READ, .bytes = 512 };
+    BlockExport *exp = blk_exp_find(graph, "e");
+    MemDisk *mem = mem_disk(disk);
+    unsigned nr_done = 0;
+    GError *error = NULL;
+
+    mem->hold[MEM_READ] = true;
+    ck_assert(put_command(fd, SIMPLE, &c));
+    turns();
+    ck_assert_uint_eq(mem->held, 1);
+    begin_stop(&nr_done);
+    begin_stop(&nr_done);
+    /* The export is going by force already, whatever is asked for. */
+    ck_assert_int_eq(blk_exp_del(exp, BLOCK_EXPORT_REMOVE_SAFE, &error),
+                     -EBUSY);
+    expect_error(&error, EBUSY, "in use");
+    ck_assert_int_eq(blk_exp_del(exp, BLOCK_EXPORT_REMOVE_HARD, NULL), 0);
+    begin_stop(&nr_done);
+    turns();
+    ck_assert_uint_eq(nr_done, 0);
+    ck_assert_ptr_eq(blk_exp_find(graph, "e"), exp);
+    mem->hold[MEM_READ] = false;
+    blk_nbd_server_stop(graph);
+    ck_assert_ptr_null(blk_exp_find(graph, "e"));
+    server_start("");
+    export_add("");
+    turn();
+    ck_assert_uint_eq(nr_done, 3);
+    ck_assert_ptr_nonnull(blk_exp_find(graph, "e")); /* it was not theirs */
+    close(fd);
+    fd = -1;
+}
+END_TEST
+
 static Suite *nbd_server_suite(void)
 {
     Suite *suite = suite_create("nbd-server");
@@ -740,6 +789,7 @@ static Suite *nbd_server_suite(void)
     PROMISE(tc, a_node_that_is_exported_is_not_resized);
     PROMISE(tc, an_export_is_served_by_its_own_thread);
     PROMISE(tc, all_can_be_done_inside_coroutines);
+    PROMISE(tc, who_stops_a_server_that_is_being_stopped_waits_as_long);
     suite_add_tcase(suite, tc);
     return suite;
 }
