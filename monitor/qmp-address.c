@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -14,6 +15,13 @@
 #include <unistd.h>
 
 #define LISTEN_BACKLOG 16
+
+/* The system's look-up takes the number modulo 65536. */
+static bool is_port(const char *port)
+{
+    return strspn(port, "0123456789") != strlen(port) ||
+           (*port && strlen(port) <= 5 && atoi(port) <= UINT16_MAX);
+}
 
 int qmp_address_check(const QmpAddress *address, GError **errp)
 {
@@ -34,6 +42,10 @@ int qmp_address_check(const QmpAddress *address, GError **errp)
         (address->ipv4 || address->ipv6 || address->plain_text)) {
         return block_error(errp, EINVAL, "A path goes without the options of "
                            "TCP");
+    }
+    if (address->port && !is_port(address->port)) {
+        return block_error(errp, EINVAL, "'%s' is no port: 0 to 65535",
+                           address->port);
     }
     if (address->ipv4 == QMP_OFF && address->ipv6 == QMP_OFF) {
         return block_error(errp, EINVAL, "Cannot disable IPv4 and IPv6 at the "

@@ -123,6 +123,7 @@ static void coroutine_fn work(void *opaque)
         json_decref(reply);
     }
     monitor->busy = false;
+    monitor->server->nr_running--;
     if (monitor->closed) {
         monitor_free(monitor);
     } else if (monitor->input->len == 0 &&
@@ -135,6 +136,7 @@ static void start(QmpMonitor *monitor)
 {
     if (!monitor->busy) {
         monitor->busy = true;
+        monitor->server->nr_running++;
         aio_co_enter(block_graph_aio_context(monitor->server->graph),
                      coroutine_create(work, monitor));
     }
@@ -158,9 +160,9 @@ bool qmp_monitor_wants_input(const QmpMonitor *monitor)
     return !monitor->busy && !monitor->ended && monitor->input->len == 0;
 }
 
-bool qmp_monitor_is_busy(const QmpMonitor *monitor)
+bool qmp_monitor_is_held(const QmpMonitor *monitor)
 {
-    return monitor->busy;
+    return !monitor->busy && monitor->input->len > 0;
 }
 
 bool qmp_monitor_is_over(const QmpMonitor *monitor)

@@ -39,8 +39,9 @@ void qmp_monitor_end(QmpMonitor *monitor);
 /** Whether all input is used up, and no command runs. */
 bool qmp_monitor_wants_input(const QmpMonitor *monitor);
 
-/** Whether a command runs. */
-bool qmp_monitor_is_busy(const QmpMonitor *monitor);
+/** Whether there is input, and no command runs: qmp_monitor_resume() it as soon
+ * as there is room. */
+bool qmp_monitor_is_held(const QmpMonitor *monitor);
 
 /** Whether, after qmp_monitor_end(), there is nothing more to do. */
 bool qmp_monitor_is_over(const QmpMonitor *monitor);

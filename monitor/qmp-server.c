@@ -78,6 +78,7 @@ void qmp_server_free(QmpServer *server)
     if (!server) {
         return;
     }
+    g_assert(server->nr_running == 0);
     g_assert(g_queue_is_empty(&server->outside));
     qmp_exports_end(server);
     block_graph_set_threshold_listener(server->graph, NULL, NULL);
@@ -172,6 +173,11 @@ void qmp_server_quit(QmpServer *server, const char *reason)
     if (!server->quit_reason) {
         server->quit_reason = g_strdup(reason);
     }
+}
+
+bool qmp_server_is_busy(const QmpServer *server)
+{
+    return server->nr_running > 0;
 }
 
 /* --- outside of coroutines ------------------------------------------------ */

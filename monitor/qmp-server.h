@@ -39,6 +39,7 @@ struct QmpServer {
     QmpObjects *objects;
     GHashTable *export_threads; /* id of an export -> id of its iothread */
     GQueue outside;          /* of qmp_co_run_outside() */
+    unsigned nr_running;     /* commands, of clients that have left, too */
     char *quit_reason;       /* NULL: nobody wants the end */
 };
 
@@ -76,6 +77,9 @@ void qmp_server_unlisten(QmpServer *server, QmpListener *listener,
 
 /** Tell everybody of the event @name with @data (taken over). */
 void qmp_server_event(QmpServer *server, const char *name, json_t *data);
+
+/** Whether a command runs; its client may have left. */
+bool qmp_server_is_busy(const QmpServer *server);
 
 /** Whoever runs the loop shall end it; the first @reason counts. */
 void qmp_server_quit(QmpServer *server, const char *reason);

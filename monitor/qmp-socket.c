@@ -195,15 +195,19 @@ static void client_writable(void *opaque)
 
 static void update_handlers(Client *c)
 {
-    bool reads;
+    bool reads, writes;
 
     if (c->broken || !c->monitor) {
         return;
     }
     reads = !c->at_end && !c->socket->shut_down && !client_is_full(c) &&
             qmp_monitor_wants_input(c->monitor);
+    /* Commands may be held for want of room that an event has made meanwhile:
+     * to be writable is a reason to go on with them, too. */
+    writes = c->output->len > 0 ||
+             (!c->socket->shut_down && qmp_monitor_is_held(c->monitor));
     aio_set_fd_handler(c->socket->ctx, c->fd, reads ? client_readable : NULL,
-                       c->output->len > 0 ? client_writable : NULL, c);
+                       writes ? client_writable : NULL, c);
     if (c->at_end && c->output->len == 0 &&
         qmp_monitor_is_over(c->monitor)) {
         give_up(c);
@@ -336,18 +340,6 @@ QmpSocket *qmp_socket_connect(QmpServer *server, const QmpAddress *address,
 bool qmp_socket_has_client(const QmpSocket *s)
 {
     return s->clients->len > 0;
-}
-
-bool qmp_socket_is_busy(const QmpSocket *s)
-{
-    for (guint i = 0; i < s->clients->len; i++) {
-        const Client *c = g_ptr_array_index(s->clients, i);
-
-        if (qmp_monitor_is_busy(c->monitor)) {
-            return true;
-        }
-    }
-    return false;
 }
 
 bool qmp_socket_has_output(const QmpSocket *s)

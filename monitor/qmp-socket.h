@@ -39,9 +39,6 @@ QmpSocket *qmp_socket_connect(QmpServer *server, const QmpAddress *address,
 /** Whether a client is there. */
 bool qmp_socket_has_client(const QmpSocket *socket);
 
-/** Whether a command of a client runs. */
-bool qmp_socket_is_busy(const QmpSocket *socket);
-
 /** Whether something is not sent yet. */
 bool qmp_socket_has_output(const QmpSocket *socket);
 

@@ -27,14 +27,19 @@ void daemon_turn(Daemon *daemon)
 
 /* --- the end -------------------------------------------------------------- */
 
-typedef bool SocketTest(const QmpSocket *socket);
+typedef bool Unsettled(const Daemon *daemon);
 
-static bool any_socket(const Daemon *daemon, SocketTest *test)
+static bool command_runs(const Daemon *daemon)
+{
+    return qmp_server_is_busy(daemon->server);
+}
+
+static bool output_waits(const Daemon *daemon)
 {
     for (guint i = 0; i < daemon->chardevs->len; i++) {
         const DaemonChardev *chardev = g_ptr_array_index(daemon->chardevs, i);
 
-        if (chardev->socket && test(chardev->socket)) {
+        if (chardev->socket && qmp_socket_has_output(chardev->socket)) {
             return true;
         }
     }
@@ -47,14 +52,15 @@ static void time_is_over(void *opaque)
 }
 
 /* Turn the loop as long as @test says so, but not for ever. */
-static void settle(Daemon *daemon, SocketTest *test, int64_t ns)
+static void settle(Daemon *daemon, Unsettled *test, int64_t ns)
 {
     AioContext *ctx = block_graph_aio_context(daemon->graph);
     bool over = false;
     AioTimer *timer = aio_timer_new(ctx, time_is_over, &over);
 
     aio_timer_set(timer, aio_clock_ns(ctx) + ns);
-    while (!over && any_socket(daemon, test)) {
+    while (!over && test(daemon)) {
+        daemon_hmp_let_go(daemon);
         daemon_turn(daemon);
     }
     aio_timer_free(timer);
@@ -68,17 +74,23 @@ static void free_chardevs(Daemon *daemon)
     g_ptr_array_unref(daemon->chardevs);
 }
 
-/*
- * Nothing new begins; exports, jobs and nodes go, in this order; then whoever
- * listens has heard of it all.
- */
-static int end(Daemon *daemon)
+/* Clients first: what they do keeps jobs busy. */
+static void stop_work(Daemon *daemon)
+{
+    blk_nbd_server_stop(daemon->graph);
+    blk_exp_close_all(daemon->graph);
+    block_job_cancel_all(daemon->graph);
+}
+
+/* From now on no command begins. */
+static void begin_end(Daemon *daemon)
 {
     if (daemon->server->quit_reason) {
         qmp_server_event(daemon->server, "SHUTDOWN",
                          json_pack("{s:b, s:s}", "guest", 0, "reason",
                                    daemon->server->quit_reason));
     }
+    qmp_server_quit(daemon->server, "host-error"); /* it could not begin */
     for (guint i = 0; i < daemon->chardevs->len; i++) {
         DaemonChardev *chardev = g_ptr_array_index(daemon->chardevs, i);
 
@@ -86,17 +98,27 @@ static int end(Daemon *daemon)
             qmp_socket_shutdown(chardev->socket);
         }
     }
-    /* Clients first: what they do keeps jobs busy. */
-    blk_nbd_server_stop(daemon->graph);
-    blk_exp_close_all(daemon->graph);
-    block_job_cancel_all(daemon->graph);
-    settle(daemon, qmp_socket_is_busy, COMMANDS_NS);
-    settle(daemon, qmp_socket_has_output, OUTPUT_NS);
-    if (any_socket(daemon, qmp_socket_is_busy)) {
+}
+
+/*
+ * Nothing new begins; exports, jobs and nodes go, in this order; then whoever
+ * listens has heard of it all.
+ */
+static int end(Daemon *daemon)
+{
+    begin_end(daemon);
+    daemon_hmp_let_go(daemon);
+    stop_work(daemon);
+    settle(daemon, command_runs, COMMANDS_NS);
+    if (qmp_server_is_busy(daemon->server)) {
         tool_error("A command does not end: giving up");
+        free_chardevs(daemon);
         daemon_process_end(daemon);
         return EXIT_FAILURE;
     }
+    /* The last commands may have begun what the first time has missed. */
+    stop_work(daemon);
+    settle(daemon, output_waits, OUTPUT_NS);
     daemon_hmp_end(daemon);
     free_chardevs(daemon);
     daemon_process_end(daemon);

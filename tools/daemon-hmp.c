@@ -71,6 +71,17 @@ void daemon_hmp_sweep(Daemon *daemon)
     }
 }
 
+void daemon_hmp_let_go(Daemon *daemon)
+{
+    for (guint i = 0; i < daemon->hmp->sessions->len; i++) {
+        Session *session = g_ptr_array_index(daemon->hmp->sessions, i);
+
+        if (session->io.blk) {
+            io_resume_all(&session->io);
+        }
+    }
+}
+
 void daemon_hmp_end(Daemon *daemon)
 {
     for (guint i = 0; i < daemon->hmp->sessions->len; i++) {

@@ -85,6 +85,9 @@ void daemon_hmp_init(Daemon *daemon);
 /** Let go of nodes that no request uses any more.  Between two turns. */
 void daemon_hmp_sweep(Daemon *daemon);
 
+/** Let requests go that break points hold; the end must not wait for them. */
+void daemon_hmp_let_go(Daemon *daemon);
+
 /** Wait for the requests of all commands. */
 void daemon_hmp_end(Daemon *daemon);
 

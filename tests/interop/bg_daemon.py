@@ -16,10 +16,10 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from qmp_client import TIMEOUT_S, Client, Daemon
+from qmp_client import (TIMEOUT_S, Client, Daemon, wait_for_end,
+                        wait_for_file)
 
 MIB = 1 << 20
 BLOCKDEV = ['--blockdev', 'null-co,node-name=n,size=1M,read-zeroes=on']
@@ -163,11 +163,7 @@ def in_the_background_it_is_ready_when_the_start_returns(folder):
     pid = int((Path(folder) / 'pid').read_text())
     client = Client(Path(folder) / 'qmp.sock')
     client.must('quit')
-    deadline = time.monotonic() + TIMEOUT_S
-    while Path(f'/proc/{pid}/stat').exists() and \
-            ') Z ' not in Path(f'/proc/{pid}/stat').read_text():
-        check(time.monotonic() < deadline, 'it does not end')
-        time.sleep(0.02)
+    check(wait_for_end(pid), 'it does not end')
     check(not (Path(folder) / 'pid').exists())
     status, _, err = run(folder, '--daemonize', '--blockdev', 'nope,node-name=x')
     check(status == 1 and 'nope' in err, status, err)
@@ -183,15 +179,12 @@ def a_control_socket_is_for_its_user_alone_and_stale_ones_go(folder):
     old = os.umask(0)
     options = ['--chardev', 'socket,id=c,path=qmp.sock,server=on',
                '--monitor', 'c']
-    daemon = subprocess.Popen([program, *options], cwd=folder)
+    daemon = subprocess.Popen([program, *options, '--pidfile', 'pid'],
+                              cwd=folder)
     os.umask(old)
     try:
-        while True:
-            try:
-                client = Client(path)
-                break
-            except (ConnectionRefusedError, FileNotFoundError):
-                time.sleep(0.01)
+        wait_for_file(daemon, Path(folder) / 'pid')
+        client = Client(path)
         check(stat.S_IMODE(path.stat().st_mode) == 0o600)
         status, _, err = run(folder, *options)
         check(status == 1 and 'in use' in err, err)
@@ -416,14 +409,12 @@ def clients_of_exports_come_and_go_with_them(folder):
         check(status == 0 and 'failed' not in out, out)
         reader = subprocess.Popen(['qemu-io', '-r', '-f', 'raw', uri],
                                   stdin=subprocess.PIPE,
-                                  stdout=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE,
                                   stderr=subprocess.DEVNULL)
-        while 'error' not in client.ask('block-export-del', id='w'):
-            check(reader.poll() is None, 'the reader has ended')
-            client.wait_event('BLOCK_EXPORT_DELETED', id='w')
-            client.must('block-export-add', type='nbd', id='w',
-                        node_name='n', name='disk')
-            time.sleep(0.05)    # it has not come yet
+        # It asks for a command when it has opened the image.
+        check(reader.stdout.read(1), 'the reader has ended')
+        check('in use' in client.ask('block-export-del', id='w')['error']
+              ['desc'])
         client.must('quit')
         client.wait_event('BLOCK_EXPORT_DELETED', id='w')
         check(daemon.end() == 0)
@@ -474,6 +465,88 @@ def the_end_does_not_wait_for_a_request_that_is_held(folder):
         check(daemon.end() == 0)
     finally:
         daemon.kill()
+
+
+HELD = ['--blockdev', 'blkdebug,node-name=d,image.driver=null-co,'
+        'image.size=1M,image.read-zeroes=on', '--blockdev',
+        'null-co,node-name=t,size=1M']
+
+
+def hold(client, node='d'):
+    """Have a request in flight there that does not end."""
+    hmp(client, f'qemu-io {node} "break write_aio A"')
+    hmp(client, f'qemu-io {node} "aio_write 0 64k"')
+
+
+def start_backup(client):
+    """Send a command that waits for the request; it has begun when the first
+    reply is here, as nobody else runs in between."""
+    client.send('{"execute":"query-jobs"}{"execute":"blockdev-backup",'
+                '"arguments":{"device":"d","target":"t","sync":"none",'
+                '"job-id":"j"}}')
+    check(client.reply() == {'return': []})
+
+
+@test
+def a_job_that_a_command_starts_during_the_end_is_cancelled(folder):
+    daemon = Daemon([program], folder, *HELD, stdout=subprocess.DEVNULL)
+    try:
+        client, other = daemon.client(), daemon.client()
+        hold(client)
+        start_backup(other)
+        client.must('quit')
+        check(other.reply() == {'return': {}})
+        other.wait_event('SHUTDOWN')
+        other.wait_event('BLOCK_JOB_CANCELLED', device='j')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+
+
+@test
+def the_end_waits_for_the_command_of_a_client_that_has_left(folder):
+    daemon = Daemon([program], folder, *HELD, stdout=subprocess.DEVNULL)
+    try:
+        client, other = daemon.client(), daemon.client()
+        hold(client)
+        start_backup(other)
+        other.close()
+        # The event cannot be sent to it: the connection is given up.
+        client.must('blockdev-create', job_id='c', options={
+            'driver': 'file', 'filename': 'x', 'size': 0})
+        client.wait_event('JOB_STATUS_CHANGE', status='concluded')
+        client.must('quit')
+        client.wait_event('BLOCK_JOB_CANCELLED', device='j')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+
+
+@test
+def clients_that_come_before_a_start_that_fails_can_do_nothing(folder):
+    server = socket.create_server(('127.0.0.1', 0))
+    server.settimeout(TIMEOUT_S)
+    port = server.getsockname()[1]
+    daemon = subprocess.Popen(
+        [program, '--chardev', f'socket,id=c,host=127.0.0.1,port={port}',
+         '--monitor', 'c', '--blockdev', 'nope,node-name=x'], cwd=folder,
+        stderr=subprocess.DEVNULL)
+    try:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b'{"execute":"qmp_capabilities"}')
+            said = b''
+            try:
+                while more := connection.recv(65536):
+                    said += more
+            except ConnectionResetError:
+                pass        # it has not read what was sent
+        check(b'QMP' in said and b'return' not in said, said)
+        check(daemon.wait(TIMEOUT_S) == 1)
+    finally:
+        server.close()
+        daemon.kill()
+        daemon.wait()
 
 
 def main():

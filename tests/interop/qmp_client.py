@@ -2,12 +2,40 @@
 """A control client, and a daemon under test in a folder of its own."""
 import json
 import os
+import select
 import socket
 import subprocess
 import time
 from pathlib import Path
 
 TIMEOUT_S = 30
+
+
+def wait_for_end(pid, timeout_s=TIMEOUT_S):
+    """Whether the process ends in that time."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    try:
+        return bool(poll.poll(timeout_s * 1000))
+    finally:
+        os.close(process)
+
+
+def wait_for_file(process, path):
+    """Until @process has made the file @path.
+
+    Of files no descriptor tells, so this looks again and again; but the end of
+    the process is known at once."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not path.exists():
+        if wait_for_end(process.pid, 0.01):
+            raise AssertionError(f'{process.args} ended with {process.wait()}')
+        if time.monotonic() > deadline:
+            raise AssertionError(f'{process.args}: no {path}')
 
 
 class Client:
@@ -105,22 +133,12 @@ class Daemon:
              'socket,id=qmp,path=qmp.sock,server=on,wait=off',
              '--monitor', 'chardev=qmp', '--pidfile', 'qmp.pid'], cwd=folder,
             stdout=stdout)
-        deadline = time.monotonic() + TIMEOUT_S
-        # qemu-storage-daemon greets who connects before it is ready twice.
-        while not (Path(folder) / 'qmp.pid').exists():
-            if self.process.poll() is not None:
-                raise AssertionError(f'{command} ended with '
-                                     f'{self.process.returncode}')
-            if time.monotonic() > deadline:
-                raise AssertionError(f'{command}: no socket')
-            time.sleep(0.01)
+        # qemu-storage-daemon greets who connects before it is ready twice; it
+        # writes the file when all options are done.
+        wait_for_file(self.process, Path(folder) / 'qmp.pid')
 
     def client(self, negotiate=True):
-        while True:
-            try:
-                return Client(self.path, negotiate)
-            except ConnectionRefusedError:
-                time.sleep(0.01)    # it is bound, and not yet listened at
+        return Client(self.path, negotiate)
 
     def end(self):
         """The exit status of a daemon that has been asked to end."""
