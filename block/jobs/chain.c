@@ -155,6 +155,17 @@ static bool recorded_name(BlockDriverState *bs, ChainName *ret)
     return true;
 }
 
+/* The name of the file that holds @bs, or NULL: an image cannot name anything
+ * else. */
+static const char *file_name(BlockDriverState *bs)
+{
+    while (bdrv_primary_child(bs)) {
+        bs = bdrv_child_bs(bdrv_primary_child(bs));
+    }
+    return g_str_equal(bdrv_driver_name(bs), "file") ? bdrv_filename(bs)
+                                                     : NULL;
+}
+
 /*
  * The name of the file of @base for the image of @bs.  Absolute, as it is seen
  * from where that lies and not from where we run; but if the image and what it
@@ -164,7 +175,7 @@ static char *name_for(BlockDriverState *bs, BlockDriverState *base,
                       const char *old_name)
 {
     g_autofree char *image = g_canonicalize_filename(bdrv_filename(bs), NULL);
-    g_autofree char *file = g_canonicalize_filename(bdrv_filename(base), NULL);
+    g_autofree char *file = g_canonicalize_filename(file_name(base), NULL);
     g_autofree char *image_directory = g_path_get_dirname(image);
     g_autofree char *directory = g_path_get_dirname(file);
     g_autofree char *basename = g_path_get_basename(file);
@@ -183,6 +194,14 @@ static const char *format_for(BlockDriverState *base, const ChainNaming *how)
 
     return how->mask_protocol && drv->kind == BLOCK_DRIVER_PROTOCOL ? "raw"
                                                                     : name;
+}
+
+static int no_name_for(BlockDriverState *bs, BlockDriverState *base,
+                       GError **errp)
+{
+    return block_error(errp, EINVAL, "Node '%s' has no file name that node "
+                       "'%s' could record; give 'backing-file'",
+                       bdrv_node_name(base), bdrv_node_name(bs));
 }
 
 int chain_check_naming(BlockJob *job, BlockDriverState *bs,
@@ -204,13 +223,9 @@ int chain_check_naming(BlockJob *job, BlockDriverState *bs,
                                  bdrv_driver_name(bs), bdrv_node_name(bs))
                    : 0;
     }
-    if (file && base && !how->backing_file &&
-        !bdrv_filename(bdrv_skip_filters(base))[0]) {
-        return block_error(errp, EINVAL, "Job '%s': node '%s' has no file name "
-                           "that node '%s' could record; give 'backing-file'",
-                           job->id, bdrv_node_name(base), bdrv_node_name(bs));
-    }
-    return 0;
+    return file && base && !how->backing_file && !file_name(base)
+               ? no_name_for(bs, base, errp)
+               : 0;
 }
 
 static int coroutine_fn write_name(BlockDriverState *bs, const char *file,
@@ -244,9 +259,15 @@ int coroutine_fn chain_record_name(BlockDriverState *bs,
     if (base) {
         base = bdrv_skip_filters(base);
         format = g_strdup(format_for(base, how));
-        file = how->backing_file        ? g_strdup(how->backing_file)
-               : bdrv_filename(base)[0] ? name_for(bs, base, ret_old->file)
-                                        : NULL;
+        file = how->backing_file ? g_strdup(how->backing_file)
+               : file_name(base) ? name_for(bs, base, ret_old->file)
+                                 : NULL;
+        if (!file && ret_old->file) {
+            /* It may have come since the job looked.  Without a name the image
+             * would stand for itself. */
+            chain_name_clear(ret_old);
+            return no_name_for(bs, base, errp);
+        }
     }
     if (g_strcmp0(file, ret_old->file) == 0 &&
         (!file || g_strcmp0(format, ret_old->format) == 0)) {

@@ -610,6 +610,38 @@ START_TEST(a_base_without_a_file_name_needs_a_text)
 }
 END_TEST
 
+/* The name of an image is that of a file and nothing else. */
+START_TEST(a_base_that_is_no_file_needs_a_text)
+{
+    BlockDriverState *other;
+
+    given("A", "-", "-");
+    other = open_ok("null-co,node-name=other,size=64k,read-zeroes=on");
+    ck_assert_int_eq(bdrv_set_backing(layer[1], other, NULL), 0);
+    stream_fails("device=n2,base=other", EINVAL, "has no file name");
+    bdrv_unref(other);
+    chain_stop();
+}
+END_TEST
+
+START_TEST(a_base_without_a_file_name_that_has_come_meanwhile_ends_the_job)
+{
+    BlockDriverState *late;
+    BlockJob *job;
+
+    given("A", "-", "-");
+    late = open_ok("mem,node-name=late,size=64k");
+    job = stream("device=n2,base=n0");
+    block_job_hold(job);
+    ck_assert_int_eq(bdrv_set_backing(layer[1], late, NULL), 0);
+    block_job_release(job);
+    job_end_fails(job, EINVAL, "has no file name");
+    expect_backing(layer[2], layer[1], "n1.qcow2");
+    bdrv_unref(late);
+    chain_stop();
+}
+END_TEST
+
 START_TEST(a_disk_in_memory_records_no_name)
 {
     given_in_memory("A", "-", "-");
@@ -682,6 +714,9 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, with_enospc_it_waits_for_room_and_reports_all_else);
     PROMISE(tcase, nodes_and_options_that_make_no_sense_are_refused);
     PROMISE(tcase, a_base_without_a_file_name_needs_a_text);
+    PROMISE(tcase, a_base_that_is_no_file_needs_a_text);
+    PROMISE(tcase,
+            a_base_without_a_file_name_that_has_come_meanwhile_ends_the_job);
     PROMISE(tcase, a_disk_in_memory_records_no_name);
     PROMISE(tcase, a_device_that_cannot_be_written_is_refused);
     PROMISE(tcase, a_length_that_is_no_multiple_of_the_alignment_is_refused);
