@@ -9,11 +9,9 @@
  * that were interrupted and left a bitmap to resume with; the next ones are
  * incremental.
  */
-#include "sim/scenarios/scenarios.h"
+#include "sim/scenarios/attend.h"
 
 #include <blockgraph/dirty-bitmap.h>
-#include <blockgraph/job.h>
-#include <errno.h>
 
 #define CLUSTER_BYTES (64 * 1024)
 #define CLUSTERS 12
@@ -33,14 +31,6 @@ typedef struct Backup {
 } Backup;
 
 /* --- options -------------------------------------------------------------- */
-
-static const char *draw_policy(BgSim *sim)
-{
-    static const char *const policies[] = { "report", "ignore", "stop",
-                                            "enospc" };
-
-    return policies[bgsim_draw(sim, "job.policy", 4)];
-}
 
 /* What is copied: all, what was missing, or what has changed since. */
 static const char *draw_sync(Backup *s)
@@ -69,7 +59,7 @@ static BlockOptions *draw_options(Backup *s)
         "auto-finalize=%s,on-source-error=%s,on-target-error=%s,"
         "max-workers=%d,max-chunk=%d,on-cbw-error=%s,staging-size=%s,speed=%s",
         draw_sync(s), bgsim_chance(sim, "job.finalize", 800) ? "on" : "off",
-        draw_policy(sim), draw_policy(sim),
+        scenario_policy(sim), scenario_policy(sim),
         1 + (int)bgsim_draw(sim, "job.workers", 4),
         CLUSTER_BYTES << bgsim_draw(sim, "job.chunk", 3),
         breaks ? "break-snapshot" : "break-guest-write",
@@ -80,8 +70,9 @@ static BlockOptions *draw_options(Backup *s)
 /* --- a job and its verbs -------------------------------------------------- */
 
 /* One verb, or a hold; whether it is allowed is the job's business. */
-static void some_verb(Backup *s, BlockJob *job)
+static void some_verb(void *opaque, BlockJob *job)
 {
+    Backup *s = opaque;
     BgSim *sim = s->sim;
 
     switch (bgsim_draw(sim, "verb", 12)) {
@@ -106,66 +97,14 @@ static void some_verb(Backup *s, BlockJob *job)
     }
 }
 
-static void coroutine_fn drain_a_moment(Backup *s)
+static void coroutine_fn drain_a_moment(void *opaque)
 {
-    bgsim_op_begin(s->sim, BGSIM_OP_DRAIN);
-    bdrv_co_drained_begin(s->source);
-    co_sleep_ns(bgsim_draw(s->sim, "drain.time", 100 * 1000));
-    bdrv_drained_end(s->source);
-    bgsim_op_end(s->sim, BGSIM_OP_DRAIN);
-}
+    Backup *s = opaque;
 
-/* Ask verbs until the job is over; in the end, let it go on. */
-static void coroutine_fn ask_verbs(Backup *s, BlockJob *job)
-{
-    BlockJobInfo info;
-
-    for (int i = 0;; i++) {
-        bool last = i > 200;
-
-        block_job_query(job, &info);
-        if (info.status >= BLOCK_JOB_CONCLUDED) {
-            return;
-        }
-        if (last || bgsim_chance(s->sim, "verb.calm", 700)) {
-            /* Who waits for somebody goes on. */
-            block_job_resume(job, NULL);
-            block_job_finalize(job, NULL);
-            if (last && i % 100 == 0) {
-                block_job_cancel(job, true, NULL);
-            }
-        } else if (bgsim_chance(s->sim, "verb.drain", 100)) {
-            drain_a_moment(s);
-        } else {
-            some_verb(s, job);
-        }
-        co_sleep_ns(1 + bgsim_draw(s->sim, "verb.pause", 200 * 1000));
-        bgsim_progress(s->sim);
-    }
+    scenario_drain(s->sim, s->source);
 }
 
 /* --- the oracle ----------------------------------------------------------- */
-
-static void check_info(Backup *s, BlockJob *job)
-{
-    BlockJobInfo info;
-
-    block_job_query(job, &info);
-    if (info.current_progress > info.total_progress) {
-        bgsim_violation(s->sim, "job", "progress %" G_GINT64_FORMAT " of %"
-                        G_GINT64_FORMAT, info.current_progress,
-                        info.total_progress);
-    }
-    if (info.ret == 0 && info.current_progress != info.total_progress) {
-        bgsim_violation(s->sim, "job", "well done at %" G_GINT64_FORMAT " of %"
-                        G_GINT64_FORMAT, info.current_progress,
-                        info.total_progress);
-    }
-    if (info.ret < 0 && !s->faults && !info.cancelled) {
-        bgsim_violation(s->sim, "job", "failed: %s",
-                        info.error ? info.error : "no text");
-    }
-}
 
 /* The target is what the disk was. */
 static void coroutine_fn check_target(Backup *s, BgSimModel *frozen)
@@ -212,13 +151,15 @@ static bool coroutine_fn attempt(Backup *s)
 {
     BgSimModel *frozen = NULL;
     BlockJob *job = start_job(s, &frozen);
+    const ScenarioUser user = { .sim = s->sim, .verb = some_verb,
+                                .drain = drain_a_moment, .opaque = s };
     BlockJobInfo info;
 
     if (!job) {
         return false;
     }
-    ask_verbs(s, job);
-    check_info(s, job);
+    scenario_attend(&user, job);
+    scenario_check_job(s->sim, job, s->faults);
     block_job_query(job, &info);
     if (info.ret == 0) {
         check_target(s, frozen);
@@ -258,24 +199,6 @@ static bool open_disks(BgSim *sim, Backup *s)
     return true;
 }
 
-static void start_guests(BgSim *sim, Backup *s)
-{
-    for (unsigned i = 0; i < 1 + bgsim_draw(sim, "guests", 3); i++) {
-        BgSimGuestConfig config = {
-            .requests = 80,
-            .depth = 1 + bgsim_draw(sim, "guest.depth", 6),
-            .max_bytes = 4096 << bgsim_draw(sim, "guest.bytes", 6),
-            .weight_read = 2, .weight_write = 6, .weight_zero = 2,
-            .weight_discard = 2, .weight_flush = 1, .weight_status = 1,
-            .think_ns = bgsim_draw(sim, "guest.think", 3) * 50000,
-            .errors_expected = s->faults,
-        };
-        g_autofree char *name = g_strdup_printf("guest%u", i);
-
-        bgsim_guest_start(s->model, name, scenario_thread(sim, 3), &config);
-    }
-}
-
 static void backup_setup(BgSim *sim, void *state)
 {
     Backup *s = state;
@@ -289,21 +212,11 @@ static void backup_setup(BgSim *sim, void *state)
     s->reader = blk_new(bgsim_graph(sim), "reader", &perm);
     s->resumes = bgsim_chance(sim, "job.resumes", 500);
     s->faults = scenario_faults(sim);
-    start_guests(sim, s);
+    scenario_guests(sim, s->model, &(BgSimGuestConfig){
+        .requests = 80, .weight_read = 2, .weight_write = 6, .weight_zero = 2,
+        .weight_discard = 2, .weight_flush = 1, .weight_status = 1,
+        .errors_expected = s->faults });
     bgsim_spawn(sim, "jobs", NULL, jobs_entry, s);
-}
-
-/* What is left of jobs that were given up goes when their requests return. */
-static int coroutine_fn settle_entry(void *opaque)
-{
-    Backup *s = opaque;
-
-    while (block_graph_nr_nodes(bgsim_graph(s->sim)) > NODES) {
-        co_sleep_ns(1000 * 1000);
-    }
-    bdrv_co_drain_all_begin(bgsim_graph(s->sim));
-    bdrv_drain_all_end(bgsim_graph(s->sim));
-    return 0;
 }
 
 static void take_down(BgSim *sim, Backup *s)
@@ -325,8 +238,7 @@ static void backup_verify(BgSim *sim, void *state)
     Backup *s = state;
 
     if (s->guest) {
-        block_job_cancel_all(bgsim_graph(sim));
-        aio_co_run(block_graph_aio_context(bgsim_graph(sim)), settle_entry, s);
+        scenario_end_jobs(sim, NODES);
         scenario_check_rest(sim);
         take_down(sim, s);
     }

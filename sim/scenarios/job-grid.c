@@ -12,10 +12,10 @@
  * sees what it has written; a job that was done well has kept its promise; and
  * afterwards no job and no filter is left.
  */
+#include "sim/scenarios/attend.h"
 #include "sim/scenarios/qcow2-image.h"
 
 #include <blockgraph/driver.h>
-#include <blockgraph/job.h>
 #include <errno.h>
 
 #define SIZE (256 * 1024)
@@ -406,27 +406,13 @@ static void grid_setup(BgSim *sim, void *state)
 
 #define NODES 8 /* base, mid, top, target and their disks, at most */
 
-static int coroutine_fn settle_entry(void *opaque)
-{
-    JobGrid *s = opaque;
-
-    /* What is left of jobs that were given up. */
-    while (block_graph_nr_nodes(bgsim_graph(s->sim)) > NODES) {
-        co_sleep_ns(1000 * 1000);
-    }
-    bdrv_co_drain_all_begin(bgsim_graph(s->sim));
-    bdrv_drain_all_end(bgsim_graph(s->sim));
-    return 0;
-}
-
 static void grid_verify(BgSim *sim, void *state)
 {
     JobGrid *s = state;
 
     if (s->guest) {
         bgsim_release(sim, "hang");
-        block_job_cancel_all(bgsim_graph(sim));
-        aio_co_run(block_graph_aio_context(bgsim_graph(sim)), settle_entry, s);
+        scenario_end_jobs(sim, NODES);
         scenario_check_content(sim, s->guest, s->model);
         scenario_check_rest(sim);
         blk_unref(s->reader);

@@ -8,11 +8,9 @@
  * they are on; and a target that they are not switched to is what the disk was
  * at the moment at which the mirror took effect.
  */
-#include "sim/scenarios/scenarios.h"
+#include "sim/scenarios/attend.h"
 
 #include <blockgraph/driver.h>
-#include <blockgraph/job.h>
-#include <errno.h>
 
 #define DISK_BYTES (10 * 64 * 1024 + 4096)
 #define ATTEMPTS 5
@@ -30,14 +28,6 @@ typedef struct Mirror {
 } Mirror;
 
 /* --- options -------------------------------------------------------------- */
-
-static const char *draw_policy(BgSim *sim)
-{
-    static const char *const policies[] = { "report", "ignore", "stop",
-                                            "enospc" };
-
-    return policies[bgsim_draw(sim, "job.policy", 4)];
-}
 
 /* The disk that guests are on, below filters of tests. */
 static BlockDriverState *active_disk(Mirror *s)
@@ -59,7 +49,7 @@ static BlockOptions *draw_options(Mirror *s)
         "speed=%s", bdrv_node_name(active), bdrv_node_name(other),
         s->copies ? "full" : "none",
         bgsim_chance(sim, "job.finalize", 800) ? "on" : "off",
-        draw_policy(sim), draw_policy(sim),
+        scenario_policy(sim), scenario_policy(sim),
         bgsim_chance(sim, "job.blocking", 400) ? "write-blocking"
                                                : "background",
         512 << bgsim_draw(sim, "job.granularity", 9),
@@ -80,8 +70,9 @@ static void write_blocking(BlockJob *job)
 }
 
 /* One verb; whether it is allowed is the job's business. */
-static void some_verb(Mirror *s, BlockJob *job)
+static void some_verb(void *opaque, BlockJob *job)
 {
+    Mirror *s = opaque;
     BgSim *sim = s->sim;
 
     switch (bgsim_draw(sim, "verb", 14)) {
@@ -116,79 +107,25 @@ static void some_verb(Mirror *s, BlockJob *job)
     }
 }
 
-static void coroutine_fn drain_a_moment(Mirror *s)
+static void coroutine_fn drain_a_moment(void *opaque)
 {
-    BlockDriverState *bs = s->disks[bgsim_draw(s->sim, "drain.disk", 2)];
+    Mirror *s = opaque;
 
-    bgsim_op_begin(s->sim, BGSIM_OP_DRAIN);
-    bdrv_co_drained_begin(bs);
-    co_sleep_ns(bgsim_draw(s->sim, "drain.time", 100 * 1000));
-    bdrv_drained_end(bs);
-    bgsim_op_end(s->sim, BGSIM_OP_DRAIN);
+    scenario_drain(s->sim, s->disks[bgsim_draw(s->sim, "drain.disk", 2)]);
 }
 
 /* Nobody writes while the job is held there. */
-static void note_moment(Mirror *s)
+static void note_moment(void *opaque)
 {
+    Mirror *s = opaque;
+
     if (!s->frozen && bgsim_held(s->sim, "effect") > 0) {
         s->frozen = bgsim_model_freeze(s->model);
         bgsim_release(s->sim, "effect");
     }
 }
 
-/* Ask verbs until the job is over; in the end, let it go on. */
-static void coroutine_fn ask_verbs(Mirror *s, BlockJob *job)
-{
-    BlockJobInfo info;
-
-    for (int i = 0;; i++) {
-        bool last = i > 200;
-
-        block_job_query(job, &info);
-        if (info.status >= BLOCK_JOB_CONCLUDED) {
-            return;
-        }
-        if (last || bgsim_chance(s->sim, "verb.calm", 700)) {
-            /* Who waits for somebody goes on. */
-            block_job_resume(job, NULL);
-            block_job_finalize(job, NULL);
-            if (last && i % 100 == 0) {
-                block_job_cancel(job, true, NULL);
-            }
-        } else if (bgsim_chance(s->sim, "verb.drain", 100)) {
-            drain_a_moment(s);
-        } else {
-            some_verb(s, job);
-        }
-        note_moment(s);
-        co_sleep_ns(1 + bgsim_draw(s->sim, "verb.pause", 200 * 1000));
-        note_moment(s);
-        bgsim_progress(s->sim);
-    }
-}
-
 /* --- the oracle ----------------------------------------------------------- */
-
-static void check_info(Mirror *s, BlockJob *job)
-{
-    BlockJobInfo info;
-
-    block_job_query(job, &info);
-    if (info.current_progress > info.total_progress) {
-        bgsim_violation(s->sim, "job", "progress %" G_GINT64_FORMAT " of %"
-                        G_GINT64_FORMAT, info.current_progress,
-                        info.total_progress);
-    }
-    if (info.ret == 0 && info.current_progress != info.total_progress) {
-        bgsim_violation(s->sim, "job", "well done at %" G_GINT64_FORMAT " of %"
-                        G_GINT64_FORMAT, info.current_progress,
-                        info.total_progress);
-    }
-    if (info.ret < 0 && !s->faults && !info.cancelled) {
-        bgsim_violation(s->sim, "job", "failed: %s",
-                        info.error ? info.error : "no text");
-    }
-}
 
 /* The disk that guests are not on, and were not switched to, is what theirs
  * was. */
@@ -237,15 +174,18 @@ static void coroutine_fn attempt(Mirror *s)
 {
     BlockDriverState *target = s->disks[active_disk(s) == s->disks[0]];
     BlockJob *job = start_job(s);
+    const ScenarioUser user = { .sim = s->sim, .verb = some_verb,
+                                .drain = drain_a_moment, .look = note_moment,
+                                .opaque = s };
     BlockJobInfo info;
 
     if (!job) {
         bgsim_release(s->sim, "effect");
         return;
     }
-    ask_verbs(s, job);
+    scenario_attend(&user, job);
     bgsim_release(s->sim, "effect");
-    check_info(s, job);
+    scenario_check_job(s->sim, job, s->faults);
     block_job_query(job, &info);
     if (info.ret == 0) {
         check_target(s, target);
@@ -283,24 +223,6 @@ static bool open_disks(BgSim *sim, Mirror *s)
     return true;
 }
 
-static void start_guests(BgSim *sim, Mirror *s)
-{
-    for (unsigned i = 0; i < 1 + bgsim_draw(sim, "guests", 3); i++) {
-        BgSimGuestConfig config = {
-            .requests = 120,
-            .depth = 1 + bgsim_draw(sim, "guest.depth", 6),
-            .max_bytes = 4096 << bgsim_draw(sim, "guest.bytes", 6),
-            .weight_read = 3, .weight_write = 6, .weight_zero = 2,
-            .weight_discard = 2, .weight_flush = 1, .weight_status = 1,
-            .think_ns = bgsim_draw(sim, "guest.think", 3) * 50000,
-            .errors_expected = s->faults,
-        };
-        g_autofree char *name = g_strdup_printf("guest%u", i);
-
-        bgsim_guest_start(s->model, name, scenario_thread(sim, 3), &config);
-    }
-}
-
 static void mirror_setup(BgSim *sim, void *state)
 {
     Mirror *s = state;
@@ -313,21 +235,11 @@ static void mirror_setup(BgSim *sim, void *state)
     }
     s->reader = blk_new(bgsim_graph(sim), "reader", &perm);
     s->faults = scenario_faults(sim);
-    start_guests(sim, s);
+    scenario_guests(sim, s->model, &(BgSimGuestConfig){
+        .requests = 120, .weight_read = 3, .weight_write = 6, .weight_zero = 2,
+        .weight_discard = 2, .weight_flush = 1, .weight_status = 1,
+        .errors_expected = s->faults });
     bgsim_spawn(sim, "jobs", NULL, jobs_entry, s);
-}
-
-/* What is left of jobs that were given up goes when their requests return. */
-static int coroutine_fn settle_entry(void *opaque)
-{
-    Mirror *s = opaque;
-
-    while (block_graph_nr_nodes(bgsim_graph(s->sim)) > NODES) {
-        co_sleep_ns(1000 * 1000);
-    }
-    bdrv_co_drain_all_begin(bgsim_graph(s->sim));
-    bdrv_drain_all_end(bgsim_graph(s->sim));
-    return 0;
 }
 
 static void mirror_verify(BgSim *sim, void *state)
@@ -336,8 +248,7 @@ static void mirror_verify(BgSim *sim, void *state)
 
     if (s->guest) {
         bgsim_release(sim, "effect");
-        block_job_cancel_all(bgsim_graph(sim));
-        aio_co_run(block_graph_aio_context(bgsim_graph(sim)), settle_entry, s);
+        scenario_end_jobs(sim, NODES);
         scenario_check_rest(sim);
         blk_unref(s->reader);
         scenario_check_content(sim, s->guest, s->model);
