@@ -20,7 +20,10 @@
  * D5  A node that opens, closes or is reopened sends requests of its own.  They
  *     are counted like background work, and first wait until no section of
  *     others covers the node.  Sections that the same coroutine has begun do
- *     not hold it up, and do not wait for it: it would wait for itself.
+ *     not hold it up, and do not wait for it: it would wait for itself.  Nor
+ *     do sections whose beginner waits here, too, hold up others: each would
+ *     wait for the other's end.  The last one that comes to wait goes first;
+ *     what it sends has ended when another one goes on in its section.
  * D6  A request may fork work of a node below before it ends: that is counted
  *     at a closed gate, too.  So a section that adds up the counts, one after
  *     the other, may see the work's before the fork and the request's after
@@ -37,6 +40,7 @@ typedef struct DrainSection {
     BlockDriverState *bs;  /* of this node, held by the caller; or NULL */
     BlockRoot *root;       /* of this root, or NULL; both NULL: all nodes */
     CoOwner owner;         /* who has begun it */
+    bool owner_waits;      /* for sections of others; D5 */
     GPtrArray *roots;      /* BlockRoot *: what is closed */
     GPtrArray *nodes;      /* BlockDriverState *: whose drivers were told */
     GPtrArray *old_roots;  /* while covers are exchanged */
@@ -364,8 +368,9 @@ unsigned bdrv_work_fork(BdrvWork *work)
     return ticket;
 }
 
-/* Whether a section that somebody else has begun covers @bs.  D5 */
-static bool others_drain(const BlockDriverState *bs)
+/* Whether a section that somebody else has begun covers @bs; @but_waiting:
+ * those do not count whose beginner waits.  D5 */
+static bool others_drain(const BlockDriverState *bs, bool but_waiting)
 {
     unsigned sections = atomic_load(&bs->drain_count);
 
@@ -375,7 +380,7 @@ static bool others_drain(const BlockDriverState *bs)
     LIST_FOREACH(link, &bs->graph->sections) {
         DrainSection *section = LIST_ENTRY(link, DrainSection, link);
 
-        if (is_ours(section) &&
+        if ((is_ours(section) || (but_waiting && section->owner_waits)) &&
             g_ptr_array_find(section->nodes, bs, NULL)) {
             sections--;
         }
@@ -391,12 +396,61 @@ static void own_count(BdrvWork *work)
     work->owner = coroutine_owner();
 }
 
+static bool others_hold_up(const BlockDriverState *bs,
+                           const BlockDriverState *below)
+{
+    return others_drain(bs, true) || (below && others_drain(below, true));
+}
+
+/* The running coroutine waits for others, or not any more.  Returns whether it
+ * has begun any section. */
+static bool mark_ours(BlockGraph *graph, bool waits)
+{
+    bool any = false;
+
+    LIST_FOREACH(link, &graph->sections) {
+        DrainSection *section = LIST_ENTRY(link, DrainSection, link);
+
+        if (is_ours(section)) {
+            section->owner_waits = waits;
+            any = true;
+        }
+    }
+    return any;
+}
+
+static bool ours_are_quiet(BlockGraph *graph)
+{
+    LIST_FOREACH(link, &graph->sections) {
+        DrainSection *section = LIST_ENTRY(link, DrainSection, link);
+
+        if (is_ours(section) && section_in_flight(graph, section) > 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void coroutine_fn wait_for_others(BlockDriverState *bs,
+                                         BlockDriverState *below)
+{
+    BlockGraph *graph = bs->graph;
+
+    if (mark_ours(graph, true)) {
+        drain_kick(graph); /* who waits for our sections need not any more */
+    }
+    while (others_hold_up(bs, below) || !ours_are_quiet(graph)) {
+        co_queue_wait(&graph->drain_waiters, NULL);
+    }
+    mark_ours(graph, false);
+}
+
 void coroutine_fn drain_own_begin(BdrvWork *work, BlockDriverState *below)
 {
     BlockDriverState *bs = work->root.work_of;
 
-    while (others_drain(bs) || (below && others_drain(below))) {
-        co_queue_wait(&bs->graph->drain_waiters, NULL);
+    if (others_hold_up(bs, below)) {
+        wait_for_others(bs, below);
     }
     own_count(work); /* no yield since: a section that begins now sees it */
 }
@@ -406,7 +460,7 @@ bool drain_own_try_begin(GPtrArray *works)
     for (guint i = 0; i < works->len; i++) {
         const BdrvWork *work = g_ptr_array_index(works, i);
 
-        if (others_drain(work->root.work_of)) {
+        if (others_drain(work->root.work_of, false)) {
             return false;
         }
     }

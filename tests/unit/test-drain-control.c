@@ -350,6 +350,43 @@ START_TEST(two_filters_go_in_above_one_node_at_once)
 }
 END_TEST
 
+/* As a job does when it starts. */
+static void coroutine_fn drained_insert_entry(void *opaque)
+{
+    Control *c = opaque;
+
+    bdrv_co_drained_begin(disk);
+    coroutine_yield(); /* until all have got here */
+    insert_entry(c);
+    bdrv_drained_end(disk);
+}
+
+START_TEST(filters_go_in_at_once_in_sections_of_their_own)
+{
+    BlockBackend *guest = backend_ok("guest", disk, READ | WRITE, ALL);
+    Control c[3] = { { .options = "reader" }, { .options = "pass" },
+                     { .options = "reader" } };
+    Coroutine *co[3];
+
+    for (int i = 0; i < 3; i++) {
+        co[i] = coroutine_create(drained_insert_entry, &c[i]);
+        aio_co_enter(ctx, co[i]);
+    }
+    for (int i = 0; i < 3; i++) {
+        aio_co_enter(ctx, co[i]);
+    }
+    settle();
+    for (int i = 0; i < 3; i++) {
+        ck_assert(c[i].done && c[i].ret == 0);
+        ck_assert_int_eq(bdrv_drop_filter(c[i].bs, NULL), 0);
+        bdrv_unref(c[i].bs);
+    }
+    ck_assert_ptr_eq(blk_bs(guest), disk);
+    ck_assert_int_eq(blk_pwrite(guest, 0, 1, "x", 0), 0);
+    blk_unref(guest);
+}
+END_TEST
+
 static void coroutine_fn reopen_entry(void *opaque)
 {
     Control *c = opaque;
@@ -443,6 +480,7 @@ int main(void)
     PROMISE(tcase,
             a_section_of_all_and_a_tree_that_opens_do_not_wait_in_a_circle);
     PROMISE(tcase, two_filters_go_in_above_one_node_at_once);
+    PROMISE(tcase, filters_go_in_at_once_in_sections_of_their_own);
     PROMISE(tcase, a_reopen_comes_after_the_sections_of_others);
     PROMISE(tcase, a_node_is_reopened_inside_a_section_of_its_own);
     PROMISE(tcase, each_ends_its_own_section);
