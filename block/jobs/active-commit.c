@@ -137,6 +137,17 @@ static int look_again(MirrorJob *m, GError **errp)
     return ret;
 }
 
+/* A2.  Who holds a part of the chain already is about to change it. */
+static int hold_chain(MirrorJob *m, GError **errp)
+{
+    g_autoptr(GError) why = NULL;
+    int ret = bdrv_freeze_chain(m->source, m->target, &why);
+
+    return ret < 0 ? block_error(errp, -ret, "Job '%s': %s", m->job.id,
+                                 why->message)
+                   : 0;
+}
+
 /* The layers are held, the base can be written. */
 static int coroutine_fn begin(MirrorJob *m, GError **errp)
 {
@@ -145,10 +156,12 @@ static int coroutine_fn begin(MirrorJob *m, GError **errp)
     if (ret == 0) {
         ret = look_again(m, errp);
     }
+    if (ret == 0) {
+        ret = hold_chain(m, errp);
+    }
     if (ret < 0) {
         return ret;
     }
-    chain_freeze(m->source, m->target);                         /* A2 */
     mirror_guard(m, false);                                     /* A1 */
     ret = mirror_choose_sizes(m, errp);
     if (ret == 0) {

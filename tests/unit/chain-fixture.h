@@ -249,6 +249,16 @@ static inline void expect_graph(const char *before)
     }
 }
 
+/** A job that would change what another one has frozen does not start. */
+static inline void is_refused(BlockJobType type, const char *text)
+{
+    GError *error = NULL;
+
+    ck_assert_ptr_null(block_job_start(
+        graph, type, block_options_parse_keyval(text, NULL, NULL), &error));
+    expect_error(&error, EBUSY, "frozen by a job");
+}
+
 /** Start a job, wait for its good end. */
 static inline void job_whole(BlockJobType type, const char *text)
 {

@@ -228,6 +228,28 @@ START_TEST(bad_options_are_refused_and_change_nothing)
 }
 END_TEST
 
+START_TEST(a_part_of_the_chain_that_a_job_works_on_is_refused)
+{
+    BlockJob *job;
+
+    given("A", "B", "-", "-");
+    job = job_ok(BLOCK_JOB_STREAM, "device=n2,base=n0,job-id=j");
+    block_job_hold(job);
+    is_refused(BLOCK_JOB_COMMIT, "device=n3,base=n0");
+    is_refused(BLOCK_JOB_COMMIT, "device=n3,base=n1");
+    ck_assert(bdrv_is_read_only(layer[0]));
+    block_job_release(job);
+    job_end_ok(job);
+    job = ready_commit("device=n3,base=n2,job-id=j");
+    is_refused(BLOCK_JOB_COMMIT, "device=n3,base=n0");
+    is_refused(BLOCK_JOB_STREAM, "device=n3,base=n0");
+    complete_ok(job);
+    expect_backing(layer[2], layer[0], "n0.qcow2");
+    ck_assert_ptr_eq(blk_bs(guest), layer[2]);
+    chain_stop();
+}
+END_TEST
+
 /* Not a commit, but a mirror that needs images, too. */
 START_TEST(a_file_that_grows_under_its_mirror_is_followed)
 {
@@ -288,6 +310,7 @@ static void add_tests(TCase *tcase)
     tcase_add_loop_test(
         tcase, an_error_at_any_write_is_treated_as_the_policy_says, 0, 2);
     PROMISE(tcase, bad_options_are_refused_and_change_nothing);
+    PROMISE(tcase, a_part_of_the_chain_that_a_job_works_on_is_refused);
 }
 
 int main(void)

@@ -243,16 +243,6 @@ START_TEST(a_writer_of_a_layer_is_named_when_the_job_begins)
 }
 END_TEST
 
-/* Try to start a second job on @text while one is there. */
-static void is_refused(BlockJobType type, const char *text)
-{
-    GError *error = NULL;
-
-    ck_assert_ptr_null(block_job_start(
-        graph, type, block_options_parse_keyval(text, NULL, NULL), &error));
-    expect_error(&error, EBUSY, "frozen by a job");
-}
-
 START_TEST(a_part_of_the_chain_that_a_job_works_on_is_refused)
 {
     BlockJob *job;
