@@ -51,6 +51,26 @@ void chain_freeze(BlockDriverState *bs, BlockDriverState *base)
     }
 }
 
+bool chain_is_held_above(BlockDriverState *bs)
+{
+    LIST_FOREACH(link, &bs->parents) {
+        if (edge_check_thawed(LIST_ENTRY(link, BdrvChild, node_link),
+                              NULL) < 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool coroutine_fn chain_wait_above(BlockJob *job, BlockDriverState *bs)
+{
+    while (chain_is_held_above(bs) && !job_is_cancelled(job)) {
+        SIM_WAITS("who holds the edge above a filter", job->id);
+        co_sleep_ns(RETRY_NS);
+    }
+    return !job_is_cancelled(job);
+}
+
 /* --- writable or not ------------------------------------------------------ */
 
 static int coroutine_fn set_read_only(BlockDriverState *bs, bool read_only,

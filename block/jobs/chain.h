@@ -45,6 +45,13 @@ int coroutine_fn chain_make_writable(BlockDriverState *bs, bool *ret_changed,
 /** Reopen @bs read-only; a failure is a warning. */
 void coroutine_fn chain_make_read_only(BlockDriverState *bs);
 
+/** Whether somebody has frozen an edge that leads to @bs. */
+bool chain_is_held_above(BlockDriverState *bs);
+
+/** Wait until nobody has: a job above that takes effect.  Returns false if @job
+ * is cancelled before. */
+bool coroutine_fn chain_wait_above(BlockJob *job, BlockDriverState *bs);
+
 /** A filter of a job goes.  While somebody else holds an edge above it, wait;
  * @cancel_ends: or until the job is cancelled.  Returns whether it is out; the
  * user may have taken it out himself. */

@@ -18,8 +18,8 @@
  * C2  Nobody but us writes to any node from top down to the base: our backends
  *     do not share that.  The layer above the base does not want its backing
  *     node to be written either; that edge is unguarded for our time.
- * C3  The edges from our filter down to the base are frozen until it is put in
- *     the place of the filter.
+ * C3  The edges from our filter down to the base are frozen until it has been
+ *     put in the place of the filter.
  * C4  The base is durable before an image names it, and before it is put there.
  *     So the content is right whichever name the images of overlays have.
  */
@@ -316,7 +316,7 @@ static int coroutine_fn attach(CommitJob *s, GError **errp)
     return ret < 0 ? ret : blk_co_insert_bs(s->to, s->n.base, errp);
 }
 
-/* Back to where start() began, but for the filter and the base's mode. */
+/* From here on we write no more. */
 static void coroutine_fn detach(CommitJob *s)
 {
     if (s->work) {
@@ -326,6 +326,12 @@ static void coroutine_fn detach(CommitJob *s)
     blk_co_unref(g_steal_pointer(&s->from));
     if (s->frozen) {
         edge_set_unguarded(chain_edge(s->n.above_base), false);
+    }
+}
+
+static void thaw(CommitJob *s)
+{
+    if (s->frozen) {
         bdrv_unfreeze_chain(s->filter, s->n.base);
         s->frozen = false;
     }
@@ -334,6 +340,7 @@ static void coroutine_fn detach(CommitJob *s)
 static void coroutine_fn let_go(CommitJob *s)
 {
     detach(s);
+    thaw(s);
     if (s->filter) {
         chain_drop_filter(&s->job, s->filter, false);
         bdrv_co_unref(s->filter);
@@ -628,16 +635,26 @@ static int coroutine_fn commit_run(BlockJob *job, GError **errp)
 /* The filter goes, with all that is below it down to the base. */
 static int coroutine_fn replace_filter(CommitJob *s, GError **errp)
 {
+    bool goes_on = chain_wait_above(&s->job, s->filter);
+    GError *why = NULL;
     int ret;
 
     SIM_POINT("commit.replace", s->job.id);
-    if (!job_txn_close(&s->job)) {
+    if (!goes_on || !job_txn_close(&s->job)) {
         return block_error(errp, ECANCELED, "Job '%s' was cancelled",
                            s->job.id);
     }
     detach(s);
-    ret = bdrv_co_replace_node(s->filter, s->n.base, errp);
-    if (ret == 0) {
+    /* We may wait for others inside, and then they may hold it again. */
+    while ((ret = bdrv_co_replace_node(s->filter, s->n.base, &why)) < 0 &&
+           chain_is_held_above(s->filter)) {
+        g_clear_error(&why);
+        chain_wait_above(&s->job, s->filter);
+    }
+    if (ret < 0) {
+        g_propagate_error(errp, why);
+    } else {
+        thaw(s);
         bdrv_co_unref(g_steal_pointer(&s->filter));
         s->grown_from = -1;
     }

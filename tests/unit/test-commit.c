@@ -295,6 +295,80 @@ START_TEST(a_stream_above_and_a_commit_below_end_in_any_order_R102)
 }
 END_TEST
 
+/* Turn the loop @turns times, or until @job is over; returns whether it is. */
+static bool turn_until_over(BlockJob *job, int turns)
+{
+    while (turns-- > 0 && info_of(job).status != BLOCK_JOB_NULL) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    return info_of(job).status == BLOCK_JOB_NULL;
+}
+
+/* At each turn of a commit of n2 another one of n1 is tried, which must not
+ * come between n2 and its base. */
+START_TEST(the_chain_is_held_until_the_base_is_in_its_place)
+{
+    bool over = false;
+
+    for (int turns = 0; !over; turns++) {
+        BlockJob *first, *second;
+
+        given("AAAA", "-B--", "--C-", "----");
+        first = commit("device=n3,top=n2,base=n1,job-id=first");
+        over = turn_until_over(first, turns);
+        second = block_job_start(
+            graph, BLOCK_JOB_COMMIT,
+            block_options_parse_keyval("device=n3,top=n1,base=n0,job-id=second",
+                                       NULL, NULL), NULL);
+        job_end_ok(first);
+        if (second) {
+            job_end_ok(second);
+        }
+        expect_backing(layer[3], layer[second ? 0 : 1],
+                       second ? "n0.qcow2" : "n1.qcow2");
+        expect_images("ABCA");
+    }
+}
+END_TEST
+
+static bool names_file(BlockDriverState *bs, const char *file)
+{
+    g_autofree char *name = NULL;
+    g_autofree char *format = NULL;
+
+    ck_assert_int_eq(bdrv_get_backing_name(bs, &name, &format), 0);
+    return g_strcmp0(name, file) == 0;
+}
+
+/* While somebody changes the image above he holds its edge. */
+START_TEST(a_commit_waits_for_who_holds_the_edge_above)
+{
+    BdrvChild *edge;
+    BlockJob *job;
+
+    given("A", "B", "-");
+    job = commit("device=n2,top=n1,job-id=j");
+    edge = bdrv_cow_child(layer[2]);
+    bdrv_freeze_child(edge);
+    while (names_file(layer[2], "n1.qcow2")) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    ck_assert(!turn_until_over(job, 20));
+    if (_i) {
+        ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
+    }
+    bdrv_unfreeze_child(edge);
+    if (_i) {
+        job_end_fails(job, ECANCELED, "cancelled");
+        expect_backing(layer[2], layer[1], "n1.qcow2");
+    } else {
+        job_end_ok(job);
+        expect_backing(layer[2], layer[0], "n0.qcow2");
+    }
+    chain_stop();
+}
+END_TEST
+
 /* --- verbs ---------------------------------------------------------------- */
 
 START_TEST(a_cancelled_commit_leaves_the_graph_as_it_was)
@@ -581,6 +655,9 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_writer_of_a_layer_is_named_when_the_job_begins);
     PROMISE(tcase, a_part_of_the_chain_that_a_job_works_on_is_refused);
     PROMISE(tcase, a_stream_above_and_a_commit_below_end_in_any_order_R102);
+    PROMISE(tcase, the_chain_is_held_until_the_base_is_in_its_place);
+    tcase_add_loop_test(tcase, a_commit_waits_for_who_holds_the_edge_above, 0,
+                        2);
     PROMISE(tcase, a_cancelled_commit_leaves_the_graph_as_it_was);
     PROMISE(tcase, a_commit_whose_write_hangs_can_be_cancelled);
     PROMISE(tcase, nothing_changes_before_it_is_finalized);
