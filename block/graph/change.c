@@ -332,8 +332,26 @@ static int set_backing_drained(BlockDriverState *bs, BlockDriverState *backing,
     return end_change(txn, nodes, bs, errp);
 }
 
-int coroutine_fn bdrv_co_set_backing(BlockDriverState *bs,
-                                     BlockDriverState *backing, GError **errp)
+/* The caller's freeze ends where nobody can come before the change. */
+static int set_backing_held(BlockDriverState *bs, BlockDriverState *backing,
+                            bool held, GError **errp)
+{
+    BdrvChild *edge = held ? bs->cow : NULL;
+    int ret;
+
+    if (edge) {
+        bdrv_unfreeze_child(edge);
+    }
+    ret = set_backing_drained(bs, backing, errp);
+    if (edge && ret < 0) {
+        bdrv_freeze_child(edge);
+    }
+    return ret;
+}
+
+int coroutine_fn graph_set_backing(BlockDriverState *bs,
+                                   BlockDriverState *backing, bool held,
+                                   GError **errp)
 {
     BlockDriverState *old;
     int ret;
@@ -349,11 +367,17 @@ int coroutine_fn bdrv_co_set_backing(BlockDriverState *bs,
     co_mutex_lock(&bs->graph->control_lock);
     bdrv_co_drained_begin(bs);
     old = bs->cow ? bdrv_ref(bs->cow->bs) : NULL;
-    ret = set_backing_drained(bs, backing, errp);
+    ret = set_backing_held(bs, backing, held, errp);
     bdrv_drained_end(bs);
     co_mutex_unlock(&bs->graph->control_lock);
     bdrv_co_unref(old);
     bdrv_co_unref(backing);
     bdrv_co_unref(bs);
     return ret;
+}
+
+int coroutine_fn bdrv_co_set_backing(BlockDriverState *bs,
+                                     BlockDriverState *backing, GError **errp)
+{
+    return graph_set_backing(bs, backing, false, errp);
 }

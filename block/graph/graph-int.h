@@ -217,6 +217,16 @@ void edge_set_unguarded(BdrvChild *child, bool on);
 /** -EBUSY with @errp if @child is frozen. */
 int edge_check_thawed(const BdrvChild *child, GError **errp);
 
+/* --- change.c ------------------------------------------------------------- */
+
+/**
+ * bdrv_co_set_backing(); @held: the caller has frozen the edge.  That freeze
+ * ends with the change, and stays after a failure.
+ */
+int coroutine_fn graph_set_backing(BlockDriverState *bs,
+                                   BlockDriverState *backing, bool held,
+                                   GError **errp);
+
 /* --- perm.c --------------------------------------------------------------- */
 
 /**

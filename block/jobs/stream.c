@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "block/graph/graph-int.h"
 #include "block/jobs/walk.h"
 
 typedef struct StreamOptions {
@@ -309,6 +310,22 @@ static void thaw(StreamJob *s)
     }
 }
 
+/* The layers below the top drop out (S1). */
+static int coroutine_fn set_base(StreamJob *s, BlockDriverState *base,
+                                 GError **errp)
+{
+    BlockDriverState *old = bdrv_ref(chain_next(s->n.top));
+    int ret = graph_set_backing(s->n.top, base, true, errp);
+
+    if (ret == 0) {
+        bdrv_unfreeze_chain(s->n.device, s->n.top);
+        bdrv_unfreeze_chain(old, s->n.above_base);
+        s->frozen = false;
+    }
+    bdrv_co_unref(old);
+    return ret;
+}
+
 static void coroutine_fn remove_filter(StreamJob *s)
 {
     detach(s);
@@ -514,10 +531,7 @@ static int coroutine_fn change_link(StreamJob *s, BdrvChild *edge,
     if (!job_txn_close(&s->job)) {
         return -ECANCELED;
     }
-    thaw(s);
-    return s->n.above_base == s->n.top
-               ? 0
-               : bdrv_co_set_backing(s->n.top, base, errp);
+    return s->n.above_base == s->n.top ? 0 : set_base(s, base, errp);
 }
 
 static int coroutine_fn stream_prepare(BlockJob *job, GError **errp)
