@@ -11,6 +11,8 @@
 
 #include <string.h>
 
+#define BACKING_FORMAT 0xe2792aca /* a header extension */
+
 static void put(uint8_t *at, uint64_t value, unsigned bytes)
 {
     for (unsigned i = 0; i < bytes; i++) {
@@ -55,9 +57,12 @@ static void put_header(uint8_t *h, const SimQcow2 *how, int64_t l1_entries)
         put(h + 100, end, 4);
     }
     if (backing > 0) {
-        put(h + end, 0xe2792aca, 4); /* the backing format: raw */
-        put(h + end + 4, 3, 4);
-        memcpy(h + end + 8, "raw", 3);
+        const char *format = how->backing_format ? how->backing_format : "raw";
+
+        g_assert(strlen(format) <= 8);
+        put(h + end, BACKING_FORMAT, 4);
+        put(h + end + 4, strlen(format), 4);
+        memcpy(h + end + 8, format, strlen(format));
         end += 24;                   /* and the extension that ends the list */
         put(h + 8, end, 8);
         put(h + 16, backing, 4);
@@ -79,4 +84,38 @@ void sim_qcow2_make(BgSimDisk *disk, const SimQcow2 *how)
     put(image + cluster, 2 * cluster, 8);
     put_refcounts(image + 2 * cluster, how->refcount_order, 3 + l1_clusters);
     bgsim_disk_poke(disk, 0, bytes, image);
+}
+
+static uint64_t get(const uint8_t *at, unsigned bytes)
+{
+    uint64_t value = 0;
+
+    for (unsigned i = 0; i < bytes; i++) {
+        value = value << 8 | at[i];
+    }
+    return value;
+}
+
+void sim_qcow2_backing(BgSimDisk *disk, char **ret_file, char **ret_format)
+{
+    uint8_t h[4096] = { 0 };
+    uint64_t name, bytes, at;
+
+    *ret_file = *ret_format = NULL;
+    bgsim_disk_peek(disk, 0, MIN(bgsim_disk_length(disk),
+                                 (int64_t)sizeof(h)), h);
+    name = get(h + 8, 8);
+    bytes = get(h + 16, 4);
+    if (name == 0 || name + bytes > sizeof(h)) {
+        return;
+    }
+    *ret_file = g_strndup((char *)h + name, bytes);
+    at = get(h + 4, 4) == 3 ? get(h + 100, 4) : 72;
+    while (at + 8 < sizeof(h) && get(h + at, 4) != 0) {
+        bytes = get(h + at + 4, 4);
+        if (get(h + at, 4) == BACKING_FORMAT && at + 8 + bytes < sizeof(h)) {
+            *ret_format = g_strndup((char *)h + at + 8, bytes);
+        }
+        at += 8 + ((bytes + 7) & ~UINT64_C(7));
+    }
 }

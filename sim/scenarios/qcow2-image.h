@@ -17,6 +17,7 @@ typedef struct SimQcow2 {
     bool lazy_refcounts;
     int64_t size;            /* virtual, bytes */
     const char *backing;     /* name in the header, or NULL */
+    const char *backing_format; /* at most 8 letters; NULL: "raw" */
 } SimQcow2;
 
 /** What an image was found to be. */
@@ -29,6 +30,10 @@ typedef struct SimQcow2Report {
 
 /** Make an empty image on @disk, which is empty, durable at once. */
 void sim_qcow2_make(BgSimDisk *disk, const SimQcow2 *how);
+
+/** The name of the backing file in the header of the image on @disk, and its
+ * format; NULL each if there is none.  g_free() both. */
+void sim_qcow2_backing(BgSimDisk *disk, char **ret_file, char **ret_format);
 
 /**
  * Check the metadata of the image on @disk as it is now: every reference lies

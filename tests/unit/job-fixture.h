@@ -96,6 +96,20 @@ static inline void job_reach(BlockJob *job, BlockJobStatus status)
                   block_job_status_names[status], job_events->str);
 }
 
+/** Turn the loop @turns times, or until @job is forgotten; returns whether it
+ * is. */
+static inline bool job_turns(BlockJob *job, int turns)
+{
+    BlockJobInfo info;
+
+    block_job_query(job, &info);
+    while (turns-- > 0 && info.status != BLOCK_JOB_NULL) {
+        aio_poll(block_graph_aio_context(graph), true);
+        block_job_query(job, &info);
+    }
+    return info.status == BLOCK_JOB_NULL;
+}
+
 /** Wait for the end, which must be good; drops the reference. */
 static inline void job_end_ok(BlockJob *job)
 {

@@ -295,15 +295,6 @@ START_TEST(a_stream_above_and_a_commit_below_end_in_any_order_R102)
 }
 END_TEST
 
-/* Turn the loop @turns times, or until @job is over; returns whether it is. */
-static bool turn_until_over(BlockJob *job, int turns)
-{
-    while (turns-- > 0 && info_of(job).status != BLOCK_JOB_NULL) {
-        aio_poll(block_graph_aio_context(graph), true);
-    }
-    return info_of(job).status == BLOCK_JOB_NULL;
-}
-
 /* At each turn of a commit of n2 another one of n1 is tried, which must not
  * come between n2 and its base. */
 START_TEST(the_chain_is_held_until_the_base_is_in_its_place)
@@ -315,7 +306,7 @@ START_TEST(the_chain_is_held_until_the_base_is_in_its_place)
 
         given("AAAA", "-B--", "--C-", "----");
         first = commit("device=n3,top=n2,base=n1,job-id=first");
-        over = turn_until_over(first, turns);
+        over = job_turns(first, turns);
         second = block_job_start(
             graph, BLOCK_JOB_COMMIT,
             block_options_parse_keyval("device=n3,top=n1,base=n0,job-id=second",
@@ -353,7 +344,7 @@ START_TEST(a_commit_waits_for_who_holds_the_edge_above)
     while (names_file(layer[2], "n1.qcow2")) {
         aio_poll(block_graph_aio_context(graph), true);
     }
-    ck_assert(!turn_until_over(job, 20));
+    ck_assert(!job_turns(job, 20));
     if (_i) {
         ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
     }
