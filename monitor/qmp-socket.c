@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "monitor/qmp-monitor.h"
+#include "util/log-limit.h"
 
 #define READ_BYTES 4096
 
@@ -55,7 +56,20 @@ struct QmpSocket {
     /* Main context. */
     bool shut_down;
     GPtrArray *clients;
+    LogLimit log_limit; /* clients make us log */
 };
+
+/* Say what a client has done. */
+static void warn_of_client(QmpSocket *socket, const char *what)
+{
+    uint64_t left_out;
+
+    if (log_limit_allows(&socket->log_limit, g_get_monotonic_time() * 1000,
+                         &left_out)) {
+        g_warning("Control socket '%s': a client %s%s", socket->name, what,
+                  left_out ? ", as others before" : "");
+    }
+}
 
 static void update_handlers(Client *c);
 
@@ -120,7 +134,7 @@ static void client_send(const char *text, size_t bytes, void *opaque)
     g_byte_array_append(c->output, (const guint8 *)text, bytes);
     flush_output(c);
     if (c->output->len > QMP_OUTPUT_MAX) {
-        g_warning("A control client does not read: it is cut off");
+        warn_of_client(c->socket, "does not read: it is cut off");
         give_up(c);
     }
     update_handlers(c);
@@ -254,8 +268,7 @@ static void accept_client(void *opaque)
         return;     /* it went away, or there is no descriptor: later */
     }
     if (!socket->tcp && !peer_is_allowed(fd)) {
-        g_warning("Control socket '%s': a client of another user was turned "
-                  "away", socket->name);
+        warn_of_client(socket, "of another user was turned away");
         close(fd);
         return;
     }

@@ -14,6 +14,8 @@
 
 #include <blockgraph/options.h>
 
+#include "tools/tool-log.h"
+
 #define NS_PER_SEC INT64_C(1000000000)
 #define NS_PER_CENTI (NS_PER_SEC / 100)
 #define HEX_BYTES_PER_LINE 16
@@ -128,34 +130,12 @@ int tool_parse_byte(const char *text)
 
 /* --- messages ------------------------------------------------------------- */
 
-/* What the library logs, like errors: "PROGRAM: warning: text".  Names in it
- * may come from an image or a peer: they must not steer the terminal. */
-static GLogWriterOutput write_log(GLogLevelFlags level,
-                                  const GLogField *fields, gsize nr_fields,
-                                  gpointer opaque)
-{
-    if (level & ~(G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE)) {
-        return g_log_writer_default(level, fields, nr_fields, opaque);
-    }
-    for (gsize i = 0; i < nr_fields; i++) {
-        if (g_str_equal(fields[i].key, "MESSAGE")) {
-            g_autofree char *text =
-                fields[i].length < 0 ? g_strdup(fields[i].value)
-                                     : g_strndup(fields[i].value,
-                                                 fields[i].length);
-
-            tool_warning("%s", g_strdelimit(text, "\n", ' '));
-        }
-    }
-    return G_LOG_WRITER_HANDLED;
-}
-
 void tool_set_program(const char *argv0)
 {
     g_autofree char *name = g_path_get_basename(argv0);
 
     g_set_prgname(name);
-    g_log_set_writer_func(write_log, NULL, NULL);
+    tool_log_begin(tool_clock_ns);
 }
 
 static G_GNUC_PRINTF(2, 0) void print_error(const char *kind,

@@ -218,6 +218,17 @@ static void lose(NbdConnection *c)
     co_queue_restart_all(&s->waiting);
 }
 
+/* Say what the server has done; it may do so as often as it likes. */
+static void warn_of_server(NbdClient *s, const char *what)
+{
+    uint64_t left_out;
+
+    if (log_limit_allows(&s->log_limit, aio_clock_ns(s->ctx), &left_out)) {
+        g_warning("Node '%s': the NBD server %s%s", bdrv_node_name(s->bs),
+                  what, left_out ? ", again and again" : "");
+    }
+}
+
 /* Whether the server still exports what was opened. */
 static int check_same(const NbdConnection *c)
 {
@@ -230,8 +241,7 @@ static int check_same(const NbdConnection *c)
         (then->flags & ~now->flags &
          ~(unsigned)(NBD_FLAG_READ_ONLY | NBD_FLAG_ROTATIONAL)) ||
         (now->flags & ~then->flags & NBD_FLAG_READ_ONLY)) {
-        g_warning("Node '%s': the NBD server offers another export than "
-                  "before", bdrv_node_name(c->client->bs));
+        warn_of_server(c->client, "offers another export than before");
         return -EINVAL;
     }
     return 0;

@@ -26,6 +26,7 @@
 
 #include "block/protocols/nbd/nbd-protocol.h"
 #include "util/io-channel-tls.h"
+#include "util/log-limit.h"
 #include "util/socket-connect.h"
 
 #define NBD_CONNECTIONS_MAX 16
@@ -110,6 +111,7 @@ struct NbdClient {
     int64_t lost_ns;            /* since when there is no connection at all */
     AioTimer *patience;         /* set while requests may wait for one */
     CoQueue waiting;            /* for a connection, or a free place in it */
+    LogLimit log_limit;         /* the server makes us log */
 };
 
 /* --- nbd-greet.c ---------------------------------------------------------- */
