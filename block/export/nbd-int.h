@@ -26,6 +26,7 @@
 #include "block/copy/mem-budget.h"
 #include "block/export/export.h"
 #include "block/protocols/nbd/nbd-protocol.h"
+#include "util/big-endian.h"
 #include "util/io-channel-tls.h"
 #include "util/socket-address.h"
 
@@ -261,11 +262,6 @@ void nbd_reply_flush(NbdClient *client);
 /** Put a chunk's header (structured or extended) at the end of @to. */
 void nbd_put_chunk_header(const NbdRequest *req, GByteArray *to,
                           uint16_t flags, uint16_t type, uint64_t bytes);
-
-/** Append big-endian numbers. */
-void nbd_put_u16(GByteArray *to, uint16_t value);
-void nbd_put_u32(GByteArray *to, uint32_t value);
-void nbd_put_u64(GByteArray *to, uint64_t value);
 
 /** Give the request back: it has been answered. */
 void nbd_request_done(NbdRequest *req);

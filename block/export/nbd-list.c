@@ -53,9 +53,9 @@ static int coroutine_fn send_option(IoChannel *c, uint32_t option,
 {
     g_autoptr(GByteArray) all = g_byte_array_new();
 
-    nbd_put_u64(all, NBD_OPTION_MAGIC);
-    nbd_put_u32(all, option);
-    nbd_put_u32(all, data ? data->len : 0);
+    be_append64(all, NBD_OPTION_MAGIC);
+    be_append32(all, option);
+    be_append32(all, data ? data->len : 0);
     if (data) {
         g_byte_array_append(all, data->data, data->len);
     }
@@ -68,20 +68,16 @@ static int coroutine_fn get_reply(IoChannel *c, uint32_t option,
                                   NbdOption *ret)
 {
     uint8_t head[20];
-    NbdOption at = { .data = head, .bytes = sizeof(head) };
-    uint32_t magic[2] = { 0 }, echo = 0, bytes = 0;
+    uint32_t bytes;
     int err = io_channel_read_all(c, head, sizeof(head));
 
     if (err < 0) {
         return err;
     }
-    nbd_option_u32(&at, &magic[0]);
-    nbd_option_u32(&at, &magic[1]);
-    nbd_option_u32(&at, &echo);
-    nbd_option_u32(&at, ret_type);
-    nbd_option_u32(&at, &bytes);
-    if (((uint64_t)magic[0] << 32 | magic[1]) != NBD_OPTION_REPLY_MAGIC ||
-        echo != option || bytes > REPLY_BYTES_MAX) {            /* L1 */
+    *ret_type = be_get32(head + 12);
+    bytes = be_get32(head + 16);
+    if (be_get64(head) != NBD_OPTION_REPLY_MAGIC ||
+        be_get32(head + 8) != option || bytes > REPLY_BYTES_MAX) {  /* L1 */
         return -EPROTO;
     }
     g_byte_array_set_size(data, bytes);
@@ -138,7 +134,7 @@ static int coroutine_fn get_names(IoChannel *c, GPtrArray *list)
 
 static void put_name(GByteArray *to, const char *name)
 {
-    nbd_put_u32(to, strlen(name));
+    be_append32(to, strlen(name));
     g_byte_array_append(to, (const void *)name, strlen(name));
 }
 
@@ -168,8 +164,8 @@ static int coroutine_fn get_info(IoChannel *c, BlockNbdListing *listing)
     int ret;
 
     put_name(ask, listing->name);
-    nbd_put_u16(ask, 1);
-    nbd_put_u16(ask, NBD_INFO_BLOCK_SIZE);
+    be_append16(ask, 1);
+    be_append16(ask, NBD_INFO_BLOCK_SIZE);
     ret = send_option(c, NBD_OPT_INFO, ask);
     for (int i = 0; i < REPLIES_MAX && ret == 0; i++) {
         NbdOption reply;
@@ -192,7 +188,7 @@ static int coroutine_fn get_contexts(IoChannel *c, BlockNbdListing *listing)
     int ret;
 
     put_name(ask, listing->name);
-    nbd_put_u32(ask, 0);
+    be_append32(ask, 0);
     ret = send_option(c, NBD_OPT_LIST_META_CONTEXT, ask);
     for (int i = 0; ret == 0; i++) {
         uint32_t type = 0, id;
@@ -218,17 +214,13 @@ static int coroutine_fn greet(IoChannel *c)
 {
     static const uint8_t flags[4] = { 0, 0, 0, 3 };
     uint8_t hello[18];
-    uint32_t word[4];
     int ret = io_channel_read_all(c, hello, sizeof(hello));
 
     if (ret < 0) {
         return ret;
     }
-    memcpy(word, hello, sizeof(word));
-    if (((uint64_t)GUINT32_FROM_BE(word[0]) << 32 |
-         GUINT32_FROM_BE(word[1])) != NBD_MAGIC ||
-        ((uint64_t)GUINT32_FROM_BE(word[2]) << 32 |
-         GUINT32_FROM_BE(word[3])) != NBD_OPTION_MAGIC ||
+    if (be_get64(hello) != NBD_MAGIC ||
+        be_get64(hello + 8) != NBD_OPTION_MAGIC ||
         !(hello[17] & NBD_FLAG_FIXED_NEWSTYLE)) {
         return -EPROTO;
     }

@@ -61,10 +61,9 @@ static int coroutine_fn send_contexts(NbdClient *client, uint32_t option,
     for (unsigned id = 0; id < nbd_export_nr_contexts(e); id++) {
         if (found & UINT64_C(1) << id) {
             g_autofree char *name = nbd_export_context_name(e, id);
-            uint32_t number = GUINT32_TO_BE(listing ? 0 : id);
             GByteArray *data = g_byte_array_new();
 
-            g_byte_array_append(data, (void *)&number, sizeof(number));
+            be_append32(data, listing ? 0 : id);
             g_byte_array_append(data, (void *)name, strlen(name) + 1);
             g_ptr_array_add(names, g_byte_array_free(data, false));
         }

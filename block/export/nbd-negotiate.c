@@ -28,8 +28,7 @@ bool nbd_option_u16(NbdOption *opt, uint16_t *ret)
     if (opt->bytes < sizeof(*ret)) {
         return false;
     }
-    memcpy(ret, opt->data, sizeof(*ret));
-    *ret = GUINT16_FROM_BE(*ret);
+    *ret = be_get16(opt->data);
     opt->data += sizeof(*ret);
     opt->bytes -= sizeof(*ret);
     return true;
@@ -40,8 +39,7 @@ bool nbd_option_u32(NbdOption *opt, uint32_t *ret)
     if (opt->bytes < sizeof(*ret)) {
         return false;
     }
-    memcpy(ret, opt->data, sizeof(*ret));
-    *ret = GUINT32_FROM_BE(*ret);
+    *ret = be_get32(opt->data);
     opt->data += sizeof(*ret);
     opt->bytes -= sizeof(*ret);
     return true;
@@ -67,10 +65,10 @@ bool nbd_option_string(NbdOption *opt, const char **ret, size_t *ret_len)
 static void put_reply(GByteArray *to, uint32_t option, uint32_t type,
                       uint32_t bytes)
 {
-    nbd_put_u64(to, NBD_OPTION_REPLY_MAGIC);
-    nbd_put_u32(to, option);
-    nbd_put_u32(to, type);
-    nbd_put_u32(to, bytes);
+    be_append64(to, NBD_OPTION_REPLY_MAGIC);
+    be_append32(to, option);
+    be_append32(to, type);
+    be_append32(to, bytes);
 }
 
 static int coroutine_fn send_array(NbdClient *client, GByteArray *array)
@@ -140,8 +138,8 @@ static int coroutine_fn do_export_name(NbdClient *client, const NbdOption *opt)
     }
     choose(client, e);
     reply = g_byte_array_new();
-    nbd_put_u64(reply, e->size);
-    nbd_put_u16(reply, flags_of(client, e));
+    be_append64(reply, e->size);
+    be_append16(reply, flags_of(client, e));
     if (!client->no_zeroes) {
         g_byte_array_set_size(reply, reply->len + 124);
         memset(reply->data + reply->len - 124, 0, 124);
@@ -179,7 +177,7 @@ static void put_info_text(GByteArray *to, uint32_t option, uint16_t what,
     size_t len = strlen(text);
 
     put_reply(to, option, NBD_REP_INFO, 2 + len);
-    nbd_put_u16(to, what);
+    be_append16(to, what);
     g_byte_array_append(to, (const void *)text, len);
 }
 
@@ -196,14 +194,14 @@ static int coroutine_fn send_info(NbdClient *client, uint32_t option,
     }
     /* Who does not ask may send what it likes, and gets it done. */
     put_reply(to, option, NBD_REP_INFO, 14);
-    nbd_put_u16(to, NBD_INFO_BLOCK_SIZE);
-    nbd_put_u32(to, query->wants_block_size ? e->min_block : 1);
-    nbd_put_u32(to, e->preferred_block);
-    nbd_put_u32(to, NBD_PAYLOAD_MAX);
+    be_append16(to, NBD_INFO_BLOCK_SIZE);
+    be_append32(to, query->wants_block_size ? e->min_block : 1);
+    be_append32(to, e->preferred_block);
+    be_append32(to, NBD_PAYLOAD_MAX);
     put_reply(to, option, NBD_REP_INFO, 12);
-    nbd_put_u16(to, NBD_INFO_EXPORT);
-    nbd_put_u64(to, e->size);
-    nbd_put_u16(to, flags_of(client, e));
+    be_append16(to, NBD_INFO_EXPORT);
+    be_append64(to, e->size);
+    be_append16(to, flags_of(client, e));
     put_reply(to, option, NBD_REP_ACK, 0);
     return send_array(client, to);
 }
@@ -252,7 +250,7 @@ static int coroutine_fn do_list(NbdClient *client, const NbdOption *opt)
             continue;
         }
         put_reply(to, opt->option, NBD_REP_SERVER, 4 + len + strlen(text));
-        nbd_put_u32(to, len);
+        be_append32(to, len);
         g_byte_array_append(to, (const void *)e->name, len);
         g_byte_array_append(to, (const void *)text, strlen(text));
     }
@@ -382,32 +380,27 @@ static int coroutine_fn judge(NbdClient *client, NbdOption *opt)
 static int coroutine_fn next_option(NbdClient *client)
 {
     uint8_t header[OPTION_HEADER_BYTES];
-    NbdOption head = { .data = header, .bytes = sizeof(header) };
     size_t bytes_max = owes_tls(client) ? NBD_OPTION_BYTES_MAX_BEFORE_TLS
                                         : NBD_OPTION_BYTES_MAX;
     g_autofree uint8_t *payload = NULL;
-    uint32_t magic[2] = { 0 }, bytes = 0;
     NbdOption opt;
     int ret = io_channel_read_all(client->channel, header, sizeof(header));
 
     if (ret < 0) {
         return ret == -ENODATA ? NEGOTIATE_LEAVE : ret;
     }
-    nbd_option_u32(&head, &magic[0]);
-    nbd_option_u32(&head, &magic[1]);
-    nbd_option_u32(&head, &opt.option);
-    nbd_option_u32(&head, &bytes);
-    if (((uint64_t)magic[0] << 32 | magic[1]) != NBD_OPTION_MAGIC ||
-        bytes > bytes_max || ++client->nr_options > NBD_OPTIONS_MAX) {
+    opt.option = be_get32(header + 8);
+    opt.bytes = be_get32(header + 12);
+    if (be_get64(header) != NBD_OPTION_MAGIC || opt.bytes > bytes_max ||
+        ++client->nr_options > NBD_OPTIONS_MAX) {
         return -EINVAL;                                         /* H2, H3 */
     }
-    payload = g_malloc(bytes + 1);
-    ret = io_channel_read_all(client->channel, payload, bytes);
+    payload = g_malloc(opt.bytes + 1);
+    ret = io_channel_read_all(client->channel, payload, opt.bytes);
     if (ret < 0) {
         return ret;
     }
     opt.data = payload;
-    opt.bytes = bytes;
     ret = judge(client, &opt);
     if (ret == 0 && opt.option != NBD_OPT_ABORT) {
         return NEGOTIATE_MORE;
@@ -418,20 +411,21 @@ static int coroutine_fn next_option(NbdClient *client)
 static int coroutine_fn greet(NbdClient *client)
 {
     GByteArray *hello = g_byte_array_new();
+    uint8_t answer[4];
     uint32_t flags;
     int ret;
 
-    nbd_put_u64(hello, NBD_MAGIC);
-    nbd_put_u64(hello, NBD_OPTION_MAGIC);
-    nbd_put_u16(hello, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+    be_append64(hello, NBD_MAGIC);
+    be_append64(hello, NBD_OPTION_MAGIC);
+    be_append16(hello, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
     ret = send_array(client, hello);
     if (ret == 0) {
-        ret = io_channel_read_all(client->channel, &flags, sizeof(flags));
+        ret = io_channel_read_all(client->channel, answer, sizeof(answer));
     }
     if (ret < 0) {
         return ret;
     }
-    flags = GUINT32_FROM_BE(flags);
+    flags = be_get32(answer);
     client->fixed_newstyle = flags & NBD_FLAG_FIXED_NEWSTYLE;
     client->no_zeroes = flags & NBD_FLAG_NO_ZEROES;
     return flags & ~CLIENT_FLAGS_KNOWN ? -EINVAL : 0;

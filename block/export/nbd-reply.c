@@ -47,33 +47,7 @@ int nbd_error_of(int err)
     }
 }
 
-/* --- numbers ------------------------------------------------------------- */
-
-void nbd_put_u16(GByteArray *to, uint16_t value)
-{
-    value = GUINT16_TO_BE(value);
-    g_byte_array_append(to, (void *)&value, sizeof(value));
-}
-
-void nbd_put_u32(GByteArray *to, uint32_t value)
-{
-    value = GUINT32_TO_BE(value);
-    g_byte_array_append(to, (void *)&value, sizeof(value));
-}
-
-void nbd_put_u64(GByteArray *to, uint64_t value)
-{
-    value = GUINT64_TO_BE(value);
-    g_byte_array_append(to, (void *)&value, sizeof(value));
-}
-
-static uint8_t *store(uint8_t *at, uint64_t value, unsigned bytes)
-{
-    for (unsigned i = 0; i < bytes; i++) {
-        at[i] = value >> (8 * (bytes - 1 - i));
-    }
-    return at + bytes;
-}
+/* --- making -------------------------------------------------------------- */
 
 /* Returns where the chunk goes on. */
 static uint8_t *store_chunk(const NbdRequest *req, uint8_t *at, uint16_t flags,
@@ -81,16 +55,18 @@ static uint8_t *store_chunk(const NbdRequest *req, uint8_t *at, uint16_t flags,
 {
     bool extended = req->client->extended;
 
-    at = store(at, extended ? NBD_EXTENDED_REPLY_MAGIC
-                            : NBD_STRUCTURED_REPLY_MAGIC, 4);
-    at = store(at, flags, 2);
-    at = store(at, type, 2);
-    at = store(at, req->cookie, 8);
+    be_put32(at, extended ? NBD_EXTENDED_REPLY_MAGIC
+                          : NBD_STRUCTURED_REPLY_MAGIC);
+    be_put16(at + 4, flags);
+    be_put16(at + 6, type);
+    be_put64(at + 8, req->cookie);
     if (extended) {
-        at = store(at, req->offset, 8);
-        return store(at, bytes, 8);
+        be_put64(at + 16, req->offset);
+        be_put64(at + 24, bytes);
+        return at + NBD_EXTENDED_REPLY_BYTES;
     }
-    return store(at, bytes, 4);
+    be_put32(at + 16, bytes);
+    return at + NBD_STRUCTURED_REPLY_BYTES;
 }
 
 void nbd_put_chunk_header(const NbdRequest *req, GByteArray *to,
@@ -102,16 +78,14 @@ void nbd_put_chunk_header(const NbdRequest *req, GByteArray *to,
     g_byte_array_append(to, head, end - head);
 }
 
-/* --- making -------------------------------------------------------------- */
-
 static void make_simple(NbdRequest *req)
 {
     uint8_t *at = req->head;
 
-    at = store(at, NBD_SIMPLE_REPLY_MAGIC, 4);
-    at = store(at, req->error, 4);
-    at = store(at, req->cookie, 8);
-    req->head_bytes = at - req->head;
+    be_put32(at, NBD_SIMPLE_REPLY_MAGIC);
+    be_put32(at + 4, req->error);
+    be_put64(at + 8, req->cookie);
+    req->head_bytes = NBD_SIMPLE_REPLY_BYTES;
     if (!req->error && req->type == NBD_CMD_READ) {
         req->body = req->buf;
         req->body_bytes = req->bytes;
@@ -124,12 +98,14 @@ static void make_chunk(NbdRequest *req)
 
     if (req->error) {
         at = store_chunk(req, at, NBD_REPLY_FLAG_DONE, NBD_REPLY_ERROR, 6);
-        at = store(at, req->error, 4);
-        at = store(at, 0, 2);   /* no text */
+        be_put32(at, req->error);
+        be_put16(at + 4, 0);    /* no text */
+        at += 6;
     } else if (req->type == NBD_CMD_READ && req->bytes > 0) {
         at = store_chunk(req, at, NBD_REPLY_FLAG_DONE, NBD_REPLY_OFFSET_DATA,
                          8 + req->bytes);
-        at = store(at, req->offset, 8);
+        be_put64(at, req->offset);
+        at += 8;
         req->body = req->buf;
         req->body_bytes = req->bytes;
     } else {

@@ -164,16 +164,6 @@ static int coroutine_fn skip_payload(NbdClient *client, uint64_t bytes)
 
 /* --- headers ------------------------------------------------------------- */
 
-static uint64_t load(const uint8_t *at, unsigned bytes)
-{
-    uint64_t value = 0;
-
-    for (unsigned i = 0; i < bytes; i++) {
-        value = value << 8 | at[i];
-    }
-    return value;
-}
-
 /* Returns 1, 0 at the end of the stream, or a negative errno (Q2). */
 static int coroutine_fn read_header(NbdClient *client, NbdRequest *req)
 {
@@ -185,15 +175,15 @@ static int coroutine_fn read_header(NbdClient *client, NbdRequest *req)
     if (ret <= 0) {
         return ret;
     }
-    if (load(at, 4) != (extended ? NBD_EXTENDED_REQUEST_MAGIC
-                                 : NBD_REQUEST_MAGIC)) {
+    if (be_get32(at) != (extended ? NBD_EXTENDED_REQUEST_MAGIC
+                                  : NBD_REQUEST_MAGIC)) {
         return -EINVAL;
     }
-    req->flags = load(at + 4, 2);
-    req->type = load(at + 6, 2);
-    req->cookie = load(at + 8, 8);
-    req->offset = load(at + 16, 8);
-    req->bytes = load(at + 24, extended ? 8 : 4);
+    req->flags = be_get16(at + 4);
+    req->type = be_get16(at + 6);
+    req->cookie = be_get64(at + 8);
+    req->offset = be_get64(at + 16);
+    req->bytes = extended ? be_get64(at + 24) : be_get32(at + 24);
     return 1;
 }
 

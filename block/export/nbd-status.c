@@ -162,17 +162,17 @@ static void put_chunk(NbdRequest *req, unsigned id, const Status *status,
     nbd_put_chunk_header(req, req->chunks, last ? NBD_REPLY_FLAG_DONE : 0,
                          extended ? NBD_REPLY_BLOCK_STATUS_EXT
                                   : NBD_REPLY_BLOCK_STATUS, bytes);
-    nbd_put_u32(req->chunks, id);
+    be_append32(req->chunks, id);
     if (extended) {
-        nbd_put_u32(req->chunks, status->nr);
+        be_append32(req->chunks, status->nr);
     }
     for (unsigned i = 0; i < status->nr; i++) {
         if (extended) {
-            nbd_put_u64(req->chunks, status->extents[i].bytes);
-            nbd_put_u64(req->chunks, status->extents[i].flags);
+            be_append64(req->chunks, status->extents[i].bytes);
+            be_append64(req->chunks, status->extents[i].flags);
         } else {
-            nbd_put_u32(req->chunks, status->extents[i].bytes);
-            nbd_put_u32(req->chunks, status->extents[i].flags);
+            be_append32(req->chunks, status->extents[i].bytes);
+            be_append32(req->chunks, status->extents[i].flags);
         }
     }
 }

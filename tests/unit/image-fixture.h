@@ -169,7 +169,7 @@ static inline void patch32(const char *name, int64_t offset, uint32_t value)
 {
     uint8_t buf[4];
 
-    qcow2_put32(buf, value);
+    be_put32(buf, value);
     patch_file(name, offset, buf, sizeof(buf));
 }
 
@@ -177,7 +177,7 @@ static inline void patch64(const char *name, int64_t offset, uint64_t value)
 {
     uint8_t buf[8];
 
-    qcow2_put64(buf, value);
+    be_put64(buf, value);
     patch_file(name, offset, buf, sizeof(buf));
 }
 
@@ -199,7 +199,7 @@ static inline uint64_t peek64(const char *name, int64_t offset)
     uint8_t buf[8];
 
     peek_file(name, offset, buf, sizeof(buf));
-    return qcow2_get64(buf);
+    return be_get64(buf);
 }
 
 /** The content of a file.  g_free(). */

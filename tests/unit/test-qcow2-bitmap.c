@@ -479,8 +479,8 @@ START_TEST(unknown_flags_and_extra_data_are_kept)
     dir = find_dir();
     /* "bb" gets an unknown flag, and eight bytes of extra data. */
     peek(dir, entry, 32);
-    qcow2_put32(entry + QCOW2_BME_FLAGS, 0x80000002);
-    qcow2_put32(entry + QCOW2_BME_EXTRA_BYTES, 8);
+    be_put32(entry + QCOW2_BME_FLAGS, 0x80000002);
+    be_put32(entry + QCOW2_BME_EXTRA_BYTES, 8);
     memcpy(entry + 24, "extra!!!bb\0\0\0\0\0", 16);
     poke(dir, entry, 40);
     open_it();
@@ -494,7 +494,7 @@ START_TEST(unknown_flags_and_extra_data_are_kept)
     close_it();
     dir = find_dir();
     peek(dir, entry, 40);
-    ck_assert_uint_eq(qcow2_get32(entry + QCOW2_BME_FLAGS), 0x80000002);
+    ck_assert_uint_eq(be_get32(entry + QCOW2_BME_FLAGS), 0x80000002);
     ck_assert_mem_eq(entry + 24, "extra!!!bb", 10);
     open_it();
     ck_assert_int_eq(drop("bb"), 0);

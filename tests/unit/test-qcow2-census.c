@@ -19,10 +19,10 @@ static void add_unknown(void)
     uint8_t head[8 + sizeof(unknown)];
     gsize bytes;
     g_autofree char *image = slurp("a", &bytes);
-    uint32_t length = qcow2_get32((uint8_t *)image + QCOW2_H_HEADER_LENGTH);
+    uint32_t length = be_get32((uint8_t *)image + QCOW2_H_HEADER_LENGTH);
 
-    qcow2_put32(head, UNKNOWN_MAGIC);
-    qcow2_put32(head + 4, sizeof(unknown));
+    be_put32(head, UNKNOWN_MAGIC);
+    be_put32(head + 4, sizeof(unknown));
     memcpy(head + 8, unknown, sizeof(unknown));
     /* All others, and the backing name, move up. */
     patch_file("a", length, head, sizeof(head));
@@ -121,16 +121,16 @@ static unsigned sum_of(const char *image, gsize length, gsize offset,
 static unsigned sum_of_names(const char *image)
 {
     const uint8_t *at = (const uint8_t *)image +
-                        qcow2_get32((const uint8_t *)image +
-                                    QCOW2_H_HEADER_LENGTH);
+                        be_get32((const uint8_t *)image +
+                                 QCOW2_H_HEADER_LENGTH);
 
-    while (qcow2_get32(at) != QCOW2_EXT_FEATURE_TABLE) {
-        if (qcow2_get32(at) == QCOW2_EXT_END) {
+    while (be_get32(at) != QCOW2_EXT_FEATURE_TABLE) {
+        if (be_get32(at) == QCOW2_EXT_END) {
             return 0;
         }
-        at += 8 + (qcow2_get32(at + 4) + 7) / 8 * 8;
+        at += 8 + (be_get32(at + 4) + 7) / 8 * 8;
     }
-    return sum_of((const char *)at, CLUSTER / 2, 8, qcow2_get32(at + 4));
+    return sum_of((const char *)at, CLUSTER / 2, 8, be_get32(at + 4));
 }
 
 /* What is in the file itself, where nothing of ours interprets it. */
@@ -141,8 +141,8 @@ static void count_bytes(GString *text)
     uint8_t head[8];
     char *at;
 
-    qcow2_put32(head, UNKNOWN_MAGIC);
-    qcow2_put32(head + 4, sizeof(unknown));
+    be_put32(head, UNKNOWN_MAGIC);
+    be_put32(head + 4, sizeof(unknown));
     at = memmem(image, CLUSTER, head, sizeof(head));
     g_string_append_printf(text, "extension %d\n",
                            at && memcmp(at + 8, unknown, 16) == 0);

@@ -94,7 +94,7 @@ static void set_refcount16(int64_t cluster, unsigned value)
 {
     uint8_t bytes[2];
 
-    qcow2_put16(bytes, value);
+    be_put16(bytes, value);
     poke(refblock_at() + cluster * 2, bytes, 2);
 }
 
@@ -410,9 +410,9 @@ START_TEST(r8_memory_follows_the_file_not_its_entries)
 
     make_used_image("");
     for (int i = 0; i < CLUSTER / 8; i++) {
-        qcow2_put64(table + i * 8, QCOW2_OFLAG_COPIED |
-                                       ((INT64_C(1) << 55) +
-                                        (int64_t)i * (INT64_C(1) << 40)));
+        be_put64(table + i * 8, QCOW2_OFLAG_COPIED |
+                                    ((INT64_C(1) << 55) +
+                                     (int64_t)i * (INT64_C(1) << 40)));
     }
     poke(l2_at(), table, CLUSTER);
     before = status_kib("VmHWM:");

@@ -76,10 +76,10 @@ START_TEST(R6_an_image_of_qcow_version_1_is_refused_with_a_clear_text)
 
     for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
         for (unsigned bits = 0; bits < 256; bits += 51) {
-            qcow2_put64(head + 24, sizes[i]);
+            be_put64(head + 24, sizes[i]);
             head[32] = bits;        /* of a cluster */
             head[33] = 255 - bits;  /* of an L2 table */
-            qcow2_put64(head + 40, UINT64_MAX - bits);
+            be_put64(head + 40, UINT64_MAX - bits);
             restore();
             patch_file("a", 0, head, sizeof(head));
             image_fails("a", "read-only=on", ENOTSUP, "version 1");
@@ -250,7 +250,7 @@ START_TEST(extensions_that_make_no_sense_are_refused)
     add_extension(QCOW2_EXT_BITMAPS, bitmaps, 24);
     patch64("a", QCOW2_H_AUTOCLEAR, QCOW2_AUTOCLEAR_BITMAPS);
     image_fails("a", NULL, EINVAL, "0 bitmaps");
-    qcow2_put32(bitmaps, 65536);
+    be_put32(bitmaps, 65536);
     add_extension(QCOW2_EXT_BITMAPS, bitmaps, 24);
     patch64("a", QCOW2_H_AUTOCLEAR, QCOW2_AUTOCLEAR_BITMAPS);
     image_fails("a", NULL, EINVAL, "65536 bitmaps");
@@ -295,8 +295,8 @@ START_TEST(unknown_fields_and_extensions_survive_a_rewrite)
     restore();
     /* 16 bytes of fields behind ours, then an extension. */
     memcpy(head, "unknown fields!!", 16);
-    qcow2_put32(head + 16, 0x42424242);
-    qcow2_put32(head + 20, sizeof(data));
+    be_put32(head + 16, 0x42424242);
+    be_put32(head + 20, sizeof(data));
     memcpy(head + 24, data, sizeof(data));
     patch_file("a", QCOW2_H_BYTES, head, sizeof(head));
     patch32("a", QCOW2_H_HEADER_LENGTH, QCOW2_H_BYTES + 16);

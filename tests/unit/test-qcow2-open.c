@@ -14,15 +14,15 @@ static void set_backing(const char *name, const char *backing,
 
     ck_assert_int_eq(pread(fd, cluster, QCOW2_H_BYTES, 0), QCOW2_H_BYTES);
     if (format) {
-        qcow2_put32(cluster + pos, QCOW2_EXT_BACKING_FORMAT);
-        qcow2_put32(cluster + pos + 4, format_bytes);
+        be_put32(cluster + pos, QCOW2_EXT_BACKING_FORMAT);
+        be_put32(cluster + pos + 4, format_bytes);
         memcpy(cluster + pos + 8, format, format_bytes);
         pos += 8 + (format_bytes + 7) / 8 * 8;
     }
     pos += 8; /* the end */
     memcpy(cluster + pos, backing, bytes);
-    qcow2_put64(cluster + QCOW2_H_BACKING_OFFSET, pos);
-    qcow2_put32(cluster + QCOW2_H_BACKING_SIZE, bytes);
+    be_put64(cluster + QCOW2_H_BACKING_OFFSET, pos);
+    be_put32(cluster + QCOW2_H_BACKING_SIZE, bytes);
     ck_assert_int_eq(pwrite(fd, cluster, sizeof(cluster), 0),
                      sizeof(cluster));
     close(fd);
@@ -532,7 +532,7 @@ START_TEST(a_block_that_serves_twice_is_never_searched)
     memset(full, 1, sizeof(full));
     patch_file("a", block, full, sizeof(full));
     for (int i = 0; i < QCOW2_MAX_REFTABLE_BYTES / 8; i++) {
-        qcow2_put64(table + i * 8, block);
+        be_put64(table + i * 8, block);
     }
     patch_file("a", at, table, QCOW2_MAX_REFTABLE_BYTES);
     patch64("a", QCOW2_H_REFTABLE_OFFSET, at);

@@ -349,7 +349,7 @@ START_TEST(r2_a_table_of_impossible_size_is_refused)
 
     qemu_image("", "4M");
     ck_assert_int_eq(run("cd %s && qemu-img snapshot -c s t.qcow2"), 0);
-    qcow2_put32(bytes, bad[_i].value);
+    be_put32(bytes, bad[_i].value);
     poke(*bad[_i].field == 'c' ? QCOW2_H_NB_SNAPSHOTS
                                : (int64_t)read64(QCOW2_H_SNAPSHOTS_OFFSET) +
                                      36,
@@ -375,7 +375,7 @@ START_TEST(unknown_extra_data_are_kept)
     peek(table, entry, sizeof(entry));
     memmove(entry + 72, entry + 64, 16);
     memcpy(entry + 64, unknown, 8);
-    qcow2_put32(entry + 36, 32);
+    be_put32(entry + 36, 32);
     poke(table, entry, sizeof(entry));
 
     blk = open_image();

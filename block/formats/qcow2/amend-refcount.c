@@ -178,7 +178,7 @@ static int coroutine_fn write_set(Change *c)
     for (int64_t i = 0; ret == 0 && i < c->nr_indices; i++) {
         if (c->needed[i]) {
             c->table.entry[i] = offset;
-            qcow2_put64(table + i * 8, offset);
+            be_put64(table + i * 8, offset);
             ret = write_block(c, i, offset);
             offset += cluster;
         }

@@ -153,8 +153,8 @@ static Qcow2Bitmap *parse_entry(const uint8_t *dir, size_t bytes, size_t pos,
     if (bytes - pos < QCOW2_BME_BYTES) {
         return NULL;
     }
-    name_bytes = qcow2_get16(p + QCOW2_BME_NAME_BYTES);
-    extra_bytes = qcow2_get32(p + QCOW2_BME_EXTRA_BYTES);
+    name_bytes = be_get16(p + QCOW2_BME_NAME_BYTES);
+    extra_bytes = be_get32(p + QCOW2_BME_EXTRA_BYTES);
     if (entry_bytes(name_bytes, extra_bytes) > bytes - pos) {
         return NULL;
     }
@@ -168,9 +168,9 @@ static Qcow2Bitmap *parse_entry(const uint8_t *dir, size_t bytes, size_t pos,
     bitmap->name = g_strndup((const char *)p, name_bytes);
     p = dir + pos;
     bitmap->dir_pos = pos;
-    bitmap->table_offset = qcow2_get64(p + QCOW2_BME_TABLE_OFFSET);
-    bitmap->table_entries = qcow2_get32(p + QCOW2_BME_TABLE_ENTRIES);
-    bitmap->flags = qcow2_get32(p + QCOW2_BME_FLAGS);
+    bitmap->table_offset = be_get64(p + QCOW2_BME_TABLE_OFFSET);
+    bitmap->table_entries = be_get32(p + QCOW2_BME_TABLE_ENTRIES);
+    bitmap->flags = be_get32(p + QCOW2_BME_FLAGS);
     bitmap->type = p[QCOW2_BME_TYPE];
     bitmap->granularity_bits = p[QCOW2_BME_GRANULARITY];
     bitmap->extra_bytes = extra_bytes;
@@ -244,13 +244,13 @@ static void put_entry(uint8_t *p, const Qcow2Bitmap *bitmap)
 {
     size_t name_bytes = strlen(bitmap->name);
 
-    qcow2_put64(p + QCOW2_BME_TABLE_OFFSET, bitmap->table_offset);
-    qcow2_put32(p + QCOW2_BME_TABLE_ENTRIES, bitmap->table_entries);
-    qcow2_put32(p + QCOW2_BME_FLAGS, bitmap->flags);
+    be_put64(p + QCOW2_BME_TABLE_OFFSET, bitmap->table_offset);
+    be_put32(p + QCOW2_BME_TABLE_ENTRIES, bitmap->table_entries);
+    be_put32(p + QCOW2_BME_FLAGS, bitmap->flags);
     p[QCOW2_BME_TYPE] = bitmap->type;
     p[QCOW2_BME_GRANULARITY] = bitmap->granularity_bits;
-    qcow2_put16(p + QCOW2_BME_NAME_BYTES, name_bytes);
-    qcow2_put32(p + QCOW2_BME_EXTRA_BYTES, bitmap->extra_bytes);
+    be_put16(p + QCOW2_BME_NAME_BYTES, name_bytes);
+    be_put32(p + QCOW2_BME_EXTRA_BYTES, bitmap->extra_bytes);
     if (bitmap->extra_bytes > 0) {
         memcpy(p + QCOW2_BME_BYTES, bitmap->extra, bitmap->extra_bytes);
     }
@@ -449,7 +449,7 @@ static int coroutine_fn put_flags(Qcow2 *q, const Qcow2Bitmap *bitmap,
     if (ret < 0) {
         return ret;
     }
-    qcow2_put32(raw, flags);
+    be_put32(raw, flags);
     return bdrv_co_pwrite(qcow2_file(q), at, sizeof(raw), raw, 0);
 }
 
@@ -459,7 +459,7 @@ static int coroutine_fn disown(Qcow2 *q)
     uint8_t raw[8];
     int ret;
 
-    qcow2_put64(raw, q->header.autoclear & ~QCOW2_AUTOCLEAR_BITMAPS);
+    be_put64(raw, q->header.autoclear & ~QCOW2_AUTOCLEAR_BITMAPS);
     ret = qcow2_header_patch(q, QCOW2_H_AUTOCLEAR, raw, sizeof(raw));
     if (ret == 0) {
         ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));

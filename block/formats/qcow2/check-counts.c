@@ -261,12 +261,12 @@ static bool coroutine_fn check_l2_copied(Qcow2Check *c, bool fix)
 
     for (unsigned i = 0; i < 1u << geo->l2_bits; i++) {
         uint8_t *p = c->table + (size_t)i * geo->l2_entry_bytes;
-        uint64_t word = qcow2_get64(p);
+        uint64_t word = be_get64(p);
 
         if ((word & QCOW2_OFFSET_MASK) && !(word & QCOW2_OFLAG_COMPRESSED) &&
             !c->q->has_data_file &&
             check_word(c, &word, fix, " data cluster")) {
-            qcow2_put64(p, word);
+            be_put64(p, word);
             changed = true;
         }
     }
@@ -279,7 +279,7 @@ static int coroutine_fn write_word(Qcow2Check *c, int64_t offset,
     uint8_t buf[8];
     int ret = qcow2_check_overlap(c->q, QCOW2_OL_ACTIVE_L1, offset, 8, false);
 
-    qcow2_put64(buf, word);
+    be_put64(buf, word);
     return ret < 0 ? ret : bdrv_co_pwrite(qcow2_file(c->q), offset, 8, buf, 0);
 }
 

@@ -445,8 +445,8 @@ static int check_entry(Qcow2Check *c, L2Walk *w, unsigned i)
     const Qcow2Geometry *geo = &c->q->geo;
     uint8_t *p = c->table + (size_t)i * geo->l2_entry_bytes;
     Qcow2L2Entry old = {
-        .word = qcow2_get64(p),
-        .bitmap = geo->extended_l2 ? qcow2_get64(p + 8) : 0,
+        .word = be_get64(p),
+        .bitmap = geo->extended_l2 ? be_get64(p + 8) : 0,
     };
     Qcow2L2Entry entry = old;
     int ret;
@@ -459,9 +459,9 @@ static int check_entry(Qcow2Check *c, L2Walk *w, unsigned i)
               : check_standard(c, w, i, &entry);
     if (qcow2_check_fixes(c, BDRV_CHECK_FIX_ERRORS) &&
         (entry.word != old.word || entry.bitmap != old.bitmap)) {
-        qcow2_put64(p, entry.word);
+        be_put64(p, entry.word);
         if (geo->extended_l2) {
-            qcow2_put64(p + 8, entry.bitmap);
+            be_put64(p + 8, entry.bitmap);
         }
         w->changed = true;
     }

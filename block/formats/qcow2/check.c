@@ -139,7 +139,7 @@ static int coroutine_fn mark_clean(Qcow2 *q)
     if (q->header.version < 3 || !(q->header.incompatible & bits)) {
         return 0;
     }
-    qcow2_put64(buf, q->header.incompatible & ~bits);
+    be_put64(buf, q->header.incompatible & ~bits);
     ret = qcow2_header_patch(q, QCOW2_H_INCOMPATIBLE, buf, sizeof(buf));
     if (ret == 0) {
         ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));

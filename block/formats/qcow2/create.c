@@ -296,7 +296,7 @@ static int coroutine_fn write_refcounts(NewImage *n)
         return -ENOMEM;
     }
     for (int64_t i = 0; i < n->refcounts.blocks; i++) {
-        qcow2_put64(buf + i * 8, blocks_at + i * cluster);
+        be_put64(buf + i * 8, blocks_at + i * cluster);
     }
     for (int64_t i = 0; i < n->nr_clusters; i++) {
         qcow2_refcount_put(buf + table_bytes, n->geo.refcount_order, i, 1);

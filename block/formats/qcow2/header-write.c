@@ -44,14 +44,14 @@ static bool may_miss(uint32_t magic)
  */
 static int64_t find_cut(const Replace *r)
 {
-    int64_t at = qcow2_get32(r->old + QCOW2_H_VERSION) >= 3
-                     ? qcow2_get32(r->old + QCOW2_H_HEADER_LENGTH)
+    int64_t at = be_get32(r->old + QCOW2_H_VERSION) >= 3
+                     ? be_get32(r->old + QCOW2_H_HEADER_LENGTH)
                      : QCOW2_H_V2_BYTES;
     int64_t cut = 0;
 
     while (at + 8 <= r->bytes) {
-        uint32_t magic = qcow2_get32(r->old + at);
-        int64_t end = at + 8 + (((int64_t)qcow2_get32(r->old + at + 4) + 7) &
+        uint32_t magic = be_get32(r->old + at);
+        int64_t end = at + 8 + (((int64_t)be_get32(r->old + at + 4) + 7) &
                                 ~INT64_C(7));
 
         if (magic == QCOW2_EXT_END) {
@@ -71,8 +71,8 @@ static int64_t find_cut(const Replace *r)
 /* Whether the name of the backing file is where the new header leaves it. */
 static bool keeps_name(const Replace *r)
 {
-    uint64_t offset = qcow2_get64(r->old + QCOW2_H_BACKING_OFFSET);
-    uint64_t bytes = qcow2_get32(r->old + QCOW2_H_BACKING_SIZE);
+    uint64_t offset = be_get64(r->old + QCOW2_H_BACKING_OFFSET);
+    uint64_t bytes = be_get32(r->old + QCOW2_H_BACKING_SIZE);
     uint64_t from = MAX(offset, SECTOR);
     uint64_t to = MIN(offset + bytes, (uint64_t)r->bytes);
 
@@ -108,11 +108,11 @@ static int coroutine_fn write_cut(Replace *r, int64_t cut)
     if (cut > 0) {
         memset(r->old + cut, 0, 8);
     }
-    if (cut > 0 && qcow2_get32(r->old + QCOW2_H_VERSION) >= 3) {
-        uint64_t autoclear = qcow2_get64(r->old + QCOW2_H_AUTOCLEAR);
+    if (cut > 0 && be_get32(r->old + QCOW2_H_VERSION) >= 3) {
+        uint64_t autoclear = be_get64(r->old + QCOW2_H_AUTOCLEAR);
 
-        qcow2_put64(r->old + QCOW2_H_AUTOCLEAR,
-                    autoclear & ~QCOW2_AUTOCLEAR_BITMAPS);
+        be_put64(r->old + QCOW2_H_AUTOCLEAR,
+                 autoclear & ~QCOW2_AUTOCLEAR_BITMAPS);
     }
     return write_part(r, r->old, 0, SECTOR);
 }

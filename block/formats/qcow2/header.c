@@ -191,15 +191,15 @@ static int read_first_fields(Reader *r)
         return refuse(r, EINVAL, "%zu bytes are too short for an image of "
                       "format qcow2", r->bytes);
     }
-    if (qcow2_get32(r->buf + QCOW2_H_MAGIC) != QCOW2_MAGIC) {
+    if (be_get32(r->buf + QCOW2_H_MAGIC) != QCOW2_MAGIC) {
         return refuse(r, EINVAL, "is not of format qcow2");
     }
-    h->version = qcow2_get32(r->buf + QCOW2_H_VERSION);
+    h->version = be_get32(r->buf + QCOW2_H_VERSION);
     if (h->version < 2 || h->version > 3) {
         return refuse(r, ENOTSUP, "version %u of qcow2 is not supported",
                       h->version);
     }
-    h->cluster_bits = qcow2_get32(r->buf + QCOW2_H_CLUSTER_BITS);
+    h->cluster_bits = be_get32(r->buf + QCOW2_H_CLUSTER_BITS);
     if (h->cluster_bits < QCOW2_MIN_CLUSTER_BITS ||
         h->cluster_bits > QCOW2_MAX_CLUSTER_BITS) {
         return refuse(r, EINVAL, "clusters of 2^%u bytes are not supported",
@@ -213,16 +213,16 @@ static void take_v2_fields(Reader *r)
     const uint8_t *buf = r->buf;
     Qcow2Header *h = r->h;
 
-    h->size = qcow2_get64(buf + QCOW2_H_SIZE);
-    h->crypt_method = qcow2_get32(buf + QCOW2_H_CRYPT_METHOD);
-    h->l1_size = qcow2_get32(buf + QCOW2_H_L1_SIZE);
-    h->l1_offset = qcow2_get64(buf + QCOW2_H_L1_OFFSET);
-    h->reftable_offset = qcow2_get64(buf + QCOW2_H_REFTABLE_OFFSET);
-    h->reftable_clusters = qcow2_get32(buf + QCOW2_H_REFTABLE_CLUSTERS);
-    h->nb_snapshots = qcow2_get32(buf + QCOW2_H_NB_SNAPSHOTS);
-    h->snapshots_offset = qcow2_get64(buf + QCOW2_H_SNAPSHOTS_OFFSET);
-    r->backing_offset = qcow2_get64(buf + QCOW2_H_BACKING_OFFSET);
-    r->backing_bytes = qcow2_get32(buf + QCOW2_H_BACKING_SIZE);
+    h->size = be_get64(buf + QCOW2_H_SIZE);
+    h->crypt_method = be_get32(buf + QCOW2_H_CRYPT_METHOD);
+    h->l1_size = be_get32(buf + QCOW2_H_L1_SIZE);
+    h->l1_offset = be_get64(buf + QCOW2_H_L1_OFFSET);
+    h->reftable_offset = be_get64(buf + QCOW2_H_REFTABLE_OFFSET);
+    h->reftable_clusters = be_get32(buf + QCOW2_H_REFTABLE_CLUSTERS);
+    h->nb_snapshots = be_get32(buf + QCOW2_H_NB_SNAPSHOTS);
+    h->snapshots_offset = be_get64(buf + QCOW2_H_SNAPSHOTS_OFFSET);
+    r->backing_offset = be_get64(buf + QCOW2_H_BACKING_OFFSET);
+    r->backing_bytes = be_get32(buf + QCOW2_H_BACKING_SIZE);
     h->header_length = QCOW2_H_V2_BYTES;
     h->refcount_order = 4;
 }
@@ -237,11 +237,11 @@ static int take_v3_fields(Reader *r)
         return refuse(r, EINVAL, "the header ends with the file after %zu "
                       "bytes", r->bytes);
     }
-    h->incompatible = qcow2_get64(buf + QCOW2_H_INCOMPATIBLE);
-    h->compatible = qcow2_get64(buf + QCOW2_H_COMPATIBLE);
-    h->autoclear = qcow2_get64(buf + QCOW2_H_AUTOCLEAR);
-    h->refcount_order = qcow2_get32(buf + QCOW2_H_REFCOUNT_ORDER);
-    h->header_length = qcow2_get32(buf + QCOW2_H_HEADER_LENGTH);
+    h->incompatible = be_get64(buf + QCOW2_H_INCOMPATIBLE);
+    h->compatible = be_get64(buf + QCOW2_H_COMPATIBLE);
+    h->autoclear = be_get64(buf + QCOW2_H_AUTOCLEAR);
+    h->refcount_order = be_get32(buf + QCOW2_H_REFCOUNT_ORDER);
+    h->header_length = be_get32(buf + QCOW2_H_HEADER_LENGTH);
     if (h->header_length < QCOW2_H_V3_BYTES || h->header_length > cluster ||
         h->header_length % 8 || h->header_length > r->bytes) {
         return refuse(r, EINVAL, "a header length of %u bytes is invalid",
@@ -328,13 +328,13 @@ static int take_bitmaps(Reader *r, const uint8_t *data, uint32_t bytes)
          * of date, and go with the next header that we write. */
         return 0;
     }
-    if (bytes != BITMAPS_EXT_BYTES || qcow2_get32(data + 4) != 0) {
+    if (bytes != BITMAPS_EXT_BYTES || be_get32(data + 4) != 0) {
         return refuse(r, EINVAL, "the extension for bitmaps is malformed");
     }
     h->has_bitmaps = true;
-    h->nb_bitmaps = qcow2_get32(data);
-    h->bitmap_dir_bytes = qcow2_get64(data + 8);
-    h->bitmap_dir_offset = qcow2_get64(data + 16);
+    h->nb_bitmaps = be_get32(data);
+    h->bitmap_dir_bytes = be_get64(data + 8);
+    h->bitmap_dir_offset = be_get64(data + 16);
     if (h->nb_bitmaps == 0 || h->nb_bitmaps > QCOW2_MAX_BITMAPS) {
         return refuse(r, EINVAL, "a number of %u bitmaps is invalid",
                       h->nb_bitmaps);
@@ -394,8 +394,8 @@ static int take_extensions(Reader *r, size_t end)
     size_t pos = r->h->header_length;
 
     while (pos + 8 <= end) {
-        uint32_t magic = qcow2_get32(r->buf + pos);
-        uint32_t bytes = qcow2_get32(r->buf + pos + 4);
+        uint32_t magic = be_get32(r->buf + pos);
+        uint32_t bytes = be_get32(r->buf + pos + 4);
         int ret;
 
         pos += 8;
@@ -581,8 +581,8 @@ static int coroutine_fn read_cluster(Reader *r, BdrvChild *file)
     }
     r->buf = buf;
     /* Read again: another process may have changed it, if we share that. */
-    if (qcow2_get32(buf + QCOW2_H_VERSION) != r->h->version ||
-        qcow2_get32(buf + QCOW2_H_CLUSTER_BITS) != r->h->cluster_bits) {
+    if (be_get32(buf + QCOW2_H_VERSION) != r->h->version ||
+        be_get32(buf + QCOW2_H_CLUSTER_BITS) != r->h->cluster_bits) {
         return refuse(r, EBUSY, "the header changes while it is read");
     }
     return parse(r);
@@ -636,8 +636,8 @@ static void put_extension(Writer *w, uint32_t magic, const void *data,
     static const uint8_t padding[8];
     uint8_t head[8];
 
-    qcow2_put32(head, magic);
-    qcow2_put32(head + 4, bytes);
+    be_put32(head, magic);
+    be_put32(head + 4, bytes);
     put_bytes(w, head, sizeof(head));
     put_bytes(w, data, bytes);
     put_bytes(w, padding, -bytes & 7);
@@ -647,27 +647,27 @@ static void put_fields(Writer *w, const Qcow2Header *h)
 {
     uint8_t buf[QCOW2_H_BYTES] = { 0 };
 
-    qcow2_put32(buf + QCOW2_H_MAGIC, QCOW2_MAGIC);
-    qcow2_put32(buf + QCOW2_H_VERSION, h->version);
-    qcow2_put32(buf + QCOW2_H_CLUSTER_BITS, h->cluster_bits);
-    qcow2_put64(buf + QCOW2_H_SIZE, h->size);
-    qcow2_put32(buf + QCOW2_H_CRYPT_METHOD, h->crypt_method);
-    qcow2_put32(buf + QCOW2_H_L1_SIZE, h->l1_size);
-    qcow2_put64(buf + QCOW2_H_L1_OFFSET, h->l1_offset);
-    qcow2_put64(buf + QCOW2_H_REFTABLE_OFFSET, h->reftable_offset);
-    qcow2_put32(buf + QCOW2_H_REFTABLE_CLUSTERS, h->reftable_clusters);
-    qcow2_put32(buf + QCOW2_H_NB_SNAPSHOTS, h->nb_snapshots);
-    qcow2_put64(buf + QCOW2_H_SNAPSHOTS_OFFSET, h->snapshots_offset);
+    be_put32(buf + QCOW2_H_MAGIC, QCOW2_MAGIC);
+    be_put32(buf + QCOW2_H_VERSION, h->version);
+    be_put32(buf + QCOW2_H_CLUSTER_BITS, h->cluster_bits);
+    be_put64(buf + QCOW2_H_SIZE, h->size);
+    be_put32(buf + QCOW2_H_CRYPT_METHOD, h->crypt_method);
+    be_put32(buf + QCOW2_H_L1_SIZE, h->l1_size);
+    be_put64(buf + QCOW2_H_L1_OFFSET, h->l1_offset);
+    be_put64(buf + QCOW2_H_REFTABLE_OFFSET, h->reftable_offset);
+    be_put32(buf + QCOW2_H_REFTABLE_CLUSTERS, h->reftable_clusters);
+    be_put32(buf + QCOW2_H_NB_SNAPSHOTS, h->nb_snapshots);
+    be_put64(buf + QCOW2_H_SNAPSHOTS_OFFSET, h->snapshots_offset);
     if (h->version == 2) {
         put_bytes(w, buf, QCOW2_H_V2_BYTES);
         return;
     }
-    qcow2_put64(buf + QCOW2_H_INCOMPATIBLE, h->incompatible);
-    qcow2_put64(buf + QCOW2_H_COMPATIBLE, h->compatible);
-    qcow2_put64(buf + QCOW2_H_AUTOCLEAR, h->autoclear);
-    qcow2_put32(buf + QCOW2_H_REFCOUNT_ORDER, h->refcount_order);
-    qcow2_put32(buf + QCOW2_H_HEADER_LENGTH,
-                QCOW2_H_BYTES + h->unknown_fields_bytes);
+    be_put64(buf + QCOW2_H_INCOMPATIBLE, h->incompatible);
+    be_put64(buf + QCOW2_H_COMPATIBLE, h->compatible);
+    be_put64(buf + QCOW2_H_AUTOCLEAR, h->autoclear);
+    be_put32(buf + QCOW2_H_REFCOUNT_ORDER, h->refcount_order);
+    be_put32(buf + QCOW2_H_HEADER_LENGTH,
+             QCOW2_H_BYTES + h->unknown_fields_bytes);
     buf[QCOW2_H_COMPRESSION] = h->compression;
     put_bytes(w, buf, sizeof(buf));
     put_bytes(w, h->unknown_fields, h->unknown_fields_bytes);
@@ -690,9 +690,9 @@ static void put_bitmaps(Writer *w, const Qcow2Header *h)
 {
     uint8_t data[BITMAPS_EXT_BYTES] = { 0 };
 
-    qcow2_put32(data, h->nb_bitmaps);
-    qcow2_put64(data + 8, h->bitmap_dir_bytes);
-    qcow2_put64(data + 16, h->bitmap_dir_offset);
+    be_put32(data, h->nb_bitmaps);
+    be_put64(data + 8, h->bitmap_dir_bytes);
+    be_put64(data + 16, h->bitmap_dir_offset);
     put_extension(w, QCOW2_EXT_BITMAPS, data, sizeof(data));
 }
 
@@ -731,8 +731,8 @@ static void encode(Writer *w, const Qcow2Header *h, bool with_features)
         w->pos = w->name_slot; /* does not move when something else grows */
     }
     if (backing_bytes > 0 && w->pos + backing_bytes <= w->bytes) {
-        qcow2_put64(w->buf + QCOW2_H_BACKING_OFFSET, w->pos);
-        qcow2_put32(w->buf + QCOW2_H_BACKING_SIZE, backing_bytes);
+        be_put64(w->buf + QCOW2_H_BACKING_OFFSET, w->pos);
+        be_put32(w->buf + QCOW2_H_BACKING_SIZE, backing_bytes);
     }
     put_bytes(w, h->backing_file, backing_bytes);
 }

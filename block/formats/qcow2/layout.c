@@ -142,11 +142,11 @@ uint64_t qcow2_refcount_at(const void *block, unsigned order, uint64_t index)
     case 3:
         return bytes[index];
     case 4:
-        return qcow2_get16(bytes + index * 2);
+        return be_get16(bytes + index * 2);
     case 5:
-        return qcow2_get32(bytes + index * 4);
+        return be_get32(bytes + index * 4);
     case 6:
-        return qcow2_get64(bytes + index * 8);
+        return be_get64(bytes + index * 8);
     default:
         g_assert_not_reached();
     }
@@ -178,13 +178,13 @@ void qcow2_refcount_put(void *block, unsigned order, uint64_t index,
         bytes[index] = value;
         return;
     case 4:
-        qcow2_put16(bytes + index * 2, value);
+        be_put16(bytes + index * 2, value);
         return;
     case 5:
-        qcow2_put32(bytes + index * 4, value);
+        be_put32(bytes + index * 4, value);
         return;
     case 6:
-        qcow2_put64(bytes + index * 8, value);
+        be_put64(bytes + index * 8, value);
         return;
     default:
         g_assert_not_reached();

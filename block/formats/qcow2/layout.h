@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "util/big-endian.h"
+
 /* --- header --------------------------------------------------------------- */
 
 #define QCOW2_MAGIC 0x514649fbu /* "QFI\xfb" */
@@ -116,53 +118,6 @@ typedef struct Qcow2Geometry {
 /** Compute the geometry of a valid cluster size and refcount width. */
 void qcow2_geometry_init(Qcow2Geometry *geo, unsigned cluster_bits,
                          unsigned refcount_order, bool extended_l2);
-
-/* --- big-endian memory ---------------------------------------------------- */
-
-static inline uint64_t qcow2_get64(const void *p)
-{
-    uint64_t raw;
-
-    memcpy(&raw, p, sizeof(raw));
-    return GUINT64_FROM_BE(raw);
-}
-
-static inline uint32_t qcow2_get32(const void *p)
-{
-    uint32_t raw;
-
-    memcpy(&raw, p, sizeof(raw));
-    return GUINT32_FROM_BE(raw);
-}
-
-static inline uint16_t qcow2_get16(const void *p)
-{
-    uint16_t raw;
-
-    memcpy(&raw, p, sizeof(raw));
-    return GUINT16_FROM_BE(raw);
-}
-
-static inline void qcow2_put64(void *p, uint64_t value)
-{
-    uint64_t raw = GUINT64_TO_BE(value);
-
-    memcpy(p, &raw, sizeof(raw));
-}
-
-static inline void qcow2_put32(void *p, uint32_t value)
-{
-    uint32_t raw = GUINT32_TO_BE(value);
-
-    memcpy(p, &raw, sizeof(raw));
-}
-
-static inline void qcow2_put16(void *p, uint16_t value)
-{
-    uint16_t raw = GUINT16_TO_BE(value);
-
-    memcpy(p, &raw, sizeof(raw));
-}
 
 /* --- entries of L1 and L2 tables ------------------------------------------ */
 

@@ -127,10 +127,10 @@ static int coroutine_fn l1_move(Qcow2 *q, const uint64_t *image,
         qcow2_unalloc(q, run.offset, bytes);
         return ret;
     }
-    qcow2_put32(fields, entries);
-    qcow2_put64(fields + 4, run.offset);
-    qcow2_put32(before, q->header.l1_size);
-    qcow2_put64(before + 4, q->header.l1_offset);
+    be_put32(fields, entries);
+    be_put64(fields + 4, run.offset);
+    be_put32(before, q->header.l1_size);
+    be_put64(before + 4, q->header.l1_offset);
     ret = qcow2_header_switch(q, QCOW2_H_L1_SIZE, fields, before,
                               sizeof(fields));
     if (ret < 0) {
@@ -349,11 +349,11 @@ Qcow2L2Entry qcow2_l2_read(Qcow2 *q, const Qcow2L2Ref *ref, unsigned index)
 {
     const uint8_t *p = (const uint8_t *)qcow2_slice_data(ref->slice) +
                        (size_t)index * q->geo.l2_entry_bytes;
-    Qcow2L2Entry entry = { .word = qcow2_get64(p) };
+    Qcow2L2Entry entry = { .word = be_get64(p) };
 
     g_assert(index < ref->nr);
     if (q->geo.extended_l2) {
-        entry.bitmap = qcow2_get64(p + 8);
+        entry.bitmap = be_get64(p + 8);
     }
     return entry;
 }

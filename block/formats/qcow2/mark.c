@@ -27,7 +27,7 @@ static int coroutine_fn write_incompatible(Qcow2 *q)
     int ret;
 
     for (;;) {
-        qcow2_put64(buf, word);
+        be_put64(buf, word);
         ret = qcow2_header_patch(q, QCOW2_H_INCOMPATIBLE, buf, sizeof(buf));
         if (ret < 0 || incompatible(q) == word) {
             return ret;

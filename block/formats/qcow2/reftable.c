@@ -299,8 +299,8 @@ static int coroutine_fn write_table(Qcow2 *q, const Qcow2Reftable *table)
 /* What the header says of a table of @clusters clusters at @offset. */
 static void put_place(uint8_t *fields, int64_t offset, uint32_t clusters)
 {
-    qcow2_put64(fields, offset);
-    qcow2_put32(fields + 8, clusters);
+    be_put64(fields, offset);
+    be_put32(fields + 8, clusters);
 }
 
 int coroutine_fn qcow2_reftable_switch(Qcow2 *q, int64_t offset,

@@ -135,8 +135,8 @@ static Qcow2L2Entry l2_entry(const Qcow2 *q, const uint8_t *l2, unsigned i)
     const uint8_t *p = l2 + i * q->geo.l2_entry_bytes;
 
     return (Qcow2L2Entry){
-        .word = qcow2_get64(p),
-        .bitmap = q->geo.extended_l2 ? qcow2_get64(p + 8) : 0,
+        .word = be_get64(p),
+        .bitmap = q->geo.extended_l2 ? be_get64(p + 8) : 0,
     };
 }
 
@@ -303,7 +303,7 @@ static int coroutine_fn fix_entries(Qcow2 *q, uint8_t *l2, bool clear,
         }
         word = with_copied(entry.word, copied);
         if (word != entry.word) {
-            qcow2_put64(p, word);
+            be_put64(p, word);
             *ret_changed = true;
         }
     }

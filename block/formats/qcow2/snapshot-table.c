@@ -119,13 +119,13 @@ static const uint8_t *here(const Reader *r)
 
 static void parse_head(const uint8_t *p, Qcow2Snapshot *s)
 {
-    s->l1_offset = qcow2_get64(p);
-    s->l1_size = qcow2_get32(p + 8);
-    s->date_sec = qcow2_get32(p + 16);
-    s->date_nsec = qcow2_get32(p + 20);
-    s->vm_clock_ns = qcow2_get64(p + 24);
-    s->vm_state_bytes = qcow2_get32(p + 32);
-    s->extra_bytes = qcow2_get32(p + 36);
+    s->l1_offset = be_get64(p);
+    s->l1_size = be_get32(p + 8);
+    s->date_sec = be_get32(p + 16);
+    s->date_nsec = be_get32(p + 20);
+    s->vm_clock_ns = be_get64(p + 24);
+    s->vm_state_bytes = be_get32(p + 32);
+    s->extra_bytes = be_get32(p + 36);
 }
 
 static void parse_extra(Qcow2 *q, const uint8_t *p, Qcow2Snapshot *s)
@@ -133,10 +133,10 @@ static void parse_extra(Qcow2 *q, const uint8_t *p, Qcow2Snapshot *s)
     uint32_t known = known_extra(s->extra_bytes);
 
     if (known >= 8) {
-        s->vm_state_bytes = qcow2_get64(p);
+        s->vm_state_bytes = be_get64(p);
     }
-    s->disk_bytes = known >= 16 ? qcow2_get64(p + 8) : q->header.size;
-    s->icount = known >= 24 ? qcow2_get64(p + 16) : UINT64_MAX;
+    s->disk_bytes = known >= 16 ? be_get64(p + 8) : q->header.size;
+    s->icount = known >= 24 ? be_get64(p + 16) : UINT64_MAX;
     s->unknown_extra_bytes = s->extra_bytes - known;
     s->unknown_extra = g_memdup2(p + known, s->unknown_extra_bytes);
 }
@@ -156,8 +156,8 @@ static int coroutine_fn read_entry(Reader *r, guint index, Qcow2Snapshot **ret,
     if (code == 0) {
         p = here(r);
         parse_head(p, s);
-        id_bytes = qcow2_get16(p + 12);
-        name_bytes = qcow2_get16(p + 14);
+        id_bytes = be_get16(p + 12);
+        name_bytes = be_get16(p + 14);
         if (s->extra_bytes > QCOW2_MAX_SNAPSHOT_EXTRA) {
             return bad_table(r->q, errp, index, "has too much extra data");
         }
@@ -244,18 +244,18 @@ static void put_entry(uint8_t *p, const Qcow2Snapshot *s)
     uint8_t extra[QCOW2_SNAPSHOT_EXTRA];
 
     g_assert(known + s->unknown_extra_bytes == s->extra_bytes);
-    qcow2_put64(p, s->l1_offset);
-    qcow2_put32(p + 8, s->l1_size);
-    qcow2_put16(p + 12, id_bytes);
-    qcow2_put16(p + 14, strlen(s->name));
-    qcow2_put32(p + 16, s->date_sec);
-    qcow2_put32(p + 20, s->date_nsec);
-    qcow2_put64(p + 24, s->vm_clock_ns);
-    qcow2_put32(p + 32, s->vm_state_bytes);
-    qcow2_put32(p + 36, s->extra_bytes);
-    qcow2_put64(extra, s->vm_state_bytes);
-    qcow2_put64(extra + 8, s->disk_bytes);
-    qcow2_put64(extra + 16, s->icount);
+    be_put64(p, s->l1_offset);
+    be_put32(p + 8, s->l1_size);
+    be_put16(p + 12, id_bytes);
+    be_put16(p + 14, strlen(s->name));
+    be_put32(p + 16, s->date_sec);
+    be_put32(p + 20, s->date_nsec);
+    be_put64(p + 24, s->vm_clock_ns);
+    be_put32(p + 32, s->vm_state_bytes);
+    be_put32(p + 36, s->extra_bytes);
+    be_put64(extra, s->vm_state_bytes);
+    be_put64(extra + 8, s->disk_bytes);
+    be_put64(extra + 16, s->icount);
     p += QCOW2_SNAPSHOT_HEAD;
     memcpy(p, extra, known);
     if (s->unknown_extra_bytes) {
@@ -299,10 +299,10 @@ static int coroutine_fn switch_table(Qcow2 *q, uint32_t nr,
     uint8_t fields[12], before[12];
     int ret;
 
-    qcow2_put32(fields, nr);
-    qcow2_put64(fields + 4, run->offset);
-    qcow2_put32(before, q->header.nb_snapshots);
-    qcow2_put64(before + 4, q->header.snapshots_offset);
+    be_put32(fields, nr);
+    be_put64(fields + 4, run->offset);
+    be_put32(before, q->header.nb_snapshots);
+    be_put64(before + 4, q->header.snapshots_offset);
     ret = qcow2_header_switch(q, QCOW2_H_NB_SNAPSHOTS, fields, before,
                               sizeof(fields));
     if (ret < 0) {

@@ -624,11 +624,11 @@ typedef uint8_t L1Place[QCOW2_H_REFTABLE_OFFSET - QCOW2_H_SIZE];
 static void put_place(const Qcow2 *q, uint8_t *fields, uint64_t size,
                       uint32_t nr, uint64_t offset)
 {
-    qcow2_put64(fields, size);
-    qcow2_put32(fields + QCOW2_H_CRYPT_METHOD - QCOW2_H_SIZE,
-                q->header.crypt_method);
-    qcow2_put32(fields + QCOW2_H_L1_SIZE - QCOW2_H_SIZE, nr);
-    qcow2_put64(fields + QCOW2_H_L1_OFFSET - QCOW2_H_SIZE, offset);
+    be_put64(fields, size);
+    be_put32(fields + QCOW2_H_CRYPT_METHOD - QCOW2_H_SIZE,
+             q->header.crypt_method);
+    be_put32(fields + QCOW2_H_L1_SIZE - QCOW2_H_SIZE, nr);
+    be_put64(fields + QCOW2_H_L1_OFFSET - QCOW2_H_SIZE, offset);
 }
 
 /* The table at @run is the active one from now on, of a disk of @size. */

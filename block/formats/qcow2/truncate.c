@@ -121,8 +121,8 @@ static int coroutine_fn write_size(Qcow2 *q, int64_t size)
     int ret;
 
     co_mutex_lock(&q->meta_lock);
-    qcow2_put64(buf, size);
-    qcow2_put64(before, q->header.size);
+    be_put64(buf, size);
+    be_put64(before, q->header.size);
     ret = qcow2_header_switch(q, QCOW2_H_SIZE, buf, before, sizeof(buf));
     if (ret == 0) {
         q->header.size = size;

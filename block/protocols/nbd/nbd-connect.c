@@ -89,23 +89,17 @@ int coroutine_fn nbd_skip(NbdConnection *c, uint64_t bytes)
 size_t nbd_encode(const NbdExportInfo *info, const NbdRequest *req,
                   uint8_t out[NBD_EXTENDED_REQUEST_BYTES])
 {
-    uint32_t magic = GUINT32_TO_BE(info->extended ? NBD_EXTENDED_REQUEST_MAGIC
-                                                  : NBD_REQUEST_MAGIC);
-    uint16_t flags = GUINT16_TO_BE(req->flags), type = GUINT16_TO_BE(req->type);
-    uint64_t offset = GUINT64_TO_BE(req->offset);
-    uint64_t bytes64 = GUINT64_TO_BE(req->bytes);
-    uint32_t bytes32 = GUINT32_TO_BE((uint32_t)req->bytes);
-
-    memcpy(out, &magic, 4);
-    memcpy(out + 4, &flags, 2);
-    memcpy(out + 6, &type, 2);
+    be_put32(out, info->extended ? NBD_EXTENDED_REQUEST_MAGIC
+                                 : NBD_REQUEST_MAGIC);
+    be_put16(out + 4, req->flags);
+    be_put16(out + 6, req->type);
     memcpy(out + 8, &req->cookie, 8); /* only we read it */
-    memcpy(out + 16, &offset, 8);
+    be_put64(out + 16, req->offset);
     if (info->extended) {
-        memcpy(out + 24, &bytes64, 8);
+        be_put64(out + 24, req->bytes);
         return NBD_EXTENDED_REQUEST_BYTES;
     }
-    memcpy(out + 24, &bytes32, 4);
+    be_put32(out + 24, req->bytes);
     return NBD_REQUEST_BYTES;
 }
 

@@ -14,30 +14,9 @@
 #define REPLY_MAX (64 << 10) /* payload of one reply that is kept */
 #define REPLIES_MAX 64       /* to one option */
 
-static uint16_t get16(const uint8_t *p)
-{
-    return p[0] << 8 | p[1];
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-    return (uint32_t)get16(p) << 16 | get16(p + 2);
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-    return (uint64_t)get32(p) << 32 | get32(p + 4);
-}
-
-static void put32(GByteArray *to, uint32_t value)
-{
-    value = GUINT32_TO_BE(value);
-    g_byte_array_append(to, (const uint8_t *)&value, sizeof(value));
-}
-
 static void put_text(GByteArray *to, const char *text)
 {
-    put32(to, strlen(text));
+    be_append32(to, strlen(text));
     g_byte_array_append(to, (const uint8_t *)text, strlen(text));
 }
 
@@ -59,11 +38,10 @@ static int coroutine_fn send_option(NbdConnection *c, uint32_t option,
                                     const GByteArray *data)
 {
     g_autoptr(GByteArray) out = g_byte_array_new();
-    uint64_t magic = GUINT64_TO_BE(NBD_OPTION_MAGIC);
 
-    g_byte_array_append(out, (const uint8_t *)&magic, sizeof(magic));
-    put32(out, option);
-    put32(out, data ? data->len : 0);
+    be_append64(out, NBD_OPTION_MAGIC);
+    be_append32(out, option);
+    be_append32(out, data ? data->len : 0);
     if (data) {
         g_byte_array_append(out, data->data, data->len);
     }
@@ -79,9 +57,9 @@ static int coroutine_fn read_reply(NbdConnection *c, uint32_t option,
     if (ret < 0) {
         return ret;
     }
-    *r = (Reply){ .type = get32(head + 12), .bytes = get32(head + 16) };
-    if (get64(head) != NBD_OPTION_REPLY_MAGIC || get32(head + 8) != option ||
-        r->bytes > REPLY_MAX) {
+    *r = (Reply){ .type = be_get32(head + 12), .bytes = be_get32(head + 16) };
+    if (be_get64(head) != NBD_OPTION_REPLY_MAGIC ||
+        be_get32(head + 8) != option || r->bytes > REPLY_MAX) {
         return block_error(errp, EPROTO, "The server's reply to option %u is "
                            "none", option);
     }
@@ -161,7 +139,7 @@ static int coroutine_fn ask_context(NbdConnection *c, NbdExportInfo *info,
     int ret;
 
     put_text(out, s->export);
-    put32(out, 1);
+    be_append32(out, 1);
     put_text(out, name);
     ret = send_option(c, NBD_OPT_SET_META_CONTEXT, out);
     for (int i = 0; ret == 0 && i < REPLIES_MAX; i++) {
@@ -175,7 +153,7 @@ static int coroutine_fn ask_context(NbdConnection *c, NbdExportInfo *info,
             r.bytes == 4 + strlen(name) &&
             memcmp(r.data + 4, name, strlen(name)) == 0) {
             info->has_context = true;
-            info->context = get32(r.data);
+            info->context = be_get32(r.data);
         } else if (r.type != NBD_REP_META_CONTEXT) {
             /* The end, or an error: then it is done without. */
             ret = 1;
@@ -213,16 +191,16 @@ static bool power_of_two(uint32_t n)
 static int take_info(NbdExportInfo *info, const Reply *r, GError **errp)
 {
     const uint8_t *p = r->data;
-    unsigned type = r->bytes >= 2 ? get16(p) : UINT16_MAX;
+    unsigned type = r->bytes >= 2 ? be_get16(p) : UINT16_MAX;
 
     if (type == NBD_INFO_EXPORT && r->bytes == 12) {
-        info->flags = get16(p + 10);
-        return take_size(info, get64(p + 2), errp);
+        info->flags = be_get16(p + 10);
+        return take_size(info, be_get64(p + 2), errp);
     }
     if (type == NBD_INFO_BLOCK_SIZE && r->bytes == 14) {
-        info->min_block = get32(p + 2);
-        info->opt_block = get32(p + 6);
-        info->max_block = get32(p + 10);
+        info->min_block = be_get32(p + 2);
+        info->opt_block = be_get32(p + 6);
+        info->max_block = be_get32(p + 10);
         if (!power_of_two(info->min_block) || info->min_block > 65536 ||
             info->opt_block < info->min_block ||
             info->max_block < info->min_block) {
@@ -259,7 +237,7 @@ static int coroutine_fn go(NbdConnection *c, NbdExportInfo *info,
         }
         if (r.type == NBD_REP_INFO) {
             ret = take_info(info, &r, errp);
-            has_export |= r.bytes >= 2 && get16(r.data) == NBD_INFO_EXPORT;
+            has_export |= r.bytes >= 2 && be_get16(r.data) == NBD_INFO_EXPORT;
         } else if (r.type == NBD_REP_ACK) {
             ret = has_export ? 1 : -EPROTO;
         } else if (r.type == NBD_REP_ERR_UNSUP) {
@@ -293,8 +271,8 @@ static int coroutine_fn choose_by_name(NbdConnection *c, NbdExportInfo *info,
         return block_error_errno(errp, -ret, "The server has no export '%s'",
                                  c->client->export);
     }
-    info->flags = get16(answer + 8);
-    return take_size(info, get64(answer), errp);
+    info->flags = be_get16(answer + 8);
+    return take_size(info, be_get64(answer), errp);
 }
 
 /* All that follows is under TLS, and nothing was agreed on before. */
@@ -360,31 +338,31 @@ static int coroutine_fn haggle(NbdConnection *c, NbdExportInfo *info,
 int coroutine_fn nbd_greet(NbdConnection *c, NbdExportInfo *info,
                            GError **errp)
 {
-    uint8_t hello[18];
-    uint32_t answer;
+    uint8_t hello[18], answer[4];
     bool no_zeroes;
     int ret = nbd_read(c, hello, sizeof(hello));
 
     if (ret < 0) {
         return ret;
     }
-    if (get64(hello) != NBD_MAGIC || get64(hello + 8) != NBD_OPTION_MAGIC) {
+    if (be_get64(hello) != NBD_MAGIC ||
+        be_get64(hello + 8) != NBD_OPTION_MAGIC) {
         return block_error(errp, EPROTO, "This is no NBD server (or one from "
                            "before \"newstyle\")");
     }
-    no_zeroes = get16(hello + 16) & NBD_FLAG_NO_ZEROES;
-    answer = GUINT32_TO_BE(get16(hello + 16) &
-                           (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES));
-    ret = io_channel_write_all(c->channel, &answer, sizeof(answer));
+    no_zeroes = be_get16(hello + 16) & NBD_FLAG_NO_ZEROES;
+    be_put32(answer, be_get16(hello + 16) &
+                         (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES));
+    ret = io_channel_write_all(c->channel, answer, sizeof(answer));
     if (ret < 0) {
         return ret;
     }
     info->min_block = 1;
     info->max_block = NBD_DATA_MAX;
-    if (c->client->creds && !(get16(hello + 16) & NBD_FLAG_FIXED_NEWSTYLE)) {
+    if (c->client->creds && !(be_get16(hello + 16) & NBD_FLAG_FIXED_NEWSTYLE)) {
         return block_error(errp, ENOTSUP, "The NBD server has no TLS");
     }
-    ret = get16(hello + 16) & NBD_FLAG_FIXED_NEWSTYLE
+    ret = be_get16(hello + 16) & NBD_FLAG_FIXED_NEWSTYLE
               ? haggle(c, info, no_zeroes, errp)
               : choose_by_name(c, info, no_zeroes, errp);
     info->max_block = MIN(info->max_block, NBD_DATA_MAX);

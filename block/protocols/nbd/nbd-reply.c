@@ -22,21 +22,6 @@ typedef struct Chunk {
     uint32_t error;     /* of a simple reply */
 } Chunk;
 
-static uint16_t get16(const uint8_t *p)
-{
-    return p[0] << 8 | p[1];
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-    return (uint32_t)get16(p) << 16 | get16(p + 2);
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-    return (uint64_t)get32(p) << 32 | get32(p + 4);
-}
-
 /* A negative errno for an error of the protocol. */
 static int errno_of(uint32_t error)
 {
@@ -92,10 +77,10 @@ static int coroutine_fn read_head(NbdConnection *c, Chunk *chunk)
     if (ret < 0) {
         return ret;
     }
-    magic = get32(p);
+    magic = be_get32(p);
     if (magic == NBD_SIMPLE_REPLY_MAGIC && !c->info.extended) {
         *chunk = (Chunk){ .flags = NBD_REPLY_FLAG_DONE, .simple = true,
-                          .error = get32(p + 4) };
+                          .error = be_get32(p + 4) };
         memcpy(&chunk->cookie, p + 8, 8);
         return 0;
     }
@@ -104,14 +89,14 @@ static int coroutine_fn read_head(NbdConnection *c, Chunk *chunk)
         !c->info.structured) {
         return -EPROTO;
     }
-    *chunk = (Chunk){ .flags = get16(p + 4), .type = get16(p + 6) };
+    *chunk = (Chunk){ .flags = be_get16(p + 4), .type = be_get16(p + 6) };
     memcpy(&chunk->cookie, p + 8, 8);
     if (c->info.extended) {
         ret = nbd_read(c, p + 16, 16);
-        chunk->bytes = get64(p + 24);
+        chunk->bytes = be_get64(p + 24);
     } else {
         ret = nbd_read(c, p + 16, 4);
-        chunk->bytes = get32(p + 16);
+        chunk->bytes = be_get32(p + 16);
     }
     return ret;
 }
@@ -147,7 +132,7 @@ static int coroutine_fn take_data(NbdConnection *c, NbdRequest *req,
         return -EPROTO;
     }
     ret = nbd_read(c, p, sizeof(p));
-    offset = get64(p);
+    offset = be_get64(p);
     if (ret < 0 || !fits(req, offset, bytes)) {
         return ret < 0 ? ret : -EPROTO;
     }
@@ -166,8 +151,8 @@ static int coroutine_fn take_hole(NbdConnection *c, NbdRequest *req,
         return -EPROTO;
     }
     ret = nbd_read(c, p, sizeof(p));
-    offset = get64(p);
-    bytes = get32(p + 8);
+    offset = be_get64(p);
+    bytes = be_get32(p + 8);
     if (ret < 0 || !fits(req, offset, bytes)) {
         return ret < 0 ? ret : -EPROTO;
     }
@@ -193,14 +178,15 @@ static int coroutine_fn take_status(NbdConnection *c, NbdRequest *req,
     if (ret < 0) {
         return ret;
     }
-    if (get32(p) == c->info.context && req->extent_bytes == 0) {
-        uint64_t bytes = wide ? get64(p + head) : get32(p + head);
+    if (be_get32(p) == c->info.context && req->extent_bytes == 0) {
+        uint64_t bytes = wide ? be_get64(p + head) : be_get32(p + head);
 
         if (bytes == 0) {
             return -EPROTO;
         }
         req->extent_bytes = MIN(bytes, (uint64_t)req->bytes);
-        req->extent_flags = wide ? get64(p + head + 8) : get32(p + head + 4);
+        req->extent_flags = wide ? be_get64(p + head + 8)
+                                 : be_get32(p + head + 4);
     }
     return nbd_skip(c, chunk->bytes - head - each);
 }
@@ -215,11 +201,11 @@ static int coroutine_fn take_error(NbdConnection *c, NbdRequest *req,
         return -EPROTO;
     }
     ret = nbd_read(c, p, sizeof(p));
-    if (ret < 0 || get16(p + 4) > chunk->bytes - sizeof(p) || !get32(p)) {
+    if (ret < 0 || be_get16(p + 4) > chunk->bytes - sizeof(p) || !be_get32(p)) {
         return ret < 0 ? ret : -EPROTO;
     }
     if (req->ret == 0) {
-        req->ret = errno_of(get32(p));
+        req->ret = errno_of(be_get32(p));
     }
     return nbd_skip(c, chunk->bytes - sizeof(p));
 }

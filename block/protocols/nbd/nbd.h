@@ -25,6 +25,7 @@
 #include <blockgraph/driver.h>
 
 #include "block/protocols/nbd/nbd-protocol.h"
+#include "util/big-endian.h"
 #include "util/io-channel-tls.h"
 #include "util/log-limit.h"
 #include "util/socket-connect.h"

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Big-endian numbers in memory, at any address.
+ */
+#ifndef UTIL_BIG_ENDIAN_H
+#define UTIL_BIG_ENDIAN_H
+
+#include <glib.h>
+#include <stdint.h>
+#include <string.h>
+
+static inline uint64_t be_get64(const void *p)
+{
+    uint64_t raw;
+
+    memcpy(&raw, p, sizeof(raw));
+    return GUINT64_FROM_BE(raw);
+}
+
+static inline uint32_t be_get32(const void *p)
+{
+    uint32_t raw;
+
+    memcpy(&raw, p, sizeof(raw));
+    return GUINT32_FROM_BE(raw);
+}
+
+static inline uint16_t be_get16(const void *p)
+{
+    uint16_t raw;
+
+    memcpy(&raw, p, sizeof(raw));
+    return GUINT16_FROM_BE(raw);
+}
+
+static inline void be_put64(void *p, uint64_t value)
+{
+    uint64_t raw = GUINT64_TO_BE(value);
+
+    memcpy(p, &raw, sizeof(raw));
+}
+
+static inline void be_put32(void *p, uint32_t value)
+{
+    uint32_t raw = GUINT32_TO_BE(value);
+
+    memcpy(p, &raw, sizeof(raw));
+}
+
+static inline void be_put16(void *p, uint16_t value)
+{
+    uint16_t raw = GUINT16_TO_BE(value);
+
+    memcpy(p, &raw, sizeof(raw));
+}
+
+/* At the end of an array. */
+
+static inline void be_append64(GByteArray *to, uint64_t value)
+{
+    uint64_t raw = GUINT64_TO_BE(value);
+
+    g_byte_array_append(to, (const guint8 *)&raw, sizeof(raw));
+}
+
+static inline void be_append32(GByteArray *to, uint32_t value)
+{
+    uint32_t raw = GUINT32_TO_BE(value);
+
+    g_byte_array_append(to, (const guint8 *)&raw, sizeof(raw));
+}
+
+static inline void be_append16(GByteArray *to, uint16_t value)
+{
+    uint16_t raw = GUINT16_TO_BE(value);
+
+    g_byte_array_append(to, (const guint8 *)&raw, sizeof(raw));
+}
+
+#endif /* UTIL_BIG_ENDIAN_H */
