@@ -17,6 +17,7 @@ const BgSimScenario *const bgsim_builtin_scenarios[] = {
     &scenario_backup,
     &scenario_mirror,
     &scenario_chain_jobs,
+    &scenario_copy_cuts,
     &scenario_job_grid,
     &scenario_copy_on_read,
     &scenario_bitmaps,

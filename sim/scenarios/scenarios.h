@@ -33,6 +33,7 @@ extern const BgSimScenario scenario_backup; /* backup.c: jobs of that kind */
 extern const BgSimScenario scenario_mirror; /* mirror.c: and of that one */
 /* chain-jobs.c: stream and commit */
 extern const BgSimScenario scenario_chain_jobs;
+extern const BgSimScenario scenario_copy_cuts; /* copy-cuts.c: and power cuts */
 extern const BgSimScenario scenario_job_grid; /* job-grid.c: step by step */
 
 /** Options of "driver,key=value,..."; printf-like.  Must parse. */
