@@ -35,6 +35,19 @@ QMP_ENUM_TYPE(on_cbw_error, "OnCbwError", cbw_error_names);
     QMP_MAY("auto-finalize", qmp_bool, "take effect without being told"),   \
     QMP_MAY("auto-dismiss", qmp_bool, "be forgotten when over")
 
+/* What copies from node to node have. */
+#define COPY_FIELDS                                                         \
+    QMP_NEED("device", qmp_str, "node that is copied"),                     \
+    QMP_NEED("target", qmp_str, "node that it is copied to"),               \
+    QMP_NEED("sync", sync_mode, "what is copied"),                          \
+    JOB_FIELDS
+
+/* What jobs that change a chain have. */
+#define CHAIN_FIELDS                                                        \
+    QMP_MAY("backing-mask-protocol", qmp_bool,                              \
+            "record the format raw for a protocol"),                        \
+    QMP_MAY("on-error", on_error, "when a copy fails")
+
 #define PERF_FIELDS                                                         \
     QMP_MAY("use-copy-range", qmp_bool, "have the kernel copy"),            \
     QMP_MAY("max-workers", qmp_int, "copies at once"),                      \
@@ -44,10 +57,7 @@ QMP_ENUM_TYPE(on_cbw_error, "OnCbwError", cbw_error_names);
 QMP_OBJECT_TYPE(backup_perf, "BackupPerf", PERF_FIELDS);
 
 static const QmpField backup_fields[] = {
-    QMP_NEED("device", qmp_str, "node that is copied"),
-    QMP_NEED("target", qmp_str, "node that it is copied to"),
-    QMP_NEED("sync", sync_mode, "what is copied"),
-    JOB_FIELDS,
+    COPY_FIELDS,
     QMP_MAY("bitmap", qmp_str, "dirty bitmap of the node"),
     QMP_MAY("bitmap-mode", bitmap_mode, "when the bitmap begins anew"),
     QMP_MAY("resume-bitmap", qmp_str, "what an interruption leaves undone"),
@@ -68,10 +78,7 @@ const QmpType qmp_backup_args = { .kind = QMP_OBJECT, .name = "BlockdevBackup",
                                   .fields = backup_fields };
 
 QMP_OBJECT_TYPE(mirror_args, "q_obj_blockdev-mirror-arg",
-                QMP_NEED("device", qmp_str, "node that is copied"),
-                QMP_NEED("target", qmp_str, "node that it is copied to"),
-                QMP_NEED("sync", sync_mode, "what is copied"),
-                JOB_FIELDS,
+                COPY_FIELDS,
                 QMP_MAY("replaces", qmp_str,
                         "node whose place the target takes"),
                 QMP_MAY("granularity", qmp_uint32, "of what is dirty"),
@@ -88,10 +95,8 @@ QMP_OBJECT_TYPE(stream_args, "q_obj_block-stream-arg",
                 QMP_MAY("base", qmp_str, "file name of the layer that stays"),
                 QMP_MAY("base-node", qmp_str, "node of the layer that stays"),
                 QMP_MAY("backing-file", qmp_str, "what the image records"),
-                QMP_MAY("backing-mask-protocol", qmp_bool,
-                        "record the format raw for a protocol"),
                 QMP_MAY("bottom", qmp_str, "node of the last layer that goes"),
-                QMP_MAY("on-error", on_error, "when a copy fails"));
+                CHAIN_FIELDS);
 
 QMP_OBJECT_TYPE(commit_args, "q_obj_block-commit-arg",
                 QMP_NEED("device", qmp_str, "node at the top of the chain"),
@@ -101,9 +106,7 @@ QMP_OBJECT_TYPE(commit_args, "q_obj_block-commit-arg",
                 QMP_MAY("top-node", qmp_str, "highest layer that goes"),
                 QMP_MAY("top", qmp_str, "its file name"),
                 QMP_MAY("backing-file", qmp_str, "what images above record"),
-                QMP_MAY("backing-mask-protocol", qmp_bool,
-                        "record the format raw for a protocol"),
-                QMP_MAY("on-error", on_error, "when a copy fails"));
+                CHAIN_FIELDS);
 
 /* --- arguments to options ------------------------------------------------- */
 

@@ -147,7 +147,7 @@ int main(int argc, char **argv)
     bool begun;
     int status;
 
-    tool_set_program(argv[0]);
+    tool_set_program(argv, "bg-daemon");
     signal(SIGPIPE, SIG_IGN);
     setlinebuf(stdout);
     if (daemon_first_options(&daemon, argc, argv) < 0 ||

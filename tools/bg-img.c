@@ -101,7 +101,7 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    tool_set_program(argc > 0 ? argv[0] : "bg-img");
+    tool_set_program(argv, "bg-img");
     img_progress_init();
     if (argc < 2) {
         tool_usage_error("Not enough arguments");

@@ -274,7 +274,7 @@ int main(int argc, char **argv)
     };
     int ret;
 
-    tool_set_program(argc > 0 ? argv[0] : "bg-io");
+    tool_set_program(argv, "bg-io");
     ret = parse_arguments(&args, argc, argv);
     if (ret == 0) {
         ret = run(&args);

@@ -334,13 +334,12 @@ static int session_run(Session *s, GError **errp)
 
 int main(int argc, char **argv)
 {
-    g_autofree char *name = g_path_get_basename(argc > 0 ? argv[0] : "bg-nbd");
     NbdArgs args;
     Session s = { .args = &args, .signal_fd = -1 };
     GError *error = NULL;
     int status;
 
-    g_set_prgname(name);
+    tool_set_program(argv, "bg-nbd");
     status = nbd_args_parse(&args, argc, argv);
     if (status < 0 && args.list) {
         status = nbd_list(&args);

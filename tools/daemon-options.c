@@ -152,11 +152,12 @@ int daemon_first_options(Daemon *daemon, int argc, char **argv)
             daemon->pidfile = g_strdup(optarg);
             break;
         case '?':
+            tool_try_help();
             return -EINVAL;
         }
     }
     if (optind < argc) {
-        tool_error("Unexpected argument: %s", argv[optind]);
+        tool_usage_error("Unexpected argument: %s", argv[optind]);
         return -EINVAL;
     }
     return 0;

@@ -187,8 +187,7 @@ static int set_rare(NbdArgs *args, int option)
         args->any_uid = true;
         return -1;
     default:
-        fprintf(stderr, "Try '%s --help' for more information.\n",
-                g_get_prgname());
+        tool_try_help();
         return EXIT_FAILURE;
     }
 }
@@ -241,10 +240,8 @@ static int check_args(NbdArgs *args, int argc, char **argv)
     int nr = argc - optind;
 
     if (args->list ? nr != 0 : nr != 1) {
-        tool_error(nr > 0 || args->list ? "Invalid number of arguments"
-                                        : "No image is named");
-        fprintf(stderr, "Try '%s --help' for more information.\n",
-                g_get_prgname());
+        tool_usage_error(nr > 0 || args->list ? "Invalid number of arguments"
+                                              : "No image is named");
         return EXIT_FAILURE;
     }
     if (args->socket_path && (args->bind || args->port)) {

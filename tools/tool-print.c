@@ -130,11 +130,14 @@ int tool_parse_byte(const char *text)
 
 /* --- messages ------------------------------------------------------------- */
 
-void tool_set_program(const char *argv0)
+void tool_set_program(char **argv, const char *usual)
 {
-    g_autofree char *name = g_path_get_basename(argv0);
+    g_autofree char *name = g_path_get_basename(argv[0] ? argv[0] : usual);
 
     g_set_prgname(name);
+    if (argv[0]) {
+        argv[0] = (char *)g_get_prgname(); /* getopt_long() begins with it */
+    }
     tool_log_begin(tool_clock_ns);
 }
 
@@ -170,6 +173,12 @@ void tool_warning(const char *fmt, ...)
     va_end(args);
 }
 
+void tool_try_help(void)
+{
+    fprintf(stderr, "Try '%s --help' for more information\n",
+            g_get_prgname());
+}
+
 void tool_usage_error(const char *fmt, ...)
 {
     va_list args;
@@ -177,8 +186,7 @@ void tool_usage_error(const char *fmt, ...)
     va_start(args, fmt);
     print_error("", fmt, args);
     va_end(args);
-    fprintf(stderr, "Try '%s --help' for more information\n",
-            g_get_prgname());
+    tool_try_help();
 }
 
 void tool_report(GError *error, const char *prefix)

@@ -54,15 +54,20 @@ int64_t tool_parse_size(const char *text);
  */
 int tool_parse_byte(const char *text);
 
-/** Have messages, those that the library logs as well, begin with the last
- * part of @argv0. */
-void tool_set_program(const char *argv0);
+/**
+ * Have messages, those of getopt_long() and those that the library logs, too,
+ * begin with the last part of @argv[0], or with @usual if there is none.
+ */
+void tool_set_program(char **argv, const char *usual);
 
 /** Print a line "PROGRAM: text" to standard error. */
 void tool_error(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 
 /** As tool_error(), behind "warning: ". */
 void tool_warning(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+
+/** Lead to --help, after a message of getopt_long(). */
+void tool_try_help(void);
 
 /** As tool_error(), with a second line that leads to --help. */
 void tool_usage_error(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
