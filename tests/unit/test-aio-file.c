@@ -412,6 +412,37 @@ START_TEST(three_threads_use_one_file)
 }
 END_TEST
 
+/* A file of one byte in memory. */
+typedef struct InMemory {
+    Fixture f;
+    int fd;
+    AioFile *file;
+} InMemory;
+
+/* Returns false if there is none with engine @i here. */
+static bool in_memory_open(InMemory *m, int i)
+{
+    if (!fixture_open(&m->f, i, 0)) {
+        return false;
+    }
+    m->fd = open_tmp_in("/dev/shm", 0);
+    if (m->fd < 0) {
+        fixture_close(&m->f);
+        return false;
+    }
+    ck_assert_int_eq(ftruncate(m->fd, 1), 0);
+    m->file = aio_file_new(m->fd, AIO_FILE_ENGINE);
+    aio_context_bind(m->f.ctx);
+    return true;
+}
+
+static void in_memory_close(InMemory *m)
+{
+    aio_file_free(m->file);
+    close(m->fd);
+    fixture_close(&m->f);
+}
+
 typedef struct Greedy {
     AioFile *file;
     bool stop;
@@ -440,26 +471,18 @@ static void stop_greedy(void *opaque)
 START_TEST(a_reader_of_a_file_in_memory_lets_others_run)
 {
     Greedy greedy = { 0 };
-    Fixture f;
-    int fd;
+    InMemory m;
 
-    if (!fixture_open(&f, _i, 0)) {
+    if (!in_memory_open(&m, _i)) {
         return;
     }
-    fd = open_tmp_in("/dev/shm", 0);
-    if (fd >= 0) {
-        ck_assert_int_eq(ftruncate(fd, 1), 0);
-        greedy.file = aio_file_new(fd, AIO_FILE_ENGINE);
-        aio_context_bind(f.ctx);
-        aio_co_enter(f.ctx, coroutine_create(read_until_stopped, &greedy));
-        aio_bh_schedule_oneshot(f.ctx, stop_greedy, &greedy);
-        while (!greedy.stopped) {
-            aio_poll(f.ctx, true);
-        }
-        aio_file_free(greedy.file);
-        close(fd);
+    greedy.file = m.file;
+    aio_co_enter(m.f.ctx, coroutine_create(read_until_stopped, &greedy));
+    aio_bh_schedule_oneshot(m.f.ctx, stop_greedy, &greedy);
+    while (!greedy.stopped) {
+        aio_poll(m.f.ctx, true);
     }
-    fixture_close(&f);
+    in_memory_close(&m);
 }
 END_TEST
 
@@ -483,30 +506,22 @@ static void coroutine_fn read_in_steps(void *opaque)
 START_TEST(one_short_read_in_memory_a_turn_does_not_wait)
 {
     Steps steps = { 0 };
-    Fixture f;
-    int fd;
+    InMemory m;
 
-    if (!fixture_open(&f, _i, 0)) {
+    if (!in_memory_open(&m, _i)) {
         return;
     }
-    fd = open_tmp_in("/dev/shm", 0);
-    if (fd >= 0) {
-        ck_assert_int_eq(ftruncate(fd, 1), 0);
-        steps.file = aio_file_new(fd, AIO_FILE_ENGINE);
-        aio_context_bind(f.ctx);
-        coroutine_enter(coroutine_create(read_in_steps, &steps));
-        ck_assert_int_eq(steps.nr, 1);
-        while (steps.nr < 6) {
-            int before = steps.nr;
+    steps.file = m.file;
+    coroutine_enter(coroutine_create(read_in_steps, &steps));
+    ck_assert_int_eq(steps.nr, 1);
+    while (steps.nr < 6) {
+        int before = steps.nr;
 
-            aio_poll(f.ctx, true);
-            /* The one that waited, and the first of this turn. */
-            ck_assert_int_eq(steps.nr, MIN(before + 2, 6));
-        }
-        aio_file_free(steps.file);
-        close(fd);
+        aio_poll(m.f.ctx, true);
+        /* The one that waited, and the first of this turn. */
+        ck_assert_int_eq(steps.nr, MIN(before + 2, 6));
     }
-    fixture_close(&f);
+    in_memory_close(&m);
 }
 END_TEST
 

@@ -56,6 +56,16 @@ static void wait_done(Pair *p, int nr)
     }
 }
 
+/* @entry ends, and end 0 has the result @ret. */
+static void ends_with(Pair *p, CoroutineEntry *entry, int64_t ret)
+{
+    int before = p->nr_done;
+
+    pair_start(p, entry);
+    wait_done(p, before + 1);
+    ck_assert_int_eq(p->result[0], ret);
+}
+
 static void coroutine_fn read_some(void *opaque)
 {
     Pair *p = opaque;
@@ -140,12 +150,8 @@ START_TEST(the_end_of_the_stream_is_told_from_a_break_inside)
     p.end[1] = NULL;
     pair_start(&p, read_five);
     ck_assert_int_eq(p.result[0], 0);
-    pair_start(&p, read_five);
-    wait_done(&p, 2);
-    ck_assert_int_eq(p.result[0], -ECONNRESET);
-    pair_start(&p, read_five);
-    wait_done(&p, 3);
-    ck_assert_int_eq(p.result[0], -ENODATA);
+    ends_with(&p, read_five, -ECONNRESET);
+    ends_with(&p, read_five, -ENODATA);
     pair_close(&p);
 }
 END_TEST
@@ -176,16 +182,12 @@ START_TEST(a_read_ends_at_its_deadline)
 
     pair_open(&p, ctx);
     p.end[0]->read_deadline_ns = aio_clock_ns(ctx) + 20 * MS;
-    pair_start(&p, read_some);
-    wait_done(&p, 1);
-    ck_assert_int_eq(p.result[0], -ETIMEDOUT);
+    ends_with(&p, read_some, -ETIMEDOUT);
     ck_assert_int_ge(aio_clock_ns(ctx), p.end[0]->read_deadline_ns);
     /* The stream itself lives on. */
     p.end[0]->read_deadline_ns = AIO_NO_DEADLINE;
     put(&p, "abc");
-    pair_start(&p, read_some);
-    wait_done(&p, 2);
-    ck_assert_int_eq(p.result[0], 3);
+    ends_with(&p, read_some, 3);
     pair_close(&p);
 }
 END_TEST
@@ -384,9 +386,7 @@ START_TEST(a_peer_that_floods_us_does_not_hold_off_the_deadline)
     flood(&p);
     p.bulk = &byte;
     p.end[0]->read_deadline_ns = aio_clock_ns(ctx) - 1;
-    pair_start(&p, read_flood_alone);
-    wait_done(&p, 1);
-    ck_assert_int_eq(p.result[0], -ETIMEDOUT);
+    ends_with(&p, read_flood_alone, -ETIMEDOUT);
     pair_close(&p);
 }
 END_TEST

@@ -274,17 +274,24 @@ static void start_write(BlockBackend *blk, Many *many)
                     many);
 }
 
+/* A write has the result @ret. */
+static void write_ends(BlockBackend *blk, int ret)
+{
+    Many many;
+
+    start_write(blk, &many);
+    wait_for(&many.left);
+    ck_assert_int_eq(many.ret, ret);
+}
+
 START_TEST(without_a_delay_requests_fail_when_the_server_has_gone)
 {
     BlockBackend *blk;
-    Many many;
 
     serve(",writable=on");
     blk = client_ok("");
     blk_nbd_server_stop(graph);
-    start_write(blk, &many);
-    wait_for(&many.left);
-    ck_assert_int_eq(many.ret, -EIO);
+    write_ends(blk, -EIO);
     blk_unref(blk);
     bdrv_unref(disk);
 }
@@ -345,17 +352,12 @@ END_TEST
 START_TEST(after_the_delay_requests_fail)
 {
     BlockBackend *blk;
-    Many many;
 
     serve(",writable=on");
     blk = client_ok(",reconnect-delay=1");
     blk_nbd_server_stop(graph);
-    start_write(blk, &many);
-    wait_for(&many.left);
-    ck_assert_int_eq(many.ret, -EIO);
-    start_write(blk, &many); /* and the next at once */
-    wait_for(&many.left);
-    ck_assert_int_eq(many.ret, -EIO);
+    write_ends(blk, -EIO);
+    write_ends(blk, -EIO); /* and the next at once */
     blk_unref(blk);
     bdrv_unref(disk);
 }
@@ -384,7 +386,6 @@ END_TEST
 START_TEST(a_server_that_comes_back_with_another_export_is_not_used)
 {
     BlockBackend *blk;
-    Many many;
 
     serve(",writable=on");
     blk = client_ok(",reconnect-delay=1");
@@ -393,9 +394,7 @@ START_TEST(a_server_that_comes_back_with_another_export_is_not_used)
     disk = open_ok("mem,node-name=disk,size=2M");
     server_start("");
     export_add(",writable=on");
-    start_write(blk, &many);
-    wait_for(&many.left);
-    ck_assert_int_eq(many.ret, -EIO);
+    write_ends(blk, -EIO);
     ck_assert_uint_eq(mem_disk(disk)->count[MEM_WRITE], 0);
     blk_unref(blk);
     serve_no_more();
