@@ -21,11 +21,13 @@ enum {
     OPTION_CHARDEV,
     OPTION_DAEMONIZE,
     OPTION_EXPORT,
+    OPTION_IMAGE_ROOT,
     OPTION_MONITOR,
     OPTION_NBD_SERVER,
     OPTION_OBJECT,
     OPTION_PIDFILE,
     OPTION_PRINT_MANUAL,
+    OPTION_UNTRUSTED,
 };
 
 static const struct option long_options[] = {
@@ -34,11 +36,13 @@ static const struct option long_options[] = {
     { "daemonize", no_argument, NULL, OPTION_DAEMONIZE },
     { "export", required_argument, NULL, OPTION_EXPORT },
     { "help", no_argument, NULL, 'h' },
+    { "image-root", required_argument, NULL, OPTION_IMAGE_ROOT },
     { "monitor", required_argument, NULL, OPTION_MONITOR },
     { "nbd-server", required_argument, NULL, OPTION_NBD_SERVER },
     { "object", required_argument, NULL, OPTION_OBJECT },
     { "print-manual", no_argument, NULL, OPTION_PRINT_MANUAL },
     { "pidfile", required_argument, NULL, OPTION_PIDFILE },
+    { "untrusted", no_argument, NULL, OPTION_UNTRUSTED },
     { "version", no_argument, NULL, 'V' },
     { NULL, 0, NULL, 0 },
 };
@@ -64,6 +68,8 @@ static void print_help(void)
 "  --object [qom-type=]TYPE,id=ID,...\n"
 "                         make an object: iothread, throttle-group,\n"
 "                         tls-creds-x509, tls-creds-psk, secret\n"
+"  --untrusted            open no file that only an image names\n"
+"  --image-root DIR       open files that images name in this directory only\n"
 "  --daemonize            go to the background when all is set up\n"
 "  --pidfile PATH         write the process id to this file\n"
 "  --print-manual         print the manual of all control commands and end\n"
@@ -129,6 +135,20 @@ static void print_manual(Daemon *daemon)
     qmp_server_quit(daemon->server, "none");
 }
 
+/* For all nodes, wherever on the command line they are. */
+static int set_trust(Daemon *daemon)
+{
+    GError *error = NULL;
+    int ret;
+
+    block_graph_set_untrusted(daemon->graph, daemon->untrusted);
+    ret = block_graph_set_image_root(daemon->graph, daemon->image_root, &error);
+    if (ret < 0) {
+        tool_report(error, "--image-root");
+    }
+    return ret;
+}
+
 /* --- all ------------------------------------------------------------------ */
 
 int daemon_first_options(Daemon *daemon, int argc, char **argv)
@@ -146,6 +166,13 @@ int daemon_first_options(Daemon *daemon, int argc, char **argv)
             exit(EXIT_SUCCESS);
         case OPTION_DAEMONIZE:
             daemon->daemonize = true;
+            break;
+        case OPTION_UNTRUSTED:
+            daemon->untrusted = true;
+            break;
+        case OPTION_IMAGE_ROOT:
+            g_free(daemon->image_root);
+            daemon->image_root = g_strdup(optarg);
             break;
         case OPTION_PIDFILE:
             g_free(daemon->pidfile);
@@ -165,7 +192,7 @@ int daemon_first_options(Daemon *daemon, int argc, char **argv)
 
 int daemon_options(Daemon *daemon, int argc, char **argv)
 {
-    int ret = 0;
+    int ret = set_trust(daemon);
     int letter;
 
     optind = 0;     /* glibc: begin again */

@@ -148,6 +148,7 @@ void daemon_process_end(Daemon *daemon)
         close(daemon->pidfile_fd);
     }
     g_free(daemon->pidfile);
+    g_free(daemon->image_root);
     if (daemon->signal_fd >= 0) {
         aio_set_fd_handler(block_graph_aio_context(daemon->graph),
                            daemon->signal_fd, NULL, NULL, NULL);

@@ -26,6 +26,8 @@ typedef struct Daemon {
     DaemonHmp *hmp;
     int signal_fd;
     char *pidfile;       /* NULL: none */
+    char *image_root;    /* files that images name are there; NULL: anywhere */
+    bool untrusted;      /* they are not opened */
     int pidfile_fd;      /* holds its lock; -1: none */
     bool daemonize;
     int ready_fd;        /* to the process that was started; -1: none */

@@ -64,6 +64,8 @@ struct BlockGraph {
     AioBH *threshold_bh;   /* since the first threshold was set; any thread */
     CoQueue drain_waiters; /* coroutines that wait for counts to fall */
     CoMutex control_lock;  /* held over yields by reopen and graph changes */
+    bool untrusted;        /* block_graph_set_untrusted() */
+    char *image_root;      /* canonical; or NULL */
     uint64_t next_auto_name;
     uint64_t visit_mark;   /* the mark of the walk that runs now */
     unsigned retired_sections;
@@ -259,6 +261,7 @@ typedef struct BdrvCommonOptions {
     int detect_zeroes; /* BdrvDetectZeroes */
     bool force_share;
     bool copy_on_read;
+    bool untrusted;
 } BdrvCommonOptions;
 
 /** The BDRV_O_* flags that @common stands for; @what as for absorb. */

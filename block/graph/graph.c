@@ -60,6 +60,7 @@ void block_graph_free(BlockGraph *graph)
         aio_bh_delete(graph->threshold_bh);
     }
     drain_notifier_retire(graph->notifier);
+    g_free(graph->image_root);
     g_hash_table_destroy(graph->by_name);
     aio_context_unref(graph->ctx);
     g_free(graph);

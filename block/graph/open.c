@@ -57,6 +57,9 @@ const BlockOption bdrv_common_options[] = {
     { .name = "force-share", .type = BLOCK_OPTION_BOOL, .def = "off",
       .offset = COMMON(force_share),
       .help = "read even while others write (needs read-only)" },
+    { .name = "untrusted", .type = BLOCK_OPTION_BOOL, .def = "off",
+      .offset = COMMON(untrusted),
+      .help = "open no file that only the image names" },
     { .type = BLOCK_OPTION_END },
 };
 
@@ -82,7 +85,8 @@ int bdrv_flags_from_common(const BdrvCommonOptions *common, const char *what,
                  (common->cache_no_flush ? BDRV_O_NO_FLUSH : 0) |
                  (common->discard ? BDRV_O_UNMAP : 0) |
                  (common->force_share ? BDRV_O_FORCE_SHARE : 0) |
-                 (common->copy_on_read ? BDRV_O_COPY_ON_READ : 0);
+                 (common->copy_on_read ? BDRV_O_COPY_ON_READ : 0) |
+                 (common->untrusted ? BDRV_O_UNTRUSTED : 0);
     return 0;
 }
 
@@ -97,6 +101,8 @@ void bdrv_inherit_options(BlockOptions *options, BdrvChildRole role,
                                flags & BDRV_O_NO_FLUSH);
     block_options_default_bool(options, "force-share",
                                flags & BDRV_O_FORCE_SHARE);
+    block_options_default_bool(options, "untrusted",
+                               flags & BDRV_O_UNTRUSTED);
     if (role & BDRV_CHILD_COW) {
         /* What lies below is only read. */
         block_options_default_bool(options, "read-only", true);

@@ -87,7 +87,27 @@ typedef enum BdrvOpenFlags {
     BDRV_O_UNMAP = 1 << 4,       /* discard=unmap */
     BDRV_O_FORCE_SHARE = 1 << 5, /* force-share=on */
     BDRV_O_COPY_ON_READ = 1 << 6, /* copy-on-read=on */
+    BDRV_O_UNTRUSTED = 1 << 7,   /* untrusted=on */
 } BdrvOpenFlags;
+
+/* --- images that strangers have written ----------------------------------- */
+
+/**
+ * Whether what the images of @graph name (backing files, data files) is only
+ * opened where the user gives it: as "untrusted=on" in all nodes.  For nodes
+ * that open from now on.  Thread: main.
+ */
+BLOCK_API void block_graph_set_untrusted(BlockGraph *graph, bool untrusted);
+
+/**
+ * Files that images name are only opened beneath @directory, from now on, and
+ * with no symbolic link on the way from there.  NULL: anywhere.  What the user
+ * names is not bound by it.
+ *
+ * Returns 0 or a negative errno with @errp.  Thread: main; blocks.
+ */
+BLOCK_API int block_graph_set_image_root(BlockGraph *graph,
+                                         const char *directory, GError **errp);
 
 /** The options that every node has, whatever its driver. */
 BLOCK_API extern const BlockOption bdrv_common_options[];

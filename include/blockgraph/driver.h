@@ -270,6 +270,17 @@ BLOCK_API int bdrv_register(const BlockDriver *driver, GError **errp);
 /** The driver of that name, or NULL.  Thread: any. */
 BLOCK_API const BlockDriver *bdrv_find_driver(const char *name);
 
+/**
+ * Whether @bs may open the file @name, which its image names where the user has
+ * not given @option, "backing" or "data-file".  If so, @ret_root is what the
+ * option "beneath" of driver "file" must be, owned by the graph; or NULL.
+ *
+ * Returns 0 or -EPERM with @errp.  Main context.
+ */
+BLOCK_API int bdrv_check_named_file(const BlockDriverState *bs,
+                                    const char *name, const char *option,
+                                    const char **ret_root, GError **errp);
+
 /** The driver after @driver, the first for NULL; NULL after the last.  Those
  * that come with the library are before those that were registered.  Thread:
  * any. */

@@ -72,6 +72,39 @@ def options_are_done_in_order_and_errors_begin_with_the_name(folder):
 
 
 @test
+def files_that_images_name_may_be_refused_or_kept_in_a_directory(folder):
+    for name in 'sub', 'other':
+        (Path(folder) / name).mkdir()
+    for options in (['other/base', '1M'],
+                    ['-b', '../other/base', '-F', 'qcow2', 'sub/top']):
+        subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', *options],
+                       cwd=folder, check=True)
+    top = ['--blockdev', 'qcow2,node-name=t,file.driver=file,'
+           'file.filename=sub/top']
+    for options, text in (
+            ([*top, '--untrusted'], "'../other/base', which it names as its "
+                                    "backing file, is not opened"),
+            (['--image-root', 'sub', *top], "is not beneath directory '"),
+            (['--image-root', 'none', *top], "--image-root: Could not open "
+                                             "directory 'none'")):
+        status, _, err = run(folder, *options)
+        check(status == 1 and text in err, options, status, err)
+    base = 'null-co,node-name=b,size=1M,read-only=on'
+    for options in (['--blockdev', base, '--untrusted', '--blockdev',
+                     top[1] + ',backing=b'],
+                    [*top, '--image-root', '.']):
+        daemon = Daemon([program], folder, *options)
+        try:
+            client = daemon.client()
+            nodes = client.must('query-named-block-nodes', flat=True)
+            check('t' in {n['node-name'] for n in nodes}, nodes)
+            client.must('quit')
+            check(daemon.end() == 0)
+        finally:
+            daemon.kill()
+
+
+@test
 def help_and_version_are_printed(folder):
     status, out, _ = run(folder, '--help')
     check(status == 0 and '--blockdev' in out, out)

@@ -194,6 +194,24 @@ static int child_given(BlockOptions *options, const char *name,
     return 0;
 }
 
+/* Have @tree, options of a file that the image calls @name, opened only where
+ * the user lets images choose files; @key is for the place. */
+static int confine(Qcow2 *q, BlockOptions *tree, const char *name,
+                   const char *option, const char *key, GError **errp)
+{
+    const char *root;
+    int ret = bdrv_check_named_file(q->bs, name, option, &root, errp);
+
+    if (ret < 0) {
+        block_options_free(tree);
+        return ret;
+    }
+    if (root) {
+        block_options_set_str(tree, key, root);
+    }
+    return 0;
+}
+
 static int coroutine_fn open_data_file(Qcow2 *q, BlockOptions *options,
                                        GError **errp)
 {
@@ -216,8 +234,10 @@ static int coroutine_fn open_data_file(Qcow2 *q, BlockOptions *options,
         BlockOptions *tree = qcow2_data_file_options(
             bdrv_child_bs(qcow2_file(q)), name, q->header.data_file, errp);
 
-        ret = tree ? 0 : -EINVAL;
-        if (tree) {
+        ret = tree ? confine(q, tree, q->header.data_file, "data-file",
+                             "beneath", errp)
+                   : -EINVAL;
+        if (ret == 0) {
             block_options_set_tree(options, "data-file", tree);
         }
     }
@@ -261,8 +281,11 @@ static int coroutine_fn open_backing(Qcow2 *q, BlockOptions *options,
         }
         tree = qcow2_backing_options(bdrv_child_bs(qcow2_file(q)),
                                      bdrv_node_name(q->bs), &backing, errp);
-        if (!tree) {
-            return -EINVAL;
+        ret = tree ? confine(q, tree, backing.file, "backing",
+                             "file.beneath", errp)
+                   : -EINVAL;
+        if (ret < 0) {
+            return ret;
         }
         block_options_set_tree(options, "backing", tree);
     }

@@ -31,6 +31,7 @@ typedef enum FileLocking {
 typedef struct FileOpenHow {
     const char *node_name; /* for error texts */
     const char *filename;
+    const char *beneath;   /* directory, absolute; or NULL */
     unsigned flags;        /* BdrvOpenFlags */
     FileLocking locking;
     AioFileMode mode;
@@ -45,6 +46,7 @@ typedef struct FileHandle {
     FileLocking locking;
     char *node_name;
     char *filename;
+    char *beneath;              /* where the file must be, or NULL */
     bool writable;
     bool direct;                /* O_DIRECT: not through the page cache */
     bool is_device;             /* a block device, else a regular file */

@@ -28,6 +28,7 @@ static const char *const aio_names[] = { "io_uring", "threads", NULL };
 
 typedef struct FileOptions {
     char *filename;
+    char *beneath;
     int locking; /* FileLocking */
     int aio;     /* AioFileMode */
 } FileOptions;
@@ -41,6 +42,9 @@ static const BlockOption file_options[] = {
     { .name = "filename", .type = BLOCK_OPTION_STRING, .required = true,
       .offset = offsetof(FileOptions, filename),
       .help = "path of a regular file or block device" },
+    { .name = "beneath", .type = BLOCK_OPTION_STRING,
+      .offset = offsetof(FileOptions, beneath),
+      .help = "directory that the file must be in, links are not followed" },
     { .name = "locking", .type = BLOCK_OPTION_ENUM, .def = "auto",
       .values = locking_names, .offset = offsetof(FileOptions, locking),
       .help = "lock the file against other processes" },
@@ -65,6 +69,7 @@ static FileOpenHow open_how(BlockDriverState *bs, const FileOptions *o,
     return (FileOpenHow){
         .node_name = bdrv_node_name(bs),
         .filename = o->filename,
+        .beneath = o->beneath,
         .flags = flags,
         .locking = o->locking,
         .mode = o->aio,

@@ -14,12 +14,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/openat2.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Alignments that direct I/O may ask for. */
 #define ALIGN_MIN 512
 #define ALIGN_MAX 4096
+
+#define OPEN_TRIES 32
 
 /* --- what it is ----------------------------------------------------------- */
 
@@ -106,6 +111,11 @@ static int device_is_read_only(const FileHandle *h, GError **errp)
 
 static int open_error(const FileHandle *h, int err, GError **errp)
 {
+    if (h->beneath && (err == EXDEV || err == ELOOP)) {
+        return block_error(errp, err, "Node '%s': file '%s' is not beneath "
+                           "directory '%s', or there is a symbolic link on "
+                           "the way", h->node_name, h->filename, h->beneath);
+    }
     if (err == EINVAL && h->direct) {
         return block_error(errp, err, "Node '%s': could not open file '%s' "
                            "with O_DIRECT: its file system does not support "
@@ -125,6 +135,50 @@ static bool is_refused_write(int err)
     return err == EACCES || err == EPERM || err == EROFS;
 }
 
+/* What follows "@beneath/" in the absolute name of the file, or NULL. */
+static char *path_beneath(const FileHandle *h)
+{
+    g_autofree char *root = g_canonicalize_filename(h->beneath, NULL);
+    g_autofree char *path = g_canonicalize_filename(h->filename, NULL);
+    size_t length = strcmp(root, "/") == 0 ? 0 : strlen(root);
+
+    if (strncmp(path, root, length) != 0 || path[length] != '/') {
+        return NULL;
+    }
+    return g_strdup(path + length + 1);
+}
+
+/* As open(), but from the directory @beneath, and never out of it.  A rename
+ * meanwhile may make the kernel ask for another try. */
+static int open_beneath(const FileHandle *h, int flags)
+{
+    const struct open_how how = { .flags = flags,
+                                  .resolve = RESOLVE_BENEATH |
+                                             RESOLVE_NO_SYMLINKS |
+                                             RESOLVE_NO_MAGICLINKS };
+    g_autofree char *path = path_beneath(h);
+    int directory, fd, err;
+
+    if (!path) {
+        errno = EXDEV;
+        return -1;
+    }
+    directory = open(h->beneath, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0) {
+        return -1;
+    }
+    for (int i = 0; i < OPEN_TRIES; i++) {
+        fd = syscall(SYS_openat2, directory, path, &how, sizeof(how));
+        if (fd >= 0 || errno != EAGAIN) {
+            break;
+        }
+    }
+    err = errno;
+    close(directory);
+    errno = err;
+    return fd;
+}
+
 static int open_fd(FileHandle *h)
 {
     int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY |
@@ -132,7 +186,8 @@ static int open_fd(FileHandle *h)
                 (h->direct ? O_DIRECT : 0);
 
     do {
-        h->fd = open(h->filename, flags, 0);
+        h->fd = h->beneath ? open_beneath(h, flags)
+                           : open(h->filename, flags, 0);
     } while (h->fd < 0 && errno == EINTR);
     return h->fd < 0 ? -errno : 0;
 }
@@ -311,6 +366,7 @@ FileHandle *file_handle_open(const FileOpenHow *how, GError **errp)
     h->fd = -1;
     h->node_name = g_strdup(how->node_name);
     h->filename = g_strdup(how->filename);
+    h->beneath = g_strdup(how->beneath);
     h->mode = how->mode;
     h->locking = how->locking;
     h->writable = how->flags & BDRV_O_RDWR;
@@ -343,6 +399,7 @@ void file_handle_close(FileHandle *h)
     }
     g_free(h->node_name);
     g_free(h->filename);
+    g_free(h->beneath);
     g_free(h);
 }
 

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Whom the user lets choose files: nobody but himself, or images beneath one
+ * directory.
+ */
+#include "image-fixture.h"
+
+#include <blockgraph/driver.h>
+
+#define BACKED "size=1M,backing_file=%s,backing_fmt=qcow2"
+
+static void make_backed(const char *name, const char *below)
+{
+    g_autofree char *options = g_strdup_printf(BACKED, below);
+
+    make_image_ok(name, options);
+}
+
+static void make_three(void)
+{
+    make_image_ok("base", "size=1M");
+    make_backed("middle", "base");
+    make_backed("top", "middle");
+    make_image_ok("outside", "size=1M,data_file=data");
+}
+
+/* "backing" of an image, by its file; @more follows. */
+static char *backing_given(const char *name, const char *more)
+{
+    g_autofree char *path = path_of(name);
+
+    return g_strdup_printf("backing.driver=qcow2,backing.file.driver=file,"
+                           "backing.file.filename=%s%s", path, more);
+}
+
+/* Without its backing file. */
+static void open_alone(const char *name)
+{
+    g_autofree char *path = path_of(name);
+    g_autofree char *json = g_strdup_printf(
+        "{\"driver\": \"qcow2\", \"untrusted\": true, \"backing\": null, "
+        "\"file\": {\"driver\": \"file\", \"filename\": \"%s\"}}", path);
+    BlockOptions *options = block_options_parse_json(json, NULL);
+    BlockDriverState *bs = bdrv_open(graph, options, NULL);
+
+    ck_assert_ptr_nonnull(bs);
+    bdrv_unref(bs);
+}
+
+START_TEST(an_image_that_is_not_trusted_opens_no_file_that_only_it_names)
+{
+    g_autofree char *given = NULL;
+
+    make_three();
+    bdrv_unref(image_open("top", NULL));
+    image_fails("top", "untrusted=on", EPERM, "'middle', which it names as its "
+                                              "backing file, is not opened");
+    image_fails("outside", "untrusted=on", EPERM, "'data', which it names as "
+                                                  "its data file");
+    bdrv_unref(image_open("base", "untrusted=on"));
+    open_alone("top");
+    given = backing_given("middle", ",untrusted=on");
+    image_fails("top", given, EPERM, "'base', which it names");
+}
+END_TEST
+
+START_TEST(what_the_user_gives_is_not_trusted_either_unless_he_says_so)
+{
+    g_autofree char *given = NULL;
+
+    make_three();
+    given = backing_given("middle", ",untrusted=on,backing.untrusted=off");
+    bdrv_unref(image_open("top", given));
+}
+END_TEST
+
+START_TEST(a_graph_may_trust_no_image)
+{
+    make_three();
+    block_graph_set_untrusted(graph, true);
+    image_fails("top", NULL, EPERM, "'middle'");
+    image_fails("top", "untrusted=off", EPERM, "'middle'");
+    bdrv_unref(image_open("base", NULL));
+    block_graph_set_untrusted(graph, false);
+    bdrv_unref(image_open("top", NULL));
+}
+END_TEST
+
+START_TEST(drivers_ask_before_they_open_what_an_image_names)
+{
+    BlockDriverState *bs;
+    const char *root = "unset";
+    GError *error = NULL;
+
+    make_three();
+    bs = image_open("base", NULL);
+    ck_assert_int_eq(bdrv_check_named_file(bs, "x", "backing", &root, NULL),
+                     0);
+    ck_assert_ptr_null(root);
+    ck_assert_int_eq(block_graph_set_image_root(graph, "/usr/../usr", NULL), 0);
+    ck_assert_int_eq(bdrv_check_named_file(bs, "x", "backing", &root, NULL),
+                     0);
+    ck_assert_str_eq(root, "/usr");
+    block_graph_set_untrusted(graph, true);
+    ck_assert_int_eq(bdrv_check_named_file(bs, "x", "data-file", &root,
+                                           &error), -EPERM);
+    expect_error(&error, EPERM, "give \"data-file\" explicitly");
+    bdrv_unref(bs);
+}
+END_TEST
+
+static void root_is(const char *name)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = path_of(name);
+
+    ck_assert_int_eq(block_graph_set_image_root(graph, path, &error), 0);
+}
+
+START_TEST(files_that_images_name_are_beneath_the_image_root)
+{
+    g_autofree char *sub = path_of("sub"), *other = path_of("other");
+    g_autofree char *link_in = path_of("sub/in"), *link_out = path_of("out");
+    g_autofree char *base = path_of("base"), *within = path_of("sub/base");
+    GError *error = NULL;
+
+    ck_assert_int_eq(mkdir(sub, 0700), 0);
+    make_three();
+    make_image_ok("sub/base", "size=1M");
+    make_backed("sub/within", "base");
+    make_backed("sub/above", "../base");
+    make_backed("far", within);
+    make_backed("sub/far", base);
+    make_image_ok("sub/data", "size=1M,data_file=d");
+    ck_assert_int_eq(symlink(base, link_in), 0);
+    ck_assert_int_eq(symlink(sub, link_out), 0);
+    make_backed("sub/linked", "in");
+    make_backed("around", "out/base");
+
+    root_is("sub");
+    bdrv_unref(image_open("sub/within", NULL));
+    bdrv_unref(image_open("sub/data", NULL));
+    bdrv_unref(image_open("base", NULL)); /* named by the user */
+    bdrv_unref(image_open("far", NULL));
+    image_fails("sub/above", NULL, EXDEV, "is not beneath directory '");
+    image_fails("sub/far", NULL, EXDEV, "is not beneath directory '");
+    image_fails("sub/linked", NULL, ELOOP, "a symbolic link on the way");
+    image_fails("around", NULL, EXDEV, "is not beneath directory '");
+    image_fails("top", NULL, EXDEV, "is not beneath directory '");
+    image_fails("outside", NULL, EXDEV, "is not beneath directory '");
+
+    root_is("");
+    bdrv_unref(image_open("sub/above", NULL));
+    image_fails("around", NULL, ELOOP, "a symbolic link on the way");
+
+    ck_assert_int_eq(block_graph_set_image_root(graph, other, &error),
+                     -ENOENT);
+    expect_error(&error, ENOENT, "/other'");
+    image_fails("around", NULL, ELOOP, "a symbolic link"); /* as before */
+    ck_assert_int_eq(block_graph_set_image_root(graph, NULL, NULL), 0);
+    bdrv_unref(image_open("around", NULL));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("qcow2-trust");
+    TCase *tcase = tcase_create("qcow2-trust");
+
+    tcase_add_checked_fixture(tcase, file_setup, file_teardown);
+    tcase_set_timeout(tcase, 60);
+    PROMISE(tcase,
+            an_image_that_is_not_trusted_opens_no_file_that_only_it_names);
+    PROMISE(tcase,
+            what_the_user_gives_is_not_trusted_either_unless_he_says_so);
+    PROMISE(tcase, a_graph_may_trust_no_image);
+    PROMISE(tcase, drivers_ask_before_they_open_what_an_image_names);
+    PROMISE(tcase, files_that_images_name_are_beneath_the_image_root);
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
+}
