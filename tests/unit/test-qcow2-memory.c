@@ -313,7 +313,7 @@ int main(void)
     TCase *tcase = tcase_create("qcow2-memory");
 
     tcase_add_checked_fixture(tcase, file_setup, file_teardown);
-    tcase_set_timeout(tcase, 120);
+    tcase_set_timeout(tcase, 300);
     tcase_add_loop_test(tcase, each_allocation_of_open_may_fail_R4, 0,
                         G_N_ELEMENTS(images));
     tcase_add_loop_test(tcase, each_allocation_of_an_operation_may_fail, 0,
