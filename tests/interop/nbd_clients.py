@@ -16,7 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+from pathlib import Path
+
+from qmp_client import wait_for_end, wait_for_file
 
 BG_NBD, BG_IMG, BG_IO = (os.path.abspath(p) for p in sys.argv[1:4])
 MIB = 1 << 20
@@ -57,14 +59,7 @@ class Server:
         with open(self.pid_file, encoding='ascii') as file:
             pid = int(file.read())
         os.kill(pid, signal.SIGTERM)
-        for _ in range(200):
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                break
-            time.sleep(0.02)
-        else:
-            check(False, 'the server did not end')
+        check(wait_for_end(pid), 'the server did not end')
 
 
 def test_internal_snapshots():
@@ -213,13 +208,13 @@ def test_nbdfuse():
     with Server('-r', '-f', 'raw', 'disk.raw') as s:
         with subprocess.Popen(['nbdfuse', '-r', 'mnt', s.uri],
                               stderr=subprocess.DEVNULL) as fuse:
-            for _ in range(100):
-                if os.path.exists('mnt/nbd') or fuse.poll() is not None:
-                    break
-                time.sleep(0.05)
-            if fuse.poll() is None:
-                run('cmp', 'mnt/nbd', 'disk.raw')
-                run('umount', 'mnt')
+            try:
+                wait_for_file(fuse, Path('mnt/nbd'))
+            except AssertionError:  # it may not mount anything here
+                fuse.kill()
+                return
+            run('cmp', 'mnt/nbd', 'disk.raw')
+            run('umount', 'mnt')
 
 
 CERT = {'ca': 'cn = "CA"\nca\ncert_signing_key\n',
@@ -375,9 +370,8 @@ def test_bg_nbd():
         check(done.returncode == 1 and done.stderr.startswith('bg-nbd'),
               f'{wrong}: {done.returncode} {done.stderr}')
     with subprocess.Popen([BG_NBD, '-r', '-f', 'raw', '-k', 'one',
-                           'disk.raw']) as one:
-        while not os.path.exists('one'):
-            time.sleep(0.02)
+                           '--pid-file', 'one.pid', 'disk.raw']) as one:
+        wait_for_file(one, Path('one.pid'))     # then it listens
         uri = 'nbd+unix:///?socket=' + os.path.abspath('one')
         # R38: such a client is none.
         run('nbdinfo', '--size', uri.replace(':///', ':///no-such-name'),

@@ -14,12 +14,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from qmp_client import wait_for_file
 
 TIMEOUT_S = 60
 MIB = 1 << 20
 TCP_PORT = 10000 + os.getpid() % 20000
+
+# The option for a file that is made when the server listens.
+PID_FILE = {'qemu-nbd': '--pid-file', 'nbdkit': '-P'}
 
 failures = []
 
@@ -41,22 +45,22 @@ def check(what, right):
 
 class Server:
     """A server that listens at @socket while in the with statement."""
-    def __init__(self, socket, *command):
+    def __init__(self, socket, program, *more):
         self.socket = socket
-        self.command = [str(c) for c in command]
+        self.pid_file = socket.with_suffix('.pid')
+        self.command = [program, PID_FILE[program], str(self.pid_file),
+                        *(str(c) for c in more)]
 
     def __enter__(self):
         self.process = subprocess.Popen(self.command)
-        for _ in range(TIMEOUT_S * 50):
-            if self.socket.exists() or self.process.poll() is not None:
-                break
-            time.sleep(0.02)
+        wait_for_file(self.process, self.pid_file)  # it listens before
         return self
 
     def __exit__(self, *_):
         self.process.terminate()
         self.process.wait(TIMEOUT_S)
         self.socket.unlink(missing_ok=True)
+        self.pid_file.unlink(missing_ok=True)
 
 
 def node(socket, more=''):
@@ -221,7 +225,7 @@ def names(bg_img, bg_io, folder):
             by_name(bg_img, bg_io, disk, name, folder)
         run(bg_img, 'info', f'nbd:unix:{socket}', ok=False)
     with Server(socket, 'nbdkit', '-f', '-p', TCP_PORT, '-i', '127.0.0.1',
-                '-P', socket, 'file', disk):
+                'file', disk):
         for name in (f'nbd:127.0.0.1:{TCP_PORT}',
                      f'nbd:127.0.0.1:{TCP_PORT}:exportname=',
                      f'nbd://127.0.0.1:{TCP_PORT}',
