@@ -13,6 +13,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 
 typedef struct Lookup {
     /* Set before the thread starts, never changed after. */
@@ -105,14 +107,26 @@ static bool leave(Lookup *l)
     return done;
 }
 
+/* The system takes a number modulo 65536, and nothing for any port. */
+static bool is_port(const char *port)
+{
+    return *port && (port[strspn(port, "0123456789")] ||
+                     (strlen(port) <= 5 && atoi(port) <= UINT16_MAX));
+}
+
 int coroutine_fn socket_co_lookup(const SocketName *name, int64_t deadline_ns,
                                   CoSleep *wait, struct addrinfo **ret,
                                   GError **errp)
 {
     AioContext *ctx = aio_get_current();
-    Lookup *l = g_new0(Lookup, 1);
+    Lookup *l;
     int err = 0;
 
+    if (!is_port(name->port)) {
+        return block_error(errp, EINVAL, "'%s' is no port: 0 to 65535, or the "
+                           "name of a service", name->port);
+    }
+    l = g_new0(Lookup, 1);
     lock_init(&l->lock, LOCK_RANK_UTIL);
     l->host = *name->host ? g_strdup(name->host) : NULL;
     l->port = g_strdup(name->port);

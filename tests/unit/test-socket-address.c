@@ -283,6 +283,25 @@ START_TEST(tcp_listens_on_this_machine_alone_unless_told_otherwise)
 }
 END_TEST
 
+START_TEST(a_port_out_of_range_is_no_other_port)
+{
+    AIO_TEST(ctx);
+    static const char *const ports[] = { "65536", "99999", "4294967297", "",
+                                         "-1" };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(ports); i++) {
+        Call call = { .addr = socket_address_new_inet("127.0.0.1", ports[i]) };
+
+        ck_assert_int_eq(listen_at(ctx, &call), -EINVAL);
+        ck_assert_ptr_nonnull(strstr(call.error->message, ports[i]));
+        g_clear_error(&call.error);
+        ck_assert_int_eq(aio_co_run(ctx, connect_entry, &call), -EINVAL);
+        call_free(&call);
+    }
+    aio_context_unref(ctx);
+}
+END_TEST
+
 START_TEST(a_wait_for_connections_ends_with_a_shutdown)
 {
     AIO_TEST(ctx);
@@ -357,6 +376,7 @@ static Suite *socket_address_suite(void)
     PROMISE_ENGINES(tc, a_listener_removes_nothing_that_took_its_place);
     PROMISE_ENGINES(tc,
         tcp_listens_on_this_machine_alone_unless_told_otherwise);
+    PROMISE_ENGINES(tc, a_port_out_of_range_is_no_other_port);
     PROMISE_ENGINES(tc, a_wait_for_connections_ends_with_a_shutdown);
     PROMISE_ENGINES(tc, a_connection_that_cannot_be_made_says_where_to);
     PROMISE_ENGINES(tc, a_socket_that_was_passed_in_can_listen);
