@@ -192,6 +192,18 @@ IOThread *qmp_objects_iothread(const QmpObjects *objects, const char *id)
                ? object->thing : NULL;
 }
 
+int qmp_id_check(const char *id, GError **errp)
+{
+    static const char signs[] = G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-._";
+
+    if (g_ascii_isalpha(id[0]) && !id[strspn(id, signs)]) {
+        return 0;
+    }
+    return block_error(errp, EINVAL, "Parameter 'id' expects an identifier: "
+                       "letters, digits, '-', '.', '_', a letter first; not "
+                       "'%s'", id);
+}
+
 /* Take "qom-type" and "id" out of @options. */
 static const ObjectType *take_type(BlockOptions *options, char **ret_id,
                                    GError **errp)
@@ -211,6 +223,8 @@ static const ObjectType *take_type(BlockOptions *options, char **ret_id,
                     "'%s'", name);
     } else if (!id) {
         block_error(errp, EINVAL, "Parameter 'id' is missing");
+        type = NULL;
+    } else if (qmp_id_check(id, errp) < 0) {
         type = NULL;
     } else {
         *ret_id = g_strdup(id);

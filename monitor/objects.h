@@ -33,6 +33,10 @@ int qmp_objects_add(QmpObjects *objects, BlockOptions *options,
  * @errp set. */
 int qmp_objects_del(QmpObjects *objects, const char *id, GError **errp);
 
+/** Check that @id can be one: letters, digits, '-', '.', '_', a letter first.
+ * Returns 0, or -EINVAL with @errp set. */
+int qmp_id_check(const char *id, GError **errp);
+
 /** The thread that the iothread object @id runs, or NULL. */
 IOThread *qmp_objects_iothread(const QmpObjects *objects, const char *id);
 

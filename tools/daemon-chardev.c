@@ -87,7 +87,8 @@ static int check_chardev(const Daemon *daemon, const ChardevOptions *o)
         tool_error("--chardev: there is a chardev '%s' already", o->id);
         return -EEXIST;
     }
-    if (qmp_address_check(&o->address, &error) < 0) {
+    if (qmp_id_check(o->id, &error) < 0 ||
+        qmp_address_check(&o->address, &error) < 0) {
         tool_report(error, "--chardev");
         return -EINVAL;
     }

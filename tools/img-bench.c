@@ -200,7 +200,7 @@ static int parse_letter(Bench *b, int letter)
     }
 }
 
-static bool check_command(Bench *b, int argc)
+static bool check_command(Bench *b, int argc, char **argv)
 {
     if (!b->write && (b->flush_interval || b->no_drain)) {
         tool_error(b->no_drain
@@ -224,7 +224,7 @@ static bool check_command(Bench *b, int argc)
         return false;
     }
     b->step = b->step ? b->step : b->bytes;
-    return img_operands(argc, 1, 1);
+    return img_operands(argc, argv, 1, 1);
 }
 
 int img_bench(int argc, char **argv)
@@ -240,7 +240,7 @@ int img_bench(int argc, char **argv)
             return EXIT_FAILURE;
         }
     }
-    if (!check_command(&b, argc)) {
+    if (!check_command(&b, argc, argv)) {
         return EXIT_FAILURE;
     }
     graph = img_graph();

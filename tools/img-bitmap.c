@@ -228,9 +228,9 @@ static bool has_action(const Bitmap *b, int option)
     return false;
 }
 
-static bool check_command(const Bitmap *b, int argc)
+static bool check_command(const Bitmap *b, int argc, char **argv)
 {
-    if (!img_operands(argc, 2, 2)) {
+    if (!img_operands(argc, argv, 2, 2)) {
         return false;
     }
     if (b->actions->len == 0) {
@@ -261,7 +261,7 @@ static int parse_option(Bitmap *b, int letter)
         b->source_format = optarg;
         return 0;
     case 'g':
-        b->granularity = img_parse_size(optarg);
+        b->granularity = img_parse_size("granularity", optarg);
         return b->granularity < 0 ? -EINVAL : 0;
     case IMG_OPTION_MERGE:
         action.source = optarg;
@@ -291,7 +291,7 @@ int img_bitmap(int argc, char **argv)
             return EXIT_FAILURE;
         }
     }
-    if (!check_command(&b, argc)) {
+    if (!check_command(&b, argc, argv)) {
         return EXIT_FAILURE;
     }
     b.name = argv[optind + 1];

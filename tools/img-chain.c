@@ -201,11 +201,11 @@ int img_commit(int argc, char **argv)
         } else if (letter == 'd') {
             c.drop = true;
         } else if (letter != 'r' ||
-                   (c.speed = img_parse_size(optarg)) < 0) {
+                   (c.speed = img_parse_size("rate limit", optarg)) < 0) {
             return EXIT_FAILURE;
         }
     }
-    if (!img_operands(argc, 1, 1)) {
+    if (!img_operands(argc, argv, 1, 1)) {
         return EXIT_FAILURE;
     }
     graph = img_graph();
@@ -455,7 +455,7 @@ int img_rebase(int argc, char **argv)
             return EXIT_FAILURE;
         }
     }
-    if (!img_operands(argc, 1, 1)) {
+    if (!img_operands(argc, argv, 1, 1)) {
         return EXIT_FAILURE;
     }
     if (!r.unsafe && !r.backing) {

@@ -61,7 +61,7 @@ int img_amend(int argc, char **argv)
                                                     : "qcow2");
     } else if (!args.options) {
         tool_error("Must specify options (-o)");
-    } else if (img_operands(argc, 1, 1)) {
+    } else if (img_operands(argc, argv, 1, 1)) {
         ret = amend(&args, argv[optind]);
     }
     img_args_clear(&args);
@@ -92,12 +92,13 @@ static int parse_prealloc(const char *text, PreallocMode *ret)
 static int64_t new_length(const char *text, int64_t now)
 {
     bool more = text[0] == '+', less = text[0] == '-';
-    int64_t bytes = img_parse_size(text + (more || less));
+    int64_t bytes = img_parse_size("image size", text + (more || less));
 
     if (bytes < 0) {
         return -1;
     }
-    if ((more && bytes > BDRV_MAX_LENGTH - now) || (less && bytes >= now)) {
+    if ((more && bytes > BDRV_MAX_LENGTH - now) || (less && bytes >= now) ||
+        (!more && !less && bytes == 0)) {
         tool_error("New image size must be positive");
         return -1;
     }
@@ -157,7 +158,7 @@ int img_resize(int argc, char **argv)
             return EXIT_FAILURE;
         }
     }
-    if (!text || !img_operands(argc, 1, 1)) {
+    if (!text || !img_operands(argc, argv, 1, 1)) {
         if (!text) {
             tool_error("Expecting image file name and size");
         }

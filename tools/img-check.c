@@ -193,7 +193,7 @@ int img_check(int argc, char **argv)
         }
         return EXIT_FAILURE;
     }
-    if (!img_operands(argc, 1, 1)) {
+    if (!img_operands(argc, argv, 1, 1)) {
         return EXIT_FAILURE;
     }
     graph = img_graph();

@@ -90,8 +90,8 @@ int img_getopt(ImgArgs *args, int argc, char **argv, const char *letters);
 /** Free what @args holds. */
 void img_args_clear(ImgArgs *args);
 
-/** Check that @nr operands are left; prints an error if not. */
-bool img_operands(int argc, int nr_min, int nr_max);
+/** Check that @nr_min to @nr_max operands are left; prints an error if not. */
+bool img_operands(int argc, char **argv, int nr_min, int nr_max);
 
 /** A graph with what --object says, or the end of the program.
  * tool_graph_free() it. */
@@ -130,8 +130,9 @@ int img_close(BlockBackend *blk, const char *name, int status);
 /** Print the error as "PREFIX: text" and free it.  Returns EXIT_FAILURE. */
 int img_fail(GError *error, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
-/** Parse a size in the manner of qemu-img; prints an error.  -1: it is none. */
-int64_t img_parse_size(const char *text);
+/** Parse @text, a size, in the manner of qemu-img.  -1: it is none; that was
+ * printed, with @what the size is of. */
+int64_t img_parse_size(const char *what, const char *text);
 
 /** "1.5 MiB", with three digits.  g_free() it. */
 char *img_size_text(int64_t bytes);

@@ -61,6 +61,10 @@ int img_add_options(ImgArgs *args, const char *text)
         args->help_options = true;
         return 0;
     }
+    if (!*text) {
+        tool_error("Invalid option list: %s", text);
+        return -EINVAL;
+    }
     more = block_options_parse_keyval(text, NULL, &error);
     if (!more) {
         tool_report(error, "Invalid option list");
@@ -179,7 +183,7 @@ void img_args_clear(ImgArgs *args)
     args->options = NULL;
 }
 
-bool img_operands(int argc, int nr_min, int nr_max)
+bool img_operands(int argc, char **argv, int nr_min, int nr_max)
 {
     int nr = argc - optind;
 
@@ -187,7 +191,7 @@ bool img_operands(int argc, int nr_min, int nr_max)
         tool_usage_error("Expecting %s", nr_min == 1 ? "one image file name"
                                                      : "more arguments");
     } else if (nr > nr_max) {
-        tool_usage_error("Unexpected argument");
+        tool_usage_error("Unexpected argument: %s", argv[optind + nr_max]);
     }
     return nr >= nr_min && nr <= nr_max;
 }
@@ -326,7 +330,7 @@ BlockOptions *img_file_tree(const char *driver, const char *filename)
 
 /* --- numbers -------------------------------------------------------------- */
 
-int64_t img_parse_size(const char *text)
+int64_t img_parse_size(const char *what, const char *text)
 {
     int64_t bytes;
     int ret = block_parse_size(text, &bytes);
@@ -335,12 +339,13 @@ int64_t img_parse_size(const char *text)
         return bytes;
     }
     if (ret == -ERANGE && !strchr(text, '-')) {
-        tool_error("Image size must be less than 8 EiB!");
+        tool_error("Invalid %s specified. Must be between 0 and %"
+                   G_GINT64_FORMAT ".", what, G_MAXINT64);
     } else {
-        tool_error("Invalid image size specified. You may use k, M, G, T, P "
-                   "or E suffixes for\n"
+        tool_error("Invalid %s specified. You may use k, M, G, T, P or E "
+                   "suffixes for\n"
                    "%s: kilobytes, megabytes, gigabytes, terabytes, "
-                   "petabytes and exabytes.", g_get_prgname());
+                   "petabytes and exabytes.", what, g_get_prgname());
     }
     return -1;
 }

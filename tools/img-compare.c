@@ -199,8 +199,8 @@ int img_compare(int argc, char **argv)
             return COMPARE_OPEN_FAILED;
         }
     }
-    if (!img_operands(argc, 2, 2)) {
-        return COMPARE_OPEN_FAILED;
+    if (!img_operands(argc, argv, 2, 2)) {
+        return EXIT_FAILURE;
     }
     return open_both(&c, format2, argv + optind);
 }

@@ -453,10 +453,16 @@ static int check_format(const char *format)
 /* Before the target is made, if that is to be. */
 static int check_bitmaps(const Convert *c)
 {
-    int ret = c->no_create ? 0 : check_format(c->format);
+    BlockDriverState *bs = blk_bs(c->src[0]);
 
-    return ret < 0 ? ret
-                   : img_check_bitmaps(blk_bs(c->src[0]), c->skip_broken);
+    if (!bdrv_find_driver(bdrv_driver_name(bs))->store_bitmaps) {
+        tool_error("Source '%s' lacks bitmap support", c->names[0]);
+        return -ENOTSUP;
+    }
+    if (!c->no_create && check_format(c->format) < 0) {
+        return -ENOTSUP;
+    }
+    return img_check_bitmaps(bs, c->skip_broken);
 }
 
 /* After the content, so that what is copied does not make them dirty. */
@@ -512,7 +518,9 @@ static int convert(Convert *c)
 
 static int parse_number(Convert *c, int letter)
 {
-    int64_t value = img_parse_size(optarg);
+    int64_t value = img_parse_size(letter == 'r' ? "rate limit"
+                                   : letter == 'm' ? "number of coroutines"
+                                                   : "sparse size", optarg);
 
     if (value < 0) {
         return -EINVAL;
@@ -622,7 +630,7 @@ static bool check_pairs(const Convert *c)
     return false;
 }
 
-static bool check_command(const Convert *c, int argc)
+static bool check_command(const Convert *c, int argc, char **argv)
 {
     if (c->backing && !c->backing_format && !c->no_create) {
         tool_error("-B needs the format of the backing file (-F)");
@@ -636,7 +644,7 @@ static bool check_command(const Convert *c, int argc)
         tool_error("-c and -S 0 cannot be used together");
         return false;
     }
-    return check_pairs(c) && img_operands(argc, 2, G_MAXINT);
+    return check_pairs(c) && img_operands(argc, argv, 2, G_MAXINT);
 }
 
 int img_convert(int argc, char **argv)
@@ -652,7 +660,7 @@ int img_convert(int argc, char **argv)
             return EXIT_FAILURE;
         }
     }
-    if (check_command(&c, argc)) {
+    if (check_command(&c, argc, argv)) {
         c.nr_src = argc - optind - 1;
         if (c.bitmaps && c.nr_src > 1) {
             tool_error("Copying bitmaps only possible with single source");

@@ -157,11 +157,13 @@ static int64_t choose_size(BlockGraph *graph, const Create *c,
     const char *option = block_options_peek_str(options, "size");
     int64_t size = -1;
 
-    if (!text) {
-        text = option;
+    if (text && option) {
+        tool_error("%s: The image size must be specified only once", filename);
+        return -1;
     }
+    text = text ? text : option;
     if (text) {
-        size = img_parse_size(text);
+        size = img_parse_size("image size", text);
         if (size < 0) {
             return -1;
         }
@@ -247,7 +249,7 @@ int img_create(int argc, char **argv)
     c.format = c.args.image.format ? c.args.image.format : "raw";
     if (c.args.help_options) {
         ret = print_options(c.format);
-    } else if (find_format(c.format) && img_operands(argc, 1, 2)) {
+    } else if (find_format(c.format) && img_operands(argc, argv, 1, 2)) {
         ret = create(&c, argv[optind], argv[optind + 1]);
     }
     img_args_clear(&c.args);
@@ -343,14 +345,14 @@ int img_measure(int argc, char **argv)
         } else if (letter == 'l') {
             snapshot = optarg;
         } else if (letter != IMG_OPTION_SIZE ||
-                   (size = img_parse_size(optarg)) < 0) {
+                   (size = img_parse_size("image size", optarg)) < 0) {
             img_args_clear(&args);
             return EXIT_FAILURE;
         }
     }
     if (args.help_options) {
         ret = print_options(format);
-    } else if (!img_operands(argc, 0, 1)) {
+    } else if (!img_operands(argc, argv, 0, 1)) {
         /* printed */
     } else if ((size >= 0) == (optind < argc)) {
         tool_error("Either --size N or one filename must be specified.");

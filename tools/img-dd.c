@@ -47,14 +47,18 @@ static int take_operand(Dd *dd, const char *text)
     }
     for (size_t i = 0; i < G_N_ELEMENTS(numbers); i++) {
         const char *name = numbers[i].name;
+        g_autofree char *what = g_strndup(name, strlen(name) - 1);
         int64_t value;
 
         if (!g_str_has_prefix(text, name)) {
             continue;
         }
-        if (block_parse_size(text + strlen(name), &value) < 0 ||
-            value < numbers[i].min) {
-            tool_error("invalid number: '%s'", text + strlen(name));
+        value = img_parse_size(what, text + strlen(name));
+        if (value >= 0 && value < numbers[i].min) {
+            tool_error("Invalid %s specified. Must be at least %"
+                       G_GINT64_FORMAT ".", what, numbers[i].min);
+        }
+        if (value < numbers[i].min) {
             return -EINVAL;
         }
         *(int64_t *)((char *)dd + numbers[i].offset) = value;

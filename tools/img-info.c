@@ -363,7 +363,7 @@ int img_info(int argc, char **argv)
             chain = true;
         }
     }
-    if (!img_operands(argc, 1, 1)) {
+    if (!img_operands(argc, argv, 1, 1)) {
         return EXIT_FAILURE;
     }
     return print_chain(&args, argv[optind], chain);

@@ -209,16 +209,16 @@ int img_map(int argc, char **argv)
             return EXIT_FAILURE;
         }
         if (letter == IMG_OPTION_START_OFFSET || letter == 's') {
-            start = img_parse_size(optarg);
+            start = img_parse_size("start offset", optarg);
         } else {
-            length = img_parse_size(optarg);
+            length = img_parse_size("max length", optarg);
         }
         if (start < 0 || (length < 0 && (letter == IMG_OPTION_MAX_LENGTH ||
                                          letter == 'l'))) {
             return EXIT_FAILURE;
         }
     }
-    if (!img_operands(argc, 1, 1)) {
+    if (!img_operands(argc, argv, 1, 1)) {
         return EXIT_FAILURE;
     }
     graph = img_graph();

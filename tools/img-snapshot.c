@@ -17,7 +17,13 @@ static int list_snapshots(BlockDriverState *bs)
     GPtrArray *list = NULL;
     GError *error = NULL;
 
-    if (bdrv_snapshot_list(bs, &list, &error) < 0) {
+    int ret = bdrv_snapshot_list(bs, &list, &error);
+
+    if (ret == -ENOTSUP) {
+        g_error_free(error); /* such an image has none */
+        return EXIT_SUCCESS;
+    }
+    if (ret < 0) {
         return img_fail(error, "Could not list snapshots");
     }
     if (list->len > 0) {
@@ -106,7 +112,7 @@ int img_snapshot(int argc, char **argv)
         action = letter;
         name = optarg;
     }
-    if (!img_operands(argc, 1, 1)) {
+    if (!img_operands(argc, argv, 1, 1)) {
         return EXIT_FAILURE;
     }
     graph = img_graph();

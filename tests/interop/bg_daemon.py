@@ -62,6 +62,10 @@ def options_are_done_in_order_and_errors_begin_with_the_name(folder):
             (['--monitor', 'x'], "no chardev 'x'"),
             (['--chardev', 'stdio,id=x,path=p'], 'only sockets'),
             (['--object', 'nope,id=x'], "'nope'"),
+            (['--object', 'iothread,id='], "'id' expects"),
+            (['--chardev', 'socket,id=,path=p'], "'id' expects"),
+            (['--nbd-server', 'addr.type=inet,addr.host=localhost,'
+              'addr.port=99999'], "'99999' is no port"),
             (['--pidfile', 'no/such/folder', *BLOCKDEV], 'PID file')):
         done = subprocess.run([str(link), *options], cwd=folder, text=True,
                               capture_output=True, timeout=TIMEOUT_S,

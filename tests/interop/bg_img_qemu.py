@@ -188,6 +188,16 @@ CASES = [
     ('options there are none of', 'errors',
      ['map --bogus base', 'map -Z base', 'check -f', 'check -r',
       'info --output', 'create --bogus=1', 'convert -q -Z base x']),
+    ('numbers and lists that are none', 'errors',
+     ['map --start-offset=x base', 'map --max-length=-1 base',
+      'dd if=base of=x bs=x', 'dd if=base of=x count=', 'create -f raw x 9x',
+      'bitmap --add -g x base b', 'create -f qcow2 -o "" new 1M',
+      'amend -o "" base', 'create -f qcow2 -o size=5M new 1M',
+      'resize --shrink -f qcow2 base 0', 'create -f raw x 1M 2M']),
+    ('what goes only with some formats', 'status',
+     ['convert --bitmaps -f raw -O qcow2 raw out', 'snapshot -l raw',
+      'compare base', 'compare base raw top', 'convert -m x base out',
+      'convert -r "" base out', 'commit -r x top']),
     ('no such command', 'status', ['nonsense', '']),
 ]
 

@@ -333,6 +333,8 @@ def test_other_objects():
         for text, word in (('nonsense,id=x', "'nonsense'"),
                            ('secret', "'id' is missing"),
                            ('id=x', "'qom-type' is missing"),
+                           ('secret,data=x,id=', "'id'"),
+                           ('secret,data=x,id=5', "'5'"),
                            ('{', '--object'), ('', '--object'),
                            ('secret,id=x', "'x'"),
                            ('secret,id=x,data=y,foo=1', "'foo'"),
