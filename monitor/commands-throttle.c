@@ -102,20 +102,18 @@ static int coroutine_fn insert(QmpServer *server, BlockDriverState *bs,
 static int coroutine_fn take_out(QmpServer *server, const char *name,
                                  BlockDriverState *filter, GError **errp)
 {
-    int ret;
+    int ret = bdrv_co_drop_filter(filter, errp);
 
-    bdrv_ref(filter);
-    ret = bdrv_co_drop_filter(filter, errp);
-    /* Another client may have done so meanwhile. */
-    if (ret == 0 && g_hash_table_remove(server->throttles, name)) {
+    if (ret == 0) {
+        g_hash_table_remove(server->throttles, name);
         bdrv_co_unref(filter);
     }
-    bdrv_co_unref(filter);
     return ret;
 }
 
-static json_t *coroutine_fn set_io_throttle(const QmpCall *call, json_t *args,
-                                            GError **errp)
+/* Alone: whether there is a filter must not change while it comes or goes. */
+static json_t *coroutine_fn set_alone(const QmpCall *call, json_t *args,
+                                      GError **errp)
 {
     const char *name = qmp_arg_str(args, "id");
     const char *group = qmp_arg_str(args, "group");
@@ -147,6 +145,18 @@ static json_t *coroutine_fn set_io_throttle(const QmpCall *call, json_t *args,
     return any ? qmp_done(insert(call->server, bs, group ? group : name,
                                  &config, errp))
                : json_object();
+}
+
+static json_t *coroutine_fn set_io_throttle(const QmpCall *call, json_t *args,
+                                            GError **errp)
+{
+    CoMutex *lock = &call->server->throttles_lock;
+    json_t *ret;
+
+    co_mutex_lock(lock);
+    ret = set_alone(call, args, errp);
+    co_mutex_unlock(lock);
+    return ret;
 }
 
 const QmpCommand qmp_commands_throttle[] = {

@@ -49,6 +49,7 @@ QmpServer *qmp_server_new(BlockGraph *graph)
     server->nodes = g_ptr_array_new();
     server->throttles = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                               NULL);
+    co_mutex_init(&server->throttles_lock);
     server->objects = qmp_objects_new(graph);
     g_queue_init(&server->outside);
     for (size_t i = 0; i < G_N_ELEMENTS(tables); i++) {

@@ -36,6 +36,7 @@ struct QmpServer {
                               * with the reference of bdrv_open(), in order */
     GHashTable *throttles;   /* node name -> filter above it, BlockDriverState *
                               * with a reference: block_set_io_throttle */
+    CoMutex throttles_lock;  /* of who changes these and the graph with them */
     QmpObjects *objects;
     GHashTable *export_threads; /* id of an export -> id of its iothread */
     GQueue outside;          /* of qmp_co_run_outside() */

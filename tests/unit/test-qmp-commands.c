@@ -5,6 +5,7 @@
 #include "qmp-fixture.h"
 
 #include <blockgraph/backend.h>
+#include <blockgraph/driver.h>
 #include <blockgraph/throttle.h>
 #include <glib/gstdio.h>
 
@@ -137,6 +138,98 @@ START_TEST(limits_of_a_node_come_change_and_go_with_its_filter)
 }
 END_TEST
 
+/* How many filters with limits stand between @blk and the node "n". */
+static int nr_filters(BlockBackend *blk)
+{
+    BlockDriverState *bs = blk_bs(blk);
+    int nr = 0;
+
+    while (g_str_equal(bdrv_driver_name(bs), "throttle")) {
+        bs = bdrv_child_bs(bdrv_find_child(bs, "file"));
+        nr++;
+    }
+    ck_assert_ptr_eq(bs, bdrv_find_node(graph, "n"));
+    return nr;
+}
+
+static void ignore_result(void *opaque, int ret)
+{
+}
+
+static void limit_by(QmpMonitor *who, int bps)
+{
+    g_autofree char *text = g_strdup_printf(
+        "{\"execute\":\"block_set_io_throttle\",\"arguments\":"
+        "{\"id\":\"n\",\"bps\":%d," NO_LIMITS "}\n", bps);
+
+    qmp_monitor_feed(who, text, strlen(text));
+}
+
+static void add_suspended_read(BlockBackend *blk)
+{
+    static uint8_t buf[512];
+    static BlockIOVec1 iov;
+
+    ck_assert_int_eq(bdrv_debug_breakpoint(bdrv_find_node(graph, "n"),
+                                           "read_aio", "hold"), 0);
+    blk_aio_preadv(blk, 0, block_iov_buf(&iov, buf, sizeof(buf)), 0,
+                   ignore_result, NULL);
+    while (!bdrv_debug_is_suspended(bdrv_find_node(graph, "n"), "hold")) {
+        qmp_turn(true);
+    }
+}
+
+/* Each row: the limit at first, what both want at once while a request keeps
+ * the graph from being changed, and how many filters there are then. */
+static const struct {
+    int before, first, second, filters;
+} rivals[] = {
+    { 0, 1000, 2000, 1 }, { 1000, 0, 0, 0 }, { 1000, 0, 2000, 1 },
+    { 1000, 2000, 0, 0 }, { 0, 1000, 0, 0 },
+};
+
+START_TEST(two_clients_who_limit_a_node_at_once_do_so_one_after_the_other)
+{
+    BlockPerm perm = { BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL };
+    BlockBackend *blk = blk_new(graph, "guest", &perm);
+    QmpMonitor *other = qmp_monitor_new(server, &client_ops, NULL);
+    QmpMonitor *own = client;
+    ThrottleConfig config;
+
+    json_decref(next_reply());
+    client = other;
+    done("qmp_capabilities", "");
+    client = own;
+    done("blockdev-add", "{\"driver\":\"blkdebug\",\"node-name\":\"n\","
+         "\"image\":{\"driver\":\"null-co\",\"size\":1048576}}");
+    ck_assert_int_eq(blk_insert_bs(blk, bdrv_find_node(graph, "n"), NULL), 0);
+    limit_by(own, rivals[_i].before);
+    json_decref(next_reply());
+    add_suspended_read(blk);
+    limit_by(own, rivals[_i].first);
+    limit_by(other, rivals[_i].second);
+    for (int i = 0; i < 100; i++) {
+        qmp_turn(false);
+    }
+    ck_assert_int_eq(bdrv_debug_resume(bdrv_find_node(graph, "n"), "hold"),
+                     0);
+    for (int i = 0; i < 2; i++) {
+        json_t *reply = next_reply();
+
+        ck_assert_ptr_nonnull(json_object_get(reply, "return"));
+        json_decref(reply);
+    }
+    ck_assert_int_eq(nr_filters(blk), rivals[_i].filters);
+    if (rivals[_i].filters) {
+        throttle_group_get_config(throttle_group_find(graph, "n"), &config);
+        ck_assert_int_eq(config.limits[THROTTLE_BPS_TOTAL].avg,
+                         rivals[_i].second);
+    }
+    qmp_monitor_close(other);
+    blk_unref(blk);
+}
+END_TEST
+
 START_TEST(a_filter_of_limits_that_stays_goes_with_the_server)
 {
     add_null("n");
@@ -237,6 +330,9 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, nodes_are_reopened_all_or_none);
     PROMISE(tcase, a_node_is_resized_and_shows_its_length);
     PROMISE(tcase, limits_of_a_node_come_change_and_go_with_its_filter);
+    tcase_add_loop_test(
+        tcase, two_clients_who_limit_a_node_at_once_do_so_one_after_the_other,
+        0, G_N_ELEMENTS(rivals));
     PROMISE(tcase, a_filter_of_limits_that_stays_goes_with_the_server);
     PROMISE(tcase, a_passed_threshold_is_an_event);
     PROMISE(tcase, objects_are_made_once_and_stay_while_they_are_used);
