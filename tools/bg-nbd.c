@@ -20,6 +20,7 @@
 
 #include "tools/nbd-args.h"
 #include "tools/tool-objects.h"
+#include "tools/tool-nbd-uri.h"
 #include "tools/tool-print.h"
 
 typedef struct Session {
@@ -27,6 +28,7 @@ typedef struct Session {
     BlockGraph *graph;
     BlockDriverState *bs;
     char *overlay;              /* -s: its path until it is open */
+    bool read_only;             /* what clients get */
     int signal_fd;
     bool told_to_end;
 } Session;
@@ -95,15 +97,36 @@ static int write_pid_file(const char *path)
 
 /* --- the image ------------------------------------------------------------ */
 
-static BlockOptions *image_options(const NbdArgs *args, GError **errp)
+/*
+ * A guess that a disk is raw is good for as long as nobody writes to it: a
+ * client could make it look like another format, with a backing file, to
+ * whoever guesses next.
+ */
+static void guess_format(Session *s, ToolImage *image)
 {
+    const NbdArgs *args = s->args;
+
+    image->format = tool_guess_format(args->name, false);
+    if (!g_strcmp0(image->format, "raw") && !tool_is_nbd_name(args->name) &&
+        !args->snapshot && !s->read_only) {
+        fprintf(stderr, "%s: note: '%s' is served read-only; with -f raw it can "
+                "be written.\n", g_get_prgname(), args->name);
+        s->read_only = true;
+        image->read_only = true;
+    }
+}
+
+static BlockOptions *image_options(Session *s, GError **errp)
+{
+    const NbdArgs *args = s->args;
     g_autoptr(BlockOptions) extra = tool_snapshot_options(args->load_snapshot);
     ToolImage image = args->image;
     bool guess;
 
+    s->read_only = image.read_only;
     if (!image.format && !image.image_opts &&
         !g_str_has_prefix(args->name, "json:")) {
-        image.format = tool_guess_format(args->name, false);
+        guess_format(s, &image);
     }
     extra = extra ? extra : block_options_new();
     if (args->detect_zeroes) {
@@ -174,7 +197,7 @@ static int open_snapshot(Session *s, BlockOptions *options, GError **errp)
 
 static int open_image(Session *s, GError **errp)
 {
-    BlockOptions *options = image_options(s->args, errp);
+    BlockOptions *options = image_options(s, errp);
 
     if (!options) {
         return -EINVAL;
@@ -223,7 +246,7 @@ static int add_export(Session *s, GError **errp)
     block_options_set_str(options, "type", "nbd");
     block_options_set_str(options, "id", "bg-nbd");
     block_options_set_str(options, "node-name", bdrv_node_name(s->bs));
-    block_options_set_bool(options, "writable", !args->image.read_only);
+    block_options_set_bool(options, "writable", !s->read_only);
     block_options_set_bool(options, "writethrough",
                            args->image.write_through);
     block_options_set_str(options, "name",

@@ -155,6 +155,15 @@ def test_qemu_io():
             'read -P 0 1M 64k', '-c', 'discard 20M 64k', '-c',
             'aio_write -P 9 33M 1M', '-c', 'aio_flush', '-c', 'flush', '-c',
             'read -P 9 33M 1M', s.uri)
+    # A disk that is raw by guess only could become another by what is written.
+    with Server('disk.raw') as s:
+        info = json.loads(run('nbdinfo', '--json', s.uri))['exports'][0]
+        check(info['is_read_only'], 'a guessed raw disk can be written')
+        run('qemu-io', '-f', 'raw', '-c', 'write 0 512', s.uri, ok=False)
+    with Server('-s', 'disk.raw') as s:
+        run('qemu-io', '-f', 'raw', '-c', 'write 0 512', s.uri)
+    with Server('top.qcow2') as s:
+        run('qemu-io', '-f', 'raw', '-c', 'write 0 512', s.uri)
     # Some promise of -r holds on the wire as well.
     with Server('-r', '-f', 'raw', 'disk.raw') as s:
         run('qemu-io', '-f', 'raw', '-c', 'write 0 512', s.uri, ok=False)
