@@ -298,8 +298,8 @@ static void guest_during_backup(int64_t data)
     static const char *const options[] = {
         "sync=full,max-workers=1", "sync=full,max-workers=4",
         "sync=full,max-workers=16",
-        "sync=full,max-workers=16,on-cbw-error=break-snapshot,"
-        "staging-size=64M",
+        ("sync=full,max-workers=16,on-cbw-error=break-snapshot,"
+         "staging-size=64M"),
     };
     IOThread *thread = iothread_new("guest", AIO_ENGINE_AUTO, NULL);
     AioContext *ctx = iothread_get_aio_context(thread);
