@@ -207,9 +207,9 @@ static char *name_for(BlockDriverState *bs, BlockDriverState *base,
     return g_steal_pointer(&file);
 }
 
-static const char *format_for(BlockDriverState *base, const ChainNaming *how)
+const char *chain_format_for(BlockDriverState *base, const ChainNaming *how)
 {
-    const char *name = bdrv_driver_name(base);
+    const char *name = bdrv_driver_name(bdrv_skip_filters(base));
     const BlockDriver *drv = bdrv_find_driver(name);
 
     return how->mask_protocol && drv->kind == BLOCK_DRIVER_PROTOCOL ? "raw"
@@ -278,7 +278,8 @@ int coroutine_fn chain_record_name(BlockDriverState *bs,
     }
     if (base) {
         base = bdrv_skip_filters(base);
-        format = g_strdup(format_for(base, how));
+        format = g_strdup(how->format ? how->format
+                                      : chain_format_for(base, how));
         file = how->backing_file ? g_strdup(how->backing_file)
                : file_name(base) ? name_for(bs, base, ret_old->file)
                                  : NULL;

@@ -66,6 +66,7 @@ void coroutine_fn chain_drop_failed_filter(BlockJob *job,
 /** Which backing file a job is to record. */
 typedef struct ChainNaming {
     const char *backing_file; /* the user's text, or NULL */
+    const char *format;       /* of what that names, or NULL: of the base */
     bool mask_protocol;       /* "raw" in place of the name of a protocol */
 } ChainNaming;
 
@@ -75,6 +76,9 @@ typedef struct ChainName {
     char *file;
     char *format;
 } ChainName;
+
+/** The format that is recorded for @base; a constant. */
+const char *chain_format_for(BlockDriverState *base, const ChainNaming *how);
 
 /** Free what @name holds, and make it empty. */
 void coroutine_fn chain_name_clear(ChainName *name);

@@ -62,6 +62,7 @@ typedef struct StreamJob {
     bool has_base;
     bool made_writable;           /* @top was read-only */
     bool frozen;                  /* S1 */
+    const char *text_format;      /* of what "backing-file" names; or NULL */
     ChainName old_name;           /* what the image said; or empty */
 } StreamJob;
 
@@ -102,6 +103,7 @@ static StreamJob *stream_of(BlockJob *job)
 static ChainNaming naming(const StreamJob *s)
 {
     return (ChainNaming){ .backing_file = s->o.backing_file,
+                          .format = s->text_format,
                           .mask_protocol = s->o.mask_protocol };
 }
 
@@ -393,6 +395,11 @@ static int coroutine_fn stream_start(BlockJob *job, BlockOptions *options,
     if (ret < 0) {
         block_options_clear(stream_options, &s->o);
         return ret;
+    }
+    if (s->o.backing_file) { /* the base may be another one in the end */
+        const ChainNaming how = naming(s);
+
+        s->text_format = chain_format_for(chain_next(s->n.above_base), &how);
     }
     bdrv_ref(s->n.device);
     bdrv_ref(s->n.top);

@@ -341,6 +341,29 @@ START_TEST(a_base_that_has_come_meanwhile_ends_the_job)
 }
 END_TEST
 
+/* The text that was given names the base that was there then. */
+START_TEST(a_text_that_was_given_is_recorded_with_the_format_of_its_base)
+{
+    g_autofree char *name = NULL;
+    g_autofree char *format = NULL;
+    BlockDriverState *late;
+    BlockJob *job;
+
+    given("A", "-", "-");
+    late = open_ok("mem,node-name=late,size=64k");
+    job = stream("device=n2,base=n0,backing-file=n0.qcow2");
+    block_job_hold(job);
+    ck_assert_int_eq(bdrv_set_backing(layer[1], late, NULL), 0);
+    block_job_release(job);
+    job_end_ok(job);
+    ck_assert_int_eq(bdrv_get_backing_name(layer[2], &name, &format), 0);
+    ck_assert_str_eq(name, "n0.qcow2");
+    ck_assert_str_eq(format, "qcow2");
+    bdrv_unref(late);
+    chain_stop();
+}
+END_TEST
+
 /* --- verbs ---------------------------------------------------------------- */
 
 START_TEST(a_cancelled_stream_leaves_the_graph_as_it_was)
@@ -694,6 +717,8 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, streams_on_parts_of_one_chain_end_in_any_order_R102);
     PROMISE(tcase, a_part_of_the_chain_that_a_stream_works_on_is_refused);
     PROMISE(tcase, a_base_that_has_come_meanwhile_ends_the_job);
+    PROMISE(tcase,
+            a_text_that_was_given_is_recorded_with_the_format_of_its_base);
     PROMISE(tcase, a_cancelled_stream_leaves_the_graph_as_it_was);
     PROMISE(tcase, a_stream_whose_read_hangs_can_be_cancelled);
     PROMISE(tcase, nothing_changes_before_it_is_finalized);
