@@ -13,6 +13,8 @@
  * Our own edge is not, so the filter can be taken out, and others can go in
  * between.  Should it be made to lead past the bottom, nothing is copied.
  */
+#include "block/filters/copy-on-read.h"
+
 #include <errno.h>
 
 #include "block/drivers.h"
@@ -109,15 +111,15 @@ static int coroutine_fn cor_open(BlockDriverState *bs, BlockOptions *options,
     return ret;
 }
 
-static void coroutine_fn cor_close(BlockDriverState *bs)
+void coroutine_fn cor_let_go(BlockDriverState *bs)
 {
     CorNode *s = bdrv_opaque(bs);
+    BlockDriverState *bottom = g_steal_pointer(&s->bottom);
 
-    if (s->bottom) {
-        bdrv_unfreeze_chain(s->frozen, s->bottom);
+    if (bottom) {
+        bdrv_unfreeze_chain(s->frozen, bottom);
         bdrv_co_unref(s->frozen);
-        bdrv_co_unref(s->bottom);
-        s->bottom = NULL;
+        bdrv_co_unref(bottom);
     }
 }
 
@@ -219,7 +221,7 @@ const BlockDriver block_driver_copy_on_read = {
     .state_size = sizeof(CorNode),
     .options = cor_options,
     .open = cor_open,
-    .close = cor_close,
+    .close = cor_let_go,
     .child_perm = cor_child_perm,
     .preadv = cor_preadv,
 };

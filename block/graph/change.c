@@ -238,7 +238,24 @@ static int drop_filter_drained(BlockDriverState *bs, BlockDriverState *below,
     return end_change(txn, nodes, below, errp);
 }
 
-int coroutine_fn bdrv_co_drop_filter(BlockDriverState *bs, GError **errp)
+/* The caller's freeze ends where nobody can come before the change. */
+static int drop_filter_held(BlockDriverState *bs, BlockDriverState *below,
+                            bool held, GError **errp)
+{
+    int ret;
+
+    if (held) {
+        bdrv_unfreeze_child(bs->filtered);
+    }
+    ret = drop_filter_drained(bs, below, errp);
+    if (held && ret < 0) {
+        bdrv_freeze_child(bs->filtered);
+    }
+    return ret;
+}
+
+int coroutine_fn graph_drop_filter(BlockDriverState *bs, bool held,
+                                   GError **errp)
 {
     BlockDriverState *below;
     int ret;
@@ -252,13 +269,18 @@ int coroutine_fn bdrv_co_drop_filter(BlockDriverState *bs, GError **errp)
     }
     below = bdrv_ref(bs->filtered->bs);
     drain_both(below, bs);
-    ret = drop_filter_drained(bs, below, errp);
+    ret = drop_filter_held(bs, below, held, errp);
     end_both(below, bs);
     bdrv_co_unref(below);
 out:
     co_mutex_unlock(&bs->graph->control_lock);
     bdrv_co_unref(bs);
     return ret;
+}
+
+int coroutine_fn bdrv_co_drop_filter(BlockDriverState *bs, GError **errp)
+{
+    return graph_drop_filter(bs, false, errp);
 }
 
 static int replace_child_drained(BdrvChild *child, BlockDriverState *bs,
@@ -332,7 +354,7 @@ static int set_backing_drained(BlockDriverState *bs, BlockDriverState *backing,
     return end_change(txn, nodes, bs, errp);
 }
 
-/* The caller's freeze ends where nobody can come before the change. */
+/* The same for a link to a backing node. */
 static int set_backing_held(BlockDriverState *bs, BlockDriverState *backing,
                             bool held, GError **errp)
 {

@@ -222,9 +222,12 @@ int edge_check_thawed(const BdrvChild *child, GError **errp);
 /* --- change.c ------------------------------------------------------------- */
 
 /**
- * bdrv_co_set_backing(); @held: the caller has frozen the edge.  That freeze
- * ends with the change, and stays after a failure.
+ * bdrv_co_drop_filter() and bdrv_co_set_backing(); @held: the caller has frozen
+ * the edge to what is filtered, or to the backing node.  That freeze ends with
+ * the change, and stays after a failure.
  */
+int coroutine_fn graph_drop_filter(BlockDriverState *bs, bool held,
+                                   GError **errp);
 int coroutine_fn graph_set_backing(BlockDriverState *bs,
                                    BlockDriverState *backing, bool held,
                                    GError **errp);

@@ -423,7 +423,7 @@ static void coroutine_fn backup_clean(BlockJob *job)
     /* Not inside a change of the graph: a target that hangs would hold all. */
     block_copy_wait_tasks(b->copy, 0, block_copy_length(b->copy));
     bdrv_unfreeze_child(bdrv_filter_child(b->cbw));
-    chain_drop_filter(&b->job, b->cbw, false);
+    chain_drop_filter(&b->job, b->cbw);
     bdrv_co_unref(b->cbw);
     bdrv_co_unref(b->target);
     bdrv_co_unref(b->source);

@@ -51,6 +51,15 @@ void chain_freeze(BlockDriverState *bs, BlockDriverState *base)
     }
 }
 
+bool coroutine_fn chain_wait_below(BlockJob *job, BlockDriverState *bs)
+{
+    while (chain_edge(bs)->frozen > 1 && !job_is_cancelled(job)) {
+        SIM_WAITS("who holds the edge below a node", job->id);
+        co_sleep_ns(RETRY_NS);
+    }
+    return !job_is_cancelled(job);
+}
+
 bool chain_is_held_above(BlockDriverState *bs)
 {
     LIST_FOREACH(link, &bs->parents) {
@@ -115,12 +124,20 @@ void coroutine_fn chain_make_read_only(BlockDriverState *bs)
     }
 }
 
-bool coroutine_fn chain_drop_filter(BlockJob *job, BlockDriverState *filter,
-                                    bool cancel_ends)
+void coroutine_fn chain_drop_filter(BlockJob *job, BlockDriverState *filter)
 {
     while (bdrv_filter_child(filter) &&
            bdrv_co_drop_filter(filter, NULL) < 0) {
-        if (cancel_ends && job_is_cancelled(job)) {
+        SIM_WAITS("who holds the edge above a filter", job->id);
+        co_sleep_ns(RETRY_NS);
+    }
+}
+
+bool coroutine_fn chain_drop_held_filter(BlockJob *job,
+                                         BlockDriverState *filter)
+{
+    while (graph_drop_filter(filter, true, NULL) < 0) {
+        if (job_is_cancelled(job)) {
             return false;
         }
         SIM_WAITS("who holds the edge above a filter", job->id);

@@ -45,6 +45,11 @@ int coroutine_fn chain_make_writable(BlockDriverState *bs, bool *ret_changed,
 /** Reopen @bs read-only; a failure is a warning. */
 void coroutine_fn chain_make_read_only(BlockDriverState *bs);
 
+/** Wait until nobody but the caller, who has done it once, has frozen the edge
+ * by which the chain goes on below @bs.  Returns false if @job is cancelled
+ * before. */
+bool coroutine_fn chain_wait_below(BlockJob *job, BlockDriverState *bs);
+
 /** Whether somebody has frozen an edge that leads to @bs. */
 bool chain_is_held_above(BlockDriverState *bs);
 
@@ -52,11 +57,14 @@ bool chain_is_held_above(BlockDriverState *bs);
  * is cancelled before. */
 bool coroutine_fn chain_wait_above(BlockJob *job, BlockDriverState *bs);
 
-/** A filter of a job goes.  While somebody else holds an edge above it, wait;
- * @cancel_ends: or until the job is cancelled.  Returns whether it is out; the
- * user may have taken it out himself. */
-bool coroutine_fn chain_drop_filter(BlockJob *job, BlockDriverState *filter,
-                                    bool cancel_ends);
+/** A filter of a job goes.  While somebody else holds an edge above it, wait.
+ * The user may take it out himself. */
+void coroutine_fn chain_drop_filter(BlockJob *job, BlockDriverState *filter);
+
+/** The same, but the caller has frozen the filter's own edge, and waits only
+ * until the job is cancelled.  Returns whether it is out. */
+bool coroutine_fn chain_drop_held_filter(BlockJob *job,
+                                         BlockDriverState *filter);
 
 /** The same in a drained section, for a job whose start has failed: what cannot
  * go at once goes later.  Drops the reference. */

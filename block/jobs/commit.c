@@ -342,7 +342,7 @@ static void coroutine_fn let_go(CommitJob *s)
     detach(s);
     thaw(s);
     if (s->filter) {
-        chain_drop_filter(&s->job, s->filter, false);
+        chain_drop_filter(&s->job, s->filter);
         bdrv_co_unref(s->filter);
     }
     if (s->made_writable) {

@@ -425,7 +425,7 @@ void coroutine_fn mirror_clean(BlockJob *job)
     mirror_top_settle(m->top);
     bdrv_unfreeze_child(m->top->target);
     bdrv_unfreeze_child(bdrv_filter_child(m->filter));
-    chain_drop_filter(&m->job, m->filter, false);
+    chain_drop_filter(&m->job, m->filter);
     bdrv_co_unref(m->filter);
     mirror_guard(m, true);
     unref_nodes(m);

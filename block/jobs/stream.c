@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "block/filters/copy-on-read.h"
 #include "block/graph/graph-int.h"
 #include "block/jobs/walk.h"
 
@@ -317,9 +318,18 @@ static int coroutine_fn set_base(StreamJob *s, BlockDriverState *base,
                                  GError **errp)
 {
     BlockDriverState *old = bdrv_ref(chain_next(s->n.top));
-    int ret = graph_set_backing(s->n.top, base, true, errp);
+    GError *why = NULL;
+    int ret;
 
-    if (ret == 0) {
+    /* We may wait for others inside, and then they may hold it again. */
+    while ((ret = graph_set_backing(s->n.top, base, true, &why)) < 0 &&
+           chain_edge(s->n.top)->frozen > 1) {
+        g_clear_error(&why);
+        chain_wait_below(&s->job, s->n.top);
+    }
+    if (ret < 0) {
+        g_propagate_error(errp, why);
+    } else {
         bdrv_unfreeze_chain(s->n.device, s->n.top);
         bdrv_unfreeze_chain(old, s->n.above_base);
         s->frozen = false;
@@ -333,7 +343,7 @@ static void coroutine_fn remove_filter(StreamJob *s)
     detach(s);
     thaw(s);
     if (s->cor) {
-        chain_drop_filter(&s->job, s->cor, false);
+        chain_drop_filter(&s->job, s->cor);
         bdrv_co_unref(g_steal_pointer(&s->cor));
     }
 }
@@ -521,30 +531,52 @@ static int coroutine_fn stream_run(BlockJob *job, GError **errp)
 /* --- the end -------------------------------------------------------------- */
 
 /* The base is held by @edge (NULL: there is none), the image names it. */
-static int coroutine_fn change_link(StreamJob *s, BdrvChild *edge,
+static int coroutine_fn change_link(StreamJob *s, BlockDriverState *base,
                                     GError **errp)
 {
-    BlockDriverState *base = edge ? bdrv_child_bs(edge) : NULL;
+    bool changes = s->n.above_base != s->n.top;
 
     detach(s);
-    bdrv_unfreeze_child(bdrv_filter_child(s->cor));
-    if (!chain_drop_filter(&s->job, s->cor, true)) {
-        bdrv_freeze_child(bdrv_filter_child(s->cor));
+    if (!chain_drop_held_filter(&s->job, s->cor)) {
         return -ECANCELED;
     }
-    /* The filter holds its own part until it is closed, we the whole. */
+    cor_let_go(s->cor); /* its own part of the chain; we hold the whole */
     bdrv_co_unref(g_steal_pointer(&s->cor));
     SIM_POINT("stream.link", s->job.id);
-    if (!job_txn_close(&s->job)) {
+    if ((changes && !chain_wait_below(&s->job, s->n.top)) ||
+        !job_txn_close(&s->job)) {
         return -ECANCELED;
     }
-    return s->n.above_base == s->n.top ? 0 : set_base(s, base, errp);
+    return changes ? set_base(s, base, errp) : 0;
+}
+
+/* @edge leads to the base (NULL: there is none), and is held while the image is
+ * told, and until the top has such a link itself. */
+static int coroutine_fn take_effect(StreamJob *s, BdrvChild *edge,
+                                    GError **errp)
+{
+    const ChainNaming how = naming(s);
+    BlockDriverState *base = edge ? bdrv_child_bs(edge) : NULL;
+    int ret;
+
+    if (edge) {
+        bdrv_freeze_child(edge);
+    }
+    ret = chain_record_name(s->n.top, base, &how, &s->old_name, errp);
+    if (edge && s->n.above_base == s->n.top) {
+        /* It is that link.  Others above us may want to change it. */
+        bdrv_unfreeze_child(g_steal_pointer(&edge));
+    }
+    ret = ret < 0 ? ret : change_link(s, base, errp);
+    if (edge) {
+        bdrv_unfreeze_child(edge);
+    }
+    return ret;
 }
 
 static int coroutine_fn stream_prepare(BlockJob *job, GError **errp)
 {
     StreamJob *s = stream_of(job);
-    const ChainNaming how = naming(s);
     BdrvChild *edge = chain_edge(s->n.above_base);                /* S1 */
     int ret;
 
@@ -556,23 +588,13 @@ static int coroutine_fn stream_prepare(BlockJob *job, GError **errp)
     if (!edge && s->n.above_base == s->n.top) {
         return 0; /* it had none from the beginning */
     }
-    if (edge) {
-        bdrv_freeze_child(edge);
+    ret = take_effect(s, edge, errp);
+    if (ret == -ECANCELED && job_is_cancelled(job)) {
+        g_clear_error(errp);
+        block_error(errp, ECANCELED, "Job '%s' was cancelled", job->id);
     }
-    ret = chain_record_name(s->n.top, edge ? bdrv_child_bs(edge) : NULL, &how,
-                            &s->old_name, errp);
-    if (ret == 0) {
-        ret = change_link(s, edge, errp);
-        if (ret == -ECANCELED && job_is_cancelled(job)) {
-            g_clear_error(errp);
-            block_error(errp, ECANCELED, "Job '%s' was cancelled", job->id);
-        }
-        if (ret < 0) {
-            chain_restore_name(&s->old_name);
-        }
-    }
-    if (edge) {
-        bdrv_unfreeze_child(edge);
+    if (ret < 0) {
+        chain_restore_name(&s->old_name);
     }
     return ret;
 }

@@ -341,6 +341,31 @@ START_TEST(a_base_that_has_come_meanwhile_ends_the_job)
 }
 END_TEST
 
+/* Another job holds the link while it takes effect. */
+START_TEST(a_stream_waits_for_who_holds_its_link)
+{
+    BdrvChild *edge;
+    BlockJob *job;
+
+    given("A", "B", "-");
+    job = stream("device=n2,base=n0");
+    edge = bdrv_cow_child(layer[2]);
+    bdrv_freeze_child(edge);
+    ck_assert(!job_turns(job, 50));
+    if (_i) {
+        ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
+        job_end_fails(job, ECANCELED, "cancelled");
+        expect_backing(layer[2], layer[1], "n1.qcow2");
+        bdrv_unfreeze_child(edge);
+    } else {
+        bdrv_unfreeze_child(edge);
+        job_end_ok(job);
+        expect_backing(layer[2], layer[0], "n0.qcow2");
+    }
+    chain_stop();
+}
+END_TEST
+
 /* The text that was given names the base that was there then. */
 START_TEST(a_text_that_was_given_is_recorded_with_the_format_of_its_base)
 {
@@ -716,6 +741,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, the_disk_may_become_shorter_and_longer_meanwhile);
     PROMISE(tcase, streams_on_parts_of_one_chain_end_in_any_order_R102);
     PROMISE(tcase, a_part_of_the_chain_that_a_stream_works_on_is_refused);
+    tcase_add_loop_test(tcase, a_stream_waits_for_who_holds_its_link, 0, 2);
     PROMISE(tcase, a_base_that_has_come_meanwhile_ends_the_job);
     PROMISE(tcase,
             a_text_that_was_given_is_recorded_with_the_format_of_its_base);
