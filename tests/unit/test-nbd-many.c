@@ -4,6 +4,7 @@
  */
 #include "nbd-fixture.h"
 
+#include <malloc.h>
 #include <stdio.h>
 
 #define EXPORTS 200
@@ -204,6 +205,7 @@ int main(void)
     Suite *suite = suite_create("nbd-many");
     TCase *tc = tcase_create("many");
 
+    mallopt(M_PERTURB, 0); /* memory that nobody touches is not resident */
     mem_register();
     tcase_add_checked_fixture(tc, nbd_setup, nbd_teardown);
     tcase_set_timeout(tc, 120);
