@@ -105,16 +105,18 @@ static int add(Daemon *daemon, AddFn *func, const char *implied_key,
                const char *option)
 {
     Add call = { .server = daemon->server, .func = func };
+    g_autofree char *what = NULL;
     int ret;
 
     call.options = tool_options_parse(optarg, implied_key, option);
     if (!call.options) {
         return -EINVAL;
     }
+    what = func == qmp_co_object_add
+               ? tool_options_object_name(call.options)
+               : g_strdup_printf("%s %s", option, optarg);
     ret = aio_co_run(block_graph_aio_context(daemon->graph), add_entry, &call);
     if (ret < 0) {
-        g_autofree char *what = g_strdup_printf("%s %s", option, optarg);
-
         tool_report(call.error, what);
     }
     return ret;

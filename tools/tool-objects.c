@@ -23,14 +23,14 @@ void tool_objects_take(const char *text)
 static bool add_object(const char *text)
 {
     BlockOptions *options = tool_options_parse(text, "qom-type", "--object");
+    g_autofree char *what = NULL;
     GError *error = NULL;
 
     if (!options) {
         return false;
     }
+    what = tool_options_object_name(options);
     if (qmp_objects_add(objects, options, &error) < 0) {
-        g_autofree char *what = g_strdup_printf("--object %s", text);
-
         tool_report(error, what);
         return false;
     }

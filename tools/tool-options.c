@@ -22,6 +22,15 @@ BlockOptions *tool_options_parse(const char *text, const char *implied_key,
     return options;
 }
 
+char *tool_options_object_name(const BlockOptions *options)
+{
+    const char *type = block_options_peek_str(options, "qom-type");
+    const char *id = block_options_peek_str(options, "id");
+
+    return g_strdup_printf("--object %s,id=%s", type ? type : "",
+                           id ? id : "");
+}
+
 int tool_options_absorb(const char *text, const char *option,
                         const BlockOption *table, void *target)
 {

@@ -19,6 +19,12 @@ BlockOptions *tool_options_parse(const char *text, const char *implied_key,
                                  const char *option);
 
 /**
+ * What a message calls the object that @options of --object describe: not all,
+ * as there may be a secret in it.  g_free() it.
+ */
+char *tool_options_object_name(const BlockOptions *options);
+
+/**
  * Put what @text describes into @target, as @table says, and nothing else.
  * Returns 0, then block_options_clear() it; or a negative errno, printed.
  */

@@ -346,11 +346,13 @@ def test_other_objects():
                            ('secret,data=x,id=5', "'5'"),
                            ('{', '--object'), ('', '--object'),
                            ('secret,id=x', "'x'"),
-                           ('secret,id=x,data=y,foo=1', "'foo'"),
+                           ('secret,id=x,data=top-secret,foo=1', "'foo'"),
                            ('tls-creds-x509,id=x,dir=none', 'none')):
             done = subprocess.run([*program, '--object', text, 'disk.raw'],
                                   text=True, check=False, timeout=30,
                                   capture_output=True)
+            check('top-secret' not in done.stderr,
+                  f'a secret is told: {done.stderr}')
             name = os.path.basename(program[0])
             check(done.returncode == 1 and word in done.stderr and
                   done.stderr.startswith(f'{name}: '),
