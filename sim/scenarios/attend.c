@@ -69,7 +69,9 @@ void coroutine_fn scenario_attend(const ScenarioUser *user, BlockJob *job)
             user->verb(user->opaque, job);
         }
         look(user);
-        co_sleep_ns(1 + bgsim_draw(sim, "verb.pause", 200 * 1000));
+        /* A dull tape must not make a job's own waits endless. */
+        co_sleep_ns((last ? 1000 * 1000 : 1) +
+                    bgsim_draw(sim, "verb.pause", 200 * 1000));
         look(user);
         bgsim_progress(sim);
     }
