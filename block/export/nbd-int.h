@@ -173,6 +173,7 @@ struct NbdClient {
     uint8_t *ahead;             /* NBD_AHEAD_BYTES */
     size_t ahead_start;
     size_t ahead_end;
+    size_t progress;            /* of a payload since its deadline was set */
     bool parsing;               /* requests are at hand; replies can wait */
     bool sending;
     bool flush_scheduled;

@@ -27,6 +27,9 @@
 #define IDLE_BYTES (16 * 1024)
 #define IDLE_NS (INT64_C(1000) * 1000 * 1000)
 
+/* What must come of a payload within the client's patience, or the rest. */
+#define PROGRESS_BYTES (64 * 1024)
+
 /* Requests that are kept to be used again. */
 #define REQUESTS_KEPT 4
 
@@ -109,6 +112,27 @@ static int coroutine_fn take_ahead(NbdClient *client, size_t bytes,
     return 1;
 }
 
+/* A payload begins.  The time for it runs on from one read to the next: drops
+ * that each come in time would keep its memory for ever. */
+static void begin_payload(NbdClient *client)
+{
+    client->progress = PROGRESS_BYTES;
+}
+
+static void end_payload(NbdClient *client)
+{
+    client->channel->read_deadline_ns = AIO_NO_DEADLINE;
+}
+
+static void give_time(NbdClient *client)
+{
+    if (client->progress >= PROGRESS_BYTES) {
+        client->channel->read_deadline_ns =
+            aio_clock_ns(aio_get_current()) + client->server->patience_ns;
+        client->progress = 0;
+    }
+}
+
 /* Read @bytes bytes to @buf, and what follows ahead. */
 static int coroutine_fn take_payload(NbdClient *client, uint8_t *buf,
                                      size_t bytes)
@@ -131,13 +155,12 @@ static int coroutine_fn take_payload(NbdClient *client, uint8_t *buf,
         };
         int64_t got;
 
-        client->channel->read_deadline_ns =
-            aio_clock_ns(aio_get_current()) + client->server->patience_ns;
+        give_time(client);
         got = io_channel_readv(client->channel, iov, 2);
-        client->channel->read_deadline_ns = AIO_NO_DEADLINE;
         if (got <= 0) {
             return got < 0 ? got : -ECONNRESET;
         }
+        client->progress += got;
         if ((size_t)got > bytes) {
             client->ahead_end = got - bytes;
             got = bytes;
@@ -438,6 +461,7 @@ static int coroutine_fn prepare(NbdRequest *req)
 {
     NbdClient *client = req->client;
     bool carries = req->type == NBD_CMD_READ || req->type == NBD_CMD_WRITE;
+    int ret;
 
     if (carries && req->bytes > 0 && (!req->error || has_payload(req))) {
         req->buf = nbd_buffer_get(&client->buffers, req->bytes);
@@ -449,10 +473,11 @@ static int coroutine_fn prepare(NbdRequest *req)
     if (!has_payload(req)) {
         return 0;
     }
-    if (req->buf) {
-        return take_payload(client, req->buf, req->bytes);
-    }
-    return skip_payload(client, req->bytes);
+    begin_payload(client);
+    ret = req->buf ? take_payload(client, req->buf, req->bytes)
+                   : skip_payload(client, req->bytes);
+    end_payload(client);
+    return ret;
 }
 
 /* One request.  Returns 1; 0 when the client leaves; or a negative errno. */

@@ -4,7 +4,7 @@
  */
 #include "nbd-fixture.h"
 
-#include <blockgraph/dirty-bitmap.h>
+#include "block/export/nbd-int.h"
 
 #define SIZE (8 * MIB)
 
@@ -473,6 +473,31 @@ START_TEST(a_client_that_does_not_read_holds_its_own_memory_only)
 }
 END_TEST
 
+/* S16: each byte alone comes in time, but what it is a part of takes memory
+ * for as long as the client likes. */
+START_TEST(a_client_that_sends_drop_by_drop_is_cut_off)
+{
+    NbdServer *server = *export_nbd_server(graph);
+    Headers h = _i ? EXTENDED : SIMPLE;
+    Command c = { .type = _i ? NBD_CMD_FLUSH : NBD_CMD_WRITE, .bytes = MIB,
+                  .flags = _i ? NBD_CMD_FLAG_PAYLOAD_LEN : 0 };
+    int client = client_go(h);
+
+    server->patience_ns = 100 * 1000 * 1000;
+    ck_assert(put_command(client, h, &c));
+    turn();
+    ck_assert_int_eq(server_info().bytes_in_flight, MIB);
+    while (put(client, "x", 1)) {
+        turn();
+        poll(NULL, 0, 10);      /* well within the patience */
+    }
+    turn();
+    ck_assert_int_eq(server_info().bytes_in_flight, 0);
+    ck_assert_uint_eq(server_info().nr_clients, 1);
+    close(client);
+}
+END_TEST
+
 /* --- exports ------------------------------------------------------------- */
 
 static void note_deleted(const char *id, void *opaque)
@@ -779,6 +804,8 @@ static Suite *nbd_server_suite(void)
     PROMISE(tc, a_client_has_128_requests_in_flight_and_then_must_wait);
     PROMISE(tc, a_client_has_64_mib_in_flight_and_then_must_wait);
     PROMISE(tc, a_client_that_does_not_read_holds_its_own_memory_only);
+    tcase_add_loop_test(tc, a_client_that_sends_drop_by_drop_is_cut_off, 0,
+                        2);
     PROMISE(tc, an_export_in_use_is_closed_the_hard_way_only);
     PROMISE(tc,
         an_export_that_closes_does_not_wait_for_terabytes_of_zeroes);
