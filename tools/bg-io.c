@@ -74,13 +74,13 @@ static void print_help(void)
 "  -d, --discard=MODE   unmap, on (the default), ignore, off\n"
 "  -i, --aio=MODE       threads, native or io_uring (native means io_uring)\n"
 "  -k, --native-aio     the same as -i native\n"
+"  -C, --copy-on-read   copy what is read from backing files into the image\n"
 "  -m, --misalign       use buffers that are not aligned\n"
 "  -U, --force-share    read even while others write; needs -r\n"
 "  -h, --help           show this text and exit\n"
 "  -V, --version        show the version and exit\n"
 "\n"
-"Refused, since this version cannot do it: -s (--snapshot), -C\n"
-"(--copy-on-read), -T (--trace).\n"
+"Refused, since this version cannot do it: -s (--snapshot), -T (--trace).\n"
 "\n"
 "See '%s -c help' for the commands.\n",
         g_get_prgname(), g_get_prgname());

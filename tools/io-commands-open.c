@@ -130,8 +130,8 @@ int io_image_option(ToolImage *image, int letter)
 {
     switch (letter) {
     case 'C':
-        return refuse("-C (copy-on-read)", "this version has no copy-on-read "
-                      "node");
+        image->copy_on_read = true;
+        return 0;
     case 'd':
         return tool_image_set_discard(image, optarg) < 0 ?
                bad_mode("discard") : 0;
@@ -305,7 +305,8 @@ const IoCommand io_commands_open[] = {
       " -t  cache mode: none, writeback, writethrough, directsync, unsafe\n"
       " -d  what a discard does: unmap (the default) or ignore\n"
       " -o  options of the node, key=value,...\n"
-      " -s, -C  refused: overlays and copy-on-read\n" },
+      " -C  copy what is read from backing files into the image\n"
+      " -s  refused: overlays\n" },
     { .name = "close", .alt_name = "c", .run = close_run,
       .oneline = "close the current open file" },
     { .name = "reopen", .run = reopen_run, .args_max = IO_ARGS_ANY,

@@ -234,6 +234,7 @@ BlockOptions *tool_image_options(const ToolImage *image, const char *name,
     }
     set_default(options, "read-only", image->read_only);
     set_default(options, "force-share", image->force_share);
+    set_default(options, "copy-on-read", image->copy_on_read);
     set_default(options, "cache.direct", image->nocache);
     set_default(options, "cache.no-flush", image->no_flush);
     if (image->unmap && !block_options_has(options, "discard")) {

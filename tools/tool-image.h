@@ -14,6 +14,7 @@ typedef struct ToolImage {
     bool plain_name;     /* it came out of an image: a file, whatever it says */
     bool read_only;
     bool force_share;
+    bool copy_on_read;   /* copy-on-read=on */
     bool nocache;        /* cache.direct=on */
     bool no_flush;       /* cache.no-flush=on */
     bool write_through;  /* flush after each write; for the backend */

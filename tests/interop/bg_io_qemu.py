@@ -8,6 +8,7 @@ Each case runs once in either program, on copies of the same file.  Compared
 are output, errors, exit status, and the file afterwards; times and rates are
 blotted out first, and the name of the program.  Exit status 77: no qemu-io.
 """
+import json
 import random
 import re
 import shutil
@@ -384,16 +385,38 @@ def fuzz_alone(bg_io, folder):
 def refusals(bg_io, folder):
     """What bg-io cannot do is refused, naming the option."""
     for argv, word in ((['-s'], '-s'), (['--snapshot'], '-s'),
-                       (['-C'], '-C'), (['-T', 'x'], '-T'),
-                       (['--object', 'secret,id=x'], '--object'),
-                       (['-c', 'open -s pattern'], '-s'),
-                       (['-c', 'open -C pattern'], '-C')):
+                       (['-T', 'x'], '-T'),
+                       (['-C', '-r', '-f', 'raw', 'pattern'], 'copy-on-read'),
+                       (['-c', 'open -s pattern'], '-s')):
         done = subprocess.run([bg_io] + argv, cwd=folder, text=True,
                               stdin=subprocess.DEVNULL, capture_output=True,
                               timeout=TIMEOUT_S, check=False)
         if done.returncode != 1 or word not in done.stderr:
             failures.append(f'refuse {argv}')
             print(f'FAILED: {argv}: {done.returncode}\n{done.stderr}')
+
+
+def copies_on_read(pair):
+    """With -C, what is read from a backing file is in the image then."""
+    left = []
+    for name, tool in pair.tools.items():
+        folder = pair.folders[name]
+        shutil.copyfile(pair.image, folder / 'base.img')
+        for command in (['qemu-img', 'create', '-q', '-f', 'qcow2', '-b',
+                         'base.img', '-F', 'raw', 'top.qcow2'],
+                        [tool, '-C', '-f', 'qcow2', '-c', 'read 0 64k',
+                         'top.qcow2'],
+                        [tool, '-c', 'open -C -o driver=qcow2 top.qcow2',
+                         '-c', 'read 128k 1k']):
+            subprocess.run(command, cwd=folder, check=True,
+                           capture_output=True, timeout=TIMEOUT_S)
+        extents = json.loads(subprocess.run(
+            ['qemu-img', 'map', '--output=json', 'top.qcow2'], cwd=folder,
+            check=True, capture_output=True, timeout=TIMEOUT_S).stdout)
+        left.append([e['start'] for e in extents if e['depth'] == 0])
+    if left[0] != left[1] or len(left[0]) != 2:
+        failures.append('copies on read')
+        print(f'FAILED: copies on read: {left}')
 
 
 def suspended(bg_io, folder):
@@ -433,6 +456,7 @@ def main():
             for title, case in group.items():
                 pair.compare(title, case, errors)
         refusals(bg_io, folder)
+        copies_on_read(pair)
         suspended(bg_io, folder)
         fuzz(pair)
         fuzz_alone(bg_io, folder)
