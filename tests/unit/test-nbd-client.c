@@ -757,6 +757,30 @@ START_TEST(R45_extents_are_cut_to_what_was_asked_or_are_an_error)
 }
 END_TEST
 
+/* Announces all extents that a length can express, and waits. */
+static void never_end_status(int fd, int n)
+{
+    uint8_t cookie[8], c;
+
+    honest(fd, cookie);
+    chunk_head(fd, 1, NBD_REPLY_BLOCK_STATUS, cookie, 4 + 8 * 0x1fffffffu);
+    hear(fd, &c, 1);
+}
+
+START_TEST(R45_a_list_of_extents_without_end_is_an_error)
+{
+    BlockExtent extent;
+    BlockBackend *blk;
+    Liar liar;
+
+    liar_start(&liar, never_end_status, 0);
+    blk = client_ok(",read-only=on");
+    ck_assert_int_eq(blk_block_status(blk, 4096, 8192, &extent), -EIO);
+    blk_unref(blk);
+    liar_end(&liar);
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
     tcase_add_loop_test(
@@ -789,6 +813,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, R47_what_a_server_leaves_out_of_a_read_is_zero);
     tcase_add_loop_test(
         tcase, R45_extents_are_cut_to_what_was_asked_or_are_an_error, 0, 4);
+    PROMISE(tcase, R45_a_list_of_extents_without_end_is_an_error);
 }
 
 int main(void)

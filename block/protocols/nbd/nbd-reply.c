@@ -171,7 +171,8 @@ static int coroutine_fn take_status(NbdConnection *c, NbdRequest *req,
     int ret;
 
     if (req->type != NBD_CMD_BLOCK_STATUS || wide != c->info.extended ||
-        chunk->bytes < head + each || (chunk->bytes - head) % each) {
+        chunk->bytes < head + each || chunk->bytes > NBD_DATA_MAX ||
+        (chunk->bytes - head) % each) {
         return -EPROTO;
     }
     ret = nbd_read(c, p, head + each);
