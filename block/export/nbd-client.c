@@ -137,6 +137,7 @@ void nbd_client_start(NbdServer *server, int fd)
         io_channel_unref(channel);
         return;
     }
+    io_channel_watch_peer(channel, NBD_PEER_TIMEOUT_S);
     make_place(server);
     client = g_new0(NbdClient, 1);
     client->server = server;

@@ -45,6 +45,9 @@
 #define NBD_CLIENT_BYTES_MAX (INT64_C(64) * 1024 * 1024)
 #define NBD_SERVER_BYTES_MAX (INT64_C(1) << 30)
 
+/** After so long without an answer of its machine a TCP client is gone. */
+#define NBD_PEER_TIMEOUT_S 60
+
 /** How long a client may take for 64 KiB of what it is sent or sends. */
 #define NBD_PATIENCE_NS (INT64_C(30) * 1000 * 1000 * 1000)
 

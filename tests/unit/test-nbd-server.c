@@ -6,6 +6,9 @@
 
 #include "block/export/nbd-int.h"
 
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+
 #define SIZE (8 * MIB)
 
 static BlockDriverState *disk;
@@ -498,6 +501,37 @@ START_TEST(a_client_that_sends_drop_by_drop_is_cut_off)
 }
 END_TEST
 
+/* Its place would be taken for ever, and only the system can notice. */
+START_TEST(a_tcp_client_that_vanishes_is_noticed)
+{
+    struct sockaddr_in at = { .sin_family = AF_INET,
+                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    int on = 0, ms = 0, peer, client;
+    socklen_t bytes = sizeof(int);
+    NbdServer *server;
+
+    close(fd);
+    fd = -1;
+    blk_nbd_server_stop(graph);
+    ck_assert_int_eq(blk_nbd_server_start(graph, opts(
+        "addr.type=inet,addr.host=127.0.0.1,addr.port=0"), NULL), 0);
+    server = *export_nbd_server(graph);
+    at.sin_port = htons(server_info().port);
+    client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(connect(client, (struct sockaddr *)&at, sizeof(at)), 0);
+    ck_assert(client_greet(client));
+    peer = aio_socket_fd(LIST_ENTRY(server->clients.next, NbdClient,
+                                    link)->socket);
+    ck_assert_int_eq(getsockopt(peer, SOL_SOCKET, SO_KEEPALIVE, &on, &bytes),
+                     0);
+    ck_assert_int_eq(on, 1);
+    ck_assert_int_eq(getsockopt(peer, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms,
+                                &bytes), 0);
+    ck_assert_int_eq(ms, 60 * 1000);
+    close(client);
+}
+END_TEST
+
 /* --- exports ------------------------------------------------------------- */
 
 static void note_deleted(const char *id, void *opaque)
@@ -806,6 +840,7 @@ static Suite *nbd_server_suite(void)
     PROMISE(tc, a_client_that_does_not_read_holds_its_own_memory_only);
     tcase_add_loop_test(tc, a_client_that_sends_drop_by_drop_is_cut_off, 0,
                         2);
+    PROMISE(tc, a_tcp_client_that_vanishes_is_noticed);
     PROMISE(tc, an_export_in_use_is_closed_the_hard_way_only);
     PROMISE(tc,
         an_export_that_closes_does_not_wait_for_terabytes_of_zeroes);

@@ -5,8 +5,6 @@
 #include "block/protocols/nbd/nbd.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 
 #include "util/sim-point.h"
@@ -18,9 +16,6 @@
 /* Between attempts: doubles from the first to the second. */
 #define PAUSE_MIN_NS (INT64_C(50) * 1000 * 1000)
 #define PAUSE_MAX_NS (INT64_C(5) * 1000 * 1000 * 1000)
-/* How often a silent peer is asked whether it is there; it is taken for gone
- * after some of these. */
-#define KEEPALIVE_S 10
 
 /* --- bytes ---------------------------------------------------------------- */
 
@@ -105,25 +100,6 @@ size_t nbd_encode(const NbdExportInfo *info, const NbdRequest *req,
 
 /* --- connecting ----------------------------------------------------------- */
 
-/* The peer's system answers, however slow its server is.  If it does not, that
- * is noticed by questions while nothing is in flight, and else, as there are
- * none then, by what stays without acknowledgement. */
-static void set_tcp_options(int fd, unsigned timeout_s)
-{
-    const int on = 1, count = 3;
-    const int idle = timeout_s ? CLAMP(timeout_s / count, 1, KEEPALIVE_S)
-                               : KEEPALIVE_S;
-    const unsigned timeout_ms = timeout_s * 1000;
-
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms,
-               sizeof(timeout_ms));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &idle, sizeof(idle));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-}
-
 static void drop_channel(NbdConnection *c)
 {
     c->ready = false;
@@ -146,10 +122,8 @@ int coroutine_fn nbd_connect(NbdConnection *c, int64_t deadline_ns,
     if (ret < 0) {
         return ret;
     }
-    if (s->address->type == SOCKET_ADDRESS_INET) {
-        set_tcp_options(fd, s->peer_timeout_s);
-    }
     c->channel = io_channel_new_socket(fd);
+    io_channel_watch_peer(c->channel, s->peer_timeout_s);
     c->channel->read_deadline_ns = end;
     c->channel->write_patience_ns = GREETING_NS;
     ret = s->closing ? -ECANCELED : nbd_greet(c, &info, errp);
