@@ -116,8 +116,9 @@ static int run_actions(const Bitmap *b)
         GError *error = NULL;
 
         if (run_action(b, action, &error) < 0) {
-            return img_fail(error, "Operation %s on bitmap %s failed",
-                            action_name(action->option), b->name);
+            return img_fail(error, "Operation %s on bitmap %s of '%s' "
+                            "failed", action_name(action->option), b->name,
+                            bdrv_filename(b->bs));
         }
     }
     return EXIT_SUCCESS;

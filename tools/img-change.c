@@ -39,7 +39,8 @@ static int amend(ImgArgs *args, const char *filename)
     if (blk) {
         ret = bdrv_amend(blk_bs(blk), g_steal_pointer(&args->options),
                          &error) < 0
-                  ? img_fail(error, "Error while amending options")
+                  ? img_fail(error, "Error while amending options of '%s'",
+                             filename)
                   : EXIT_SUCCESS;
         ret = img_close(blk, filename, ret);
     }
@@ -126,7 +127,8 @@ static int resize(const Resize *r, BlockBackend *blk, const char *text)
         return EXIT_FAILURE;
     }
     if (blk_truncate(blk, &how, &error) < 0) {
-        return img_fail(error, "Could not resize");
+        return img_fail(error, "Could not resize '%s'",
+                        bdrv_filename(blk_bs(blk)));
     }
     return EXIT_SUCCESS;
 }

@@ -24,7 +24,8 @@ static int list_snapshots(BlockDriverState *bs)
         return EXIT_SUCCESS;
     }
     if (ret < 0) {
-        return img_fail(error, "Could not list snapshots");
+        return img_fail(error, "Could not list snapshots of '%s'",
+                        bdrv_filename(bs));
     }
     if (list->len > 0) {
         img_print_snapshots(list);
@@ -44,7 +45,8 @@ static int create_snapshot(BlockDriverState *bs, const char *name)
     info.date_nsec = now.tv_nsec;
     info.icount = 0;
     return bdrv_snapshot_create(bs, &info, &error) < 0
-               ? img_fail(error, "Could not create snapshot '%s'", name)
+               ? img_fail(error, "Could not create snapshot '%s' of '%s'", name,
+                          bdrv_filename(bs))
                : EXIT_SUCCESS;
 }
 
@@ -66,7 +68,8 @@ static int delete_snapshot(BlockDriverState *bs, const char *name)
         ret = bdrv_snapshot_delete(bs, is_id ? name : NULL,
                                    is_id ? NULL : name, &error);
     }
-    return ret < 0 ? img_fail(error, "Could not delete snapshot '%s'", name)
+    return ret < 0 ? img_fail(error, "Could not delete snapshot '%s' of '%s'",
+                              name, bdrv_filename(bs))
                    : EXIT_SUCCESS;
 }
 
@@ -75,7 +78,8 @@ static int goto_snapshot(BlockDriverState *bs, const char *name)
     GError *error = NULL;
 
     return bdrv_snapshot_goto(bs, name, &error) < 0
-               ? img_fail(error, "Could not apply snapshot '%s'", name)
+               ? img_fail(error, "Could not apply snapshot '%s' of '%s'", name,
+                          bdrv_filename(bs))
                : EXIT_SUCCESS;
 }
 

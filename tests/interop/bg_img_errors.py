@@ -348,6 +348,36 @@ class DdToExport(Dd):
         return done
 
 
+class Change(Case):
+    """What changes one image, and not what it shows."""
+    faulty = ('other.img',)
+    shown = ('other.img',)
+    checked = ('other.img',)
+
+    def __init__(self, name, words, right):
+        super().__init__(name)
+        self.words = words
+        self.right = right
+
+    def run(self, images):
+        return run(BG_IMG, *(images.json('other.img') if w == '@' else w
+                             for w in self.words), cwd=images.folder)
+
+    def done(self, folder, was):
+        return self.right(json.loads(must(
+            'qemu-img', 'info', '--output=json', 'other.img', cwd=folder)))
+
+
+class Resize(Change):
+    """Longer by zeroes."""
+    shown = ()
+
+    def done(self, folder, was):
+        return (super().done(folder, was) and
+                content(folder / 'other.img') == was['other.img'] +
+                bytes(LENGTH))
+
+
 def wait_for_end(process):
     poll = select.poll()
     poll.register(process, select.POLLIN)
@@ -363,7 +393,18 @@ CASES = [Commit('commit'), CommitDrop('commit -d'),
          Convert('convert'), ConvertCompressed('convert -c'),
          ConvertParallel('convert -m 8 -W'),
          ConvertBitmaps('convert --bitmaps'), Dd('dd'),
-         DdToExport('dd to an export')]
+         DdToExport('dd to an export'),
+         Change('snapshot -c', ['snapshot', '-c', 'new', '@'],
+                lambda info: info['snapshots'][0]['name'] == 'new'),
+         Change('amend', ['amend', '-o', 'lazy_refcounts=on', '@'],
+                lambda info: info['format-specific']['data']
+                ['lazy-refcounts']),
+         Change('bitmap --disable', ['bitmap', '--disable', '@', 'one'],
+                lambda info: any(b['name'] == 'one' and b['flags'] == [] for b
+                                 in info['format-specific']['data']
+                                 ['bitmaps'])),
+         Resize('resize', ['resize', '-q', '@', '512k'],
+                lambda info: info['virtual-size'] == 2 * LENGTH)]
 
 
 # --- running them -----------------------------------------------------------
@@ -377,7 +418,7 @@ def expect(right, what):
         raise Wrong(what)
 
 
-def check_images(case, folder, before, was):
+def check_images(case, folder, before, was, done_well):
     for name in case.sources:
         expect((folder / name).read_bytes() == before[name],
                f'{name} has changed')
@@ -385,9 +426,16 @@ def check_images(case, folder, before, was):
         expect(content(folder / name) == was[name],
                f'{name} shows something else')
     for name in case.checked:
+        if not done_well and is_dirty(folder / name):
+            continue    # who writes to it next counts clusters anew
         done = run('qemu-img', 'check', '-f', 'qcow2', name, cwd=folder)
         expect(done.returncode in (0, 3),       # 3: leaks only
                f'{name} is damaged: {done.stdout}{done.stderr}')
+
+
+def is_dirty(path):
+    """Whether the header says so; its incompatible features end there."""
+    return path.read_bytes()[79] & 1
 
 
 def check_message(done, names):
@@ -400,6 +448,11 @@ def check_message(done, names):
            f'{names} is not named: {done.stderr}')
 
 
+def only_warnings(text):
+    return all(line.startswith('bg-img: warning: ')
+               for line in text.splitlines())
+
+
 def try_fault(case, faulty, fault, prepared, was):
     """Whether the command did not notice @fault."""
     with tempfile.TemporaryDirectory(prefix='blockgraph-') as place:
@@ -410,16 +463,15 @@ def try_fault(case, faulty, fault, prepared, was):
         done = case.run(Images(folder, faulty, fault))
         if done.returncode == 0:
             # Such as clusters that leak, or a bitmap that nobody asked for.
-            expect(all(w.startswith('bg-img: warning: ')
-                       for w in done.stderr.splitlines()),
-                   f'done, but: {done.stderr}')
+            expect(only_warnings(done.stderr), f'done, but: {done.stderr}')
         else:
             check_message(done, [faulty, *case.named.get(faulty, ())])
-            check_images(case, folder, before, was)
+            check_images(case, folder, before, was, False)
             again = case.run(Images(folder, faulty, None))
-            expect(again.returncode == 0 and not again.stderr,
+            # A bitmap may have been lost with the disk.
+            expect(again.returncode == 0 and only_warnings(again.stderr),
                    f'again: {again.stderr}\nafter: {done.stderr}')
-        check_images(case, folder, before, was)
+        check_images(case, folder, before, was, True)
         expect(case.done(folder, was), 'the result is wrong')
         return done.returncode == 0 and not done.stderr
 
