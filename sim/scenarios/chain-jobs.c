@@ -262,9 +262,10 @@ static void coroutine_fn attempt(ChainTask *t)
     s->nr_running--;
     scenario_check_job(s->sim, job, s->faults);
     block_job_query(job, &info);
-    /* A commit of the highest layer may have ended where it was. */
-    if (info.ret == 0 &&
-        (!t->active || (s->nr_tasks == 1 && highest(s) != gone.images[0]))) {
+    /* A commit of the highest layer may have ended where it was, and others
+     * may have left out what was between. */
+    if (info.ret == 0 && s->nr_tasks == 1 &&
+        (!t->active || highest(s) != gone.images[0])) {
         check_gone(s, &gone);
     }
     s->given_up = s->given_up || info.cancelled;
