@@ -151,9 +151,10 @@ static BlockDriverState *layer_above(BlockDriverState *bs,
     return p == bottom ? top : NULL;
 }
 
-/* The flags for the beginning of a read; @bytes becomes its length. */
-static unsigned coroutine_fn flags_of(BlockDriverState *bs, int64_t offset,
-                                      int64_t *bytes)
+/* The flags for the beginning of a read, or a negative errno; @bytes becomes
+ * its length. */
+static int coroutine_fn flags_of(BlockDriverState *bs, int64_t offset,
+                                 int64_t *bytes)
 {
     CorNode *s = bdrv_opaque(bs);
     BlockDriverState *top = layer_above(bs, s->bottom);
@@ -167,15 +168,16 @@ static unsigned coroutine_fn flags_of(BlockDriverState *bs, int64_t offset,
     depth = bdrv_co_is_allocated_above(top, s->bottom, true, offset,
                                        MIN(*bytes, left), &found);
     if (depth < 0 || found == 0) {
-        return 0; /* the read will say what is wrong */
+        return MIN(depth, 0);
     }
     *bytes = found;
     return depth > 1 ? BDRV_REQ_COPY_ON_READ : 0;
 }
 
-/* Read [done, +bytes) of @io. */
+/* Read [done, +bytes) of @io.  @flags may be the error of looking for them: the
+ * result of a prefetch, while a read will say itself what is wrong. */
 static int coroutine_fn read_part(BlockDriverState *bs, const BlockIO *io,
-                                  int64_t done, int64_t bytes, unsigned flags)
+                                  int64_t done, int64_t bytes, int flags)
 {
     BdrvChild *file = bdrv_filter_child(bs);
     BlockIOVecSlice slice;
@@ -183,10 +185,11 @@ static int coroutine_fn read_part(BlockDriverState *bs, const BlockIO *io,
 
     if (!io->iov) {
         /* Prefetched is only what is to be copied. */
-        return flags ? bdrv_co_preadv(file, io->offset + done, bytes, NULL,
-                                      io->flags | flags)
-                     : 0;
+        return flags > 0 ? bdrv_co_preadv(file, io->offset + done, bytes, NULL,
+                                          io->flags | flags)
+                         : flags;
     }
+    flags = MAX(flags, 0);
     ret = bdrv_co_preadv(file, io->offset + done, bytes,
                          block_iov_slice(&slice, io->iov, done, bytes),
                          io->flags | flags);
@@ -206,7 +209,7 @@ static int coroutine_fn cor_preadv(BlockDriverState *bs, const BlockIO *io)
     }
     while (ret == 0 && done < io->bytes) {
         int64_t bytes = io->bytes - done;
-        unsigned flags = flags_of(bs, io->offset + done, &bytes);
+        int flags = flags_of(bs, io->offset + done, &bytes);
 
         ret = read_part(bs, io, done, bytes, flags);
         done += bytes;

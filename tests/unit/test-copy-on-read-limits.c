@@ -112,6 +112,31 @@ START_TEST(a_prefetch_leaves_the_vector_that_it_is_given_as_it_is)
 }
 END_TEST
 
+/* Else who prefetches takes out a layer whose data are nowhere else. */
+START_TEST(a_prefetch_fails_if_the_layers_to_the_bottom_cannot_be_looked_at)
+{
+    BlockBackend *over = given_over(64 << 10, "");
+    BlockDriverState *cor, *sick;
+    BlockBackend *blk;
+
+    sick = open_ok("blkdebug,node-name=sick,image=base,"
+                   "inject-error.0.event=none,"
+                   "inject-error.0.iotype=block-status,"
+                   "inject-error.0.errno=5,inject-error.0.once=on");
+    ck_assert_int_eq(bdrv_set_backing(blk_bs(over), sick, NULL), 0);
+    cor = open_ok("copy-on-read,node-name=cor,file=over,bottom=base");
+    blk = any_backend("guest", cor);
+    ck_assert_int_eq(blk_preadv(blk, 0, 512, NULL, BDRV_REQ_PREFETCH), -EIO);
+    ck_assert(!is_there(over, 0, MEM_CLUSTER));
+    ck_assert_int_eq(blk_preadv(blk, 0, 512, NULL, BDRV_REQ_PREFETCH), 0);
+    ck_assert(is_there(over, 0, MEM_CLUSTER));
+    blk_unref(blk);
+    bdrv_unref(cor);
+    bdrv_unref(sick);
+    stop_over(over);
+}
+END_TEST
+
 /* A user that asks for no permission makes the filter have none. */
 START_TEST(what_nobody_may_write_is_not_copied)
 {
@@ -144,6 +169,8 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, blocks_larger_than_the_memory_of_a_copy_are_copied_whole);
     PROMISE(tcase, a_copy_ends_when_its_layer_has_become_shorter);
     PROMISE(tcase, a_prefetch_leaves_the_vector_that_it_is_given_as_it_is);
+    PROMISE(tcase,
+            a_prefetch_fails_if_the_layers_to_the_bottom_cannot_be_looked_at);
     PROMISE(tcase, what_nobody_may_write_is_not_copied);
 }
 
