@@ -56,7 +56,7 @@ static void say(QmpServer *server, QmpMonitor *client, const char *text,
                 size_t bytes)
 {
     qmp_monitor_feed(client, text, bytes);
-    for (int i = 0; i < 100 || qmp_monitor_is_busy(client); i++) {
+    for (int i = 0; i < 100 || qmp_server_is_busy(server); i++) {
         turn(server);
     }
 }
