@@ -57,6 +57,8 @@
 #define NBD_CONTEXT_BITMAPS 2
 #define NBD_BITMAPS_MAX 60
 
+typedef struct Acceptor Acceptor; /* nbd-server.c */
+
 typedef struct NbdServer NbdServer;
 typedef struct NbdClient NbdClient;
 typedef struct NbdRequest NbdRequest;
@@ -78,6 +80,7 @@ struct NbdServer {
     ListHead clients;           /* NbdClient.link, by age */
     unsigned nr_clients;
     unsigned nr_handshakes;
+    Acceptor *acceptors;        /* one a socket that listens */
     unsigned nr_acceptors;
     uint64_t nr_served;
     bool stopping;

@@ -54,10 +54,10 @@ static const BlockOption server_options[] = {
 
 /* --- accepting ----------------------------------------------------------- */
 
-typedef struct Acceptor {
+struct Acceptor {
     NbdServer *server;
     AioSocket *socket;
-} Acceptor;
+};
 
 /* Served clients are never dropped; who comes waits until one leaves. */
 static bool is_full(const NbdServer *server)
@@ -88,7 +88,6 @@ static void coroutine_fn accept_entry(void *opaque)
             co_sleep_ns(ACCEPT_RETRY_NS);
         }
     }
-    g_free(a);
     server->nr_acceptors--;
     co_queue_restart_all(&server->changed);
 }
@@ -118,6 +117,7 @@ static void server_free(NbdServer *server)
 {
     socket_listener_free(server->listener);
     tls_creds_unref(server->creds);
+    g_free(server->acceptors);
     g_free(server);
 }
 
@@ -164,8 +164,9 @@ static int coroutine_fn start_server(BlockGraph *graph, const ServerOptions *o,
         return ret;
     }
     *export_nbd_server(graph) = server;
+    server->acceptors = g_new0(Acceptor, server->listener->nr_sockets);
     for (int i = 0; i < server->listener->nr_sockets; i++) {
-        Acceptor *a = g_new0(Acceptor, 1);
+        Acceptor *a = &server->acceptors[i];
 
         a->server = server;
         a->socket = server->listener->sockets[i];
