@@ -88,11 +88,13 @@ fresh_targets() {
     qemu-img create -q -f qcow2 "$dir/half.copy" "${gib}G"
 }
 
-# A full backup of SOURCE of FORMAT.
+# A full backup of SOURCE of FORMAT.  It does not wait for the disk: neither do cp
+# and convert (-t unsafe, its default).
 backup_job() {
     "$jobs" backup device=s,target=t,sync=full \
         --blockdev "$2,node-name=s,file.driver=file,file.filename=$dir/$1" \
-        --blockdev "$2,node-name=t,file.driver=file,file.filename=$dir/$1.copy"
+        --blockdev "$2,node-name=t,cache.no-flush=on,file.driver=file,\
+file.filename=$dir/$1.copy"
 }
 
 qemu_convert() {
