@@ -86,6 +86,31 @@ START_TEST(a_graph_may_trust_no_image)
 }
 END_TEST
 
+START_TEST(what_a_file_must_be_beneath_stays_as_it_is)
+{
+    g_autofree char *directory = path_of(""), *path = path_of("base");
+    g_autofree char *same = NULL, *text = NULL;
+    GError *error = NULL;
+    BlockDriverState *bs;
+
+    make_three();
+    text = g_strdup_printf("file,filename=%s,beneath=%s", path, directory);
+    same = g_strdup_printf("filename=%s,beneath=%s,read-only=on", path,
+                           directory);
+    bs = bdrv_open(graph, block_options_parse_keyval(text, "driver", NULL),
+                   NULL);
+    ck_assert_ptr_nonnull(bs);
+    ck_assert_int_eq(bdrv_reopen(bs, block_options_parse_keyval(
+                                         "beneath=/usr", NULL, NULL),
+                                 &error), -EINVAL);
+    expect_error(&error, EINVAL, "cannot change 'beneath'");
+    ck_assert_int_eq(bdrv_reopen(bs, block_options_parse_keyval(
+                                         same, NULL, NULL), &error), 0);
+    ck_assert(bdrv_is_read_only(bs));
+    bdrv_unref(bs);
+}
+END_TEST
+
 START_TEST(drivers_ask_before_they_open_what_an_image_names)
 {
     BlockDriverState *bs;
@@ -174,6 +199,7 @@ int main(void)
     PROMISE(tcase,
             what_the_user_gives_is_not_trusted_either_unless_he_says_so);
     PROMISE(tcase, a_graph_may_trust_no_image);
+    PROMISE(tcase, what_a_file_must_be_beneath_stays_as_it_is);
     PROMISE(tcase, drivers_ask_before_they_open_what_an_image_names);
     PROMISE(tcase, files_that_images_name_are_beneath_the_image_root);
     suite_add_tcase(suite, tcase);

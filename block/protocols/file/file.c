@@ -201,6 +201,10 @@ static int coroutine_fn file_reopen_prepare(BdrvReopenState *state,
         ret = block_error(errp, EINVAL, "Node '%s': cannot change the file "
                           "name from '%s' to '%s'", how.node_name,
                           s->handle->filename, o.filename);
+    } else if (g_strcmp0(o.beneath, s->handle->beneath) != 0) {
+        ret = block_error(errp, EINVAL, "Node '%s': cannot change 'beneath', "
+                          "the directory of file '%s'", how.node_name,
+                          s->handle->filename);
     } else if (!handle_fits(s->handle, &how)) {
         ret = open_next(state, &how, errp);
     }
