@@ -7,7 +7,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include <blockgraph/driver.h>
 #include <blockgraph/export.h>
 
 #include "tools/daemon.h"
@@ -15,7 +17,8 @@
 
 /* How long commands may take once the end has begun, and how long a client
  * may take to read what was said last. */
-#define COMMANDS_NS (INT64_C(5) * 1000 * 1000 * 1000)
+#define COMMANDS_NS (INT64_C(15) * 1000 * 1000 * 1000)
+#define FLUSHES_NS (INT64_C(5) * 1000 * 1000 * 1000)
 #define OUTPUT_NS (INT64_C(500) * 1000 * 1000)
 
 void daemon_turn(Daemon *daemon)
@@ -82,6 +85,59 @@ static void stop_work(Daemon *daemon)
     block_job_cancel_all(daemon->graph);
 }
 
+/* What is in memory of a node. */
+typedef struct Flush {
+    Daemon *daemon;
+    BlockDriverState *bs;
+} Flush;
+
+static void coroutine_fn flush_entry(void *opaque)
+{
+    Flush *flush = opaque;
+    int ret = bdrv_co_flush(flush->bs);
+
+    if (ret < 0) {
+        tool_error("Node '%s': could not write what was in memory: %s",
+                   bdrv_node_name(flush->bs), strerror(-ret));
+        flush->daemon->flush_failed = true;
+    }
+    bdrv_co_unref(flush->bs);
+    flush->daemon->nr_flushes--;
+    g_free(flush);
+}
+
+static bool flush_runs(const Daemon *daemon)
+{
+    return daemon->nr_flushes > 0;
+}
+
+/* All at once: one that does not answer must not keep the others. */
+static void begin_flushes(Daemon *daemon)
+{
+    BlockDriverState *bs = NULL;
+
+    while ((bs = bdrv_next_node(daemon->graph, bs)) != NULL) {
+        Flush *flush = g_new(Flush, 1);
+
+        *flush = (Flush){ .daemon = daemon, .bs = bdrv_ref(bs) };
+        daemon->nr_flushes++;
+        aio_co_enter(block_graph_aio_context(daemon->graph),
+                     coroutine_create(flush_entry, flush));
+    }
+}
+
+/* Something does not end.  The nodes cannot be closed then, but what is in
+ * memory of the others is not lost. */
+static int give_up(Daemon *daemon)
+{
+    tool_error("A command does not end: giving up");
+    begin_flushes(daemon);
+    settle(daemon, flush_runs, FLUSHES_NS);
+    free_chardevs(daemon);
+    daemon_process_end(daemon);
+    return EXIT_FAILURE;
+}
+
 /* From now on no command begins. */
 static void begin_end(Daemon *daemon)
 {
@@ -111,20 +167,21 @@ static int end(Daemon *daemon)
     stop_work(daemon);
     settle(daemon, command_runs, COMMANDS_NS);
     if (qmp_server_is_busy(daemon->server)) {
-        tool_error("A command does not end: giving up");
-        free_chardevs(daemon);
-        daemon_process_end(daemon);
-        return EXIT_FAILURE;
+        return give_up(daemon);
     }
     /* The last commands may have begun what the first time has missed. */
     stop_work(daemon);
     settle(daemon, output_waits, OUTPUT_NS);
+    begin_flushes(daemon);
+    while (flush_runs(daemon)) {
+        daemon_turn(daemon);
+    }
     daemon_hmp_end(daemon);
     free_chardevs(daemon);
     daemon_process_end(daemon);
     qmp_server_free(daemon->server);
     block_graph_free(daemon->graph);
-    return EXIT_SUCCESS;
+    return daemon->flush_failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 /* --- the beginning -------------------------------------------------------- */

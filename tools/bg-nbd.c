@@ -16,6 +16,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <blockgraph/driver.h>
 #include <blockgraph/image.h>
 
 #include "tools/nbd-args.h"
@@ -267,9 +268,15 @@ static void on_signal(void *opaque)
     struct signalfd_siginfo info;
     Session *s = opaque;
 
-    if (read(s->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-        s->told_to_end = true;
+    if (read(s->signal_fd, &info, sizeof(info)) != sizeof(info)) {
+        return;
     }
+    if (s->told_to_end) {
+        /* To end in order may mean to wait for what does not answer. */
+        tool_error("Ended by a second signal: what was not written is lost");
+        _exit(EXIT_FAILURE);
+    }
+    s->told_to_end = true;
 }
 
 /* From here on SIGTERM and the like end the program in order. */
@@ -309,19 +316,43 @@ static void serve(Session *s)
     }
 }
 
-static void session_end(Session *s)
+static int coroutine_fn flush_entry(void *opaque)
 {
+    return bdrv_co_flush(opaque);
+}
+
+/* Returns 0, or a negative errno, printed: data is lost. */
+static int flush(Session *s)
+{
+    int ret = aio_co_run(block_graph_aio_context(s->graph), flush_entry, s->bs);
+
+    if (ret < 0) {
+        tool_error("'%s': could not write what was in memory: %s",
+                   s->args->name, strerror(-ret));
+    }
+    return ret;
+}
+
+/* Returns the status of the program. */
+static int session_end(Session *s, int status)
+{
+    if (s->graph) {
+        blk_nbd_server_stop(s->graph);
+        if (s->bs && flush(s) < 0) {
+            status = EXIT_FAILURE;
+        }
+    }
     if (s->signal_fd >= 0) {
         aio_set_fd_handler(block_graph_aio_context(s->graph), s->signal_fd,
                            NULL, NULL, NULL);
         close(s->signal_fd);
     }
     if (s->graph) {
-        blk_nbd_server_stop(s->graph);
         bdrv_unref(s->bs);
         tool_graph_free(s->graph);
     }
     g_free(s->overlay);
+    return status;
 }
 
 static int session_run(Session *s, GError **errp)
@@ -372,7 +403,7 @@ int main(int argc, char **argv)
             tool_error("%s", error->message);
             g_error_free(error);
         }
-        session_end(&s);
+        status = session_end(&s, status);
     }
     return status;
 }

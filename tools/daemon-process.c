@@ -17,18 +17,29 @@
 
 /* --- signals -------------------------------------------------------------- */
 
+/* The first asks for an end in order, which may wait for disks and servers that
+ * do not answer.  So the second does not. */
 static void signal_came(void *opaque)
 {
     Daemon *daemon = opaque;
     struct signalfd_siginfo info;
 
-    if (read(daemon->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-        qmp_server_quit(daemon->server, "host-signal");
+    if (read(daemon->signal_fd, &info, sizeof(info)) != sizeof(info)) {
+        return;
     }
+    if (daemon->was_signalled) {
+        tool_error("Ended by a second signal: what was not written is lost");
+        if (daemon->pidfile_fd >= 0) {
+            unlink(daemon->pidfile);
+        }
+        _exit(EXIT_FAILURE);
+    }
+    daemon->was_signalled = true;
+    qmp_server_quit(daemon->server, "host-signal");
 }
 
-/* Threads that are made later inherit the mask. */
-void daemon_catch_signals(Daemon *daemon)
+/* Those that end us.  Threads that are made later inherit the mask. */
+static sigset_t block_signals(int how)
 {
     sigset_t set;
 
@@ -36,7 +47,14 @@ void daemon_catch_signals(Daemon *daemon)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    pthread_sigmask(how, &set, NULL);
+    return set;
+}
+
+void daemon_catch_signals(Daemon *daemon)
+{
+    sigset_t set = block_signals(SIG_BLOCK);
+
     daemon->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     g_assert(daemon->signal_fd >= 0);
     aio_set_fd_handler(block_graph_aio_context(daemon->graph),
@@ -153,5 +171,6 @@ void daemon_process_end(Daemon *daemon)
         aio_set_fd_handler(block_graph_aio_context(daemon->graph),
                            daemon->signal_fd, NULL, NULL, NULL);
         close(daemon->signal_fd);
+        block_signals(SIG_UNBLOCK); /* nobody reads them any more */
     }
 }

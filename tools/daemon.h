@@ -25,6 +25,9 @@ typedef struct Daemon {
     GPtrArray *chardevs; /* DaemonChardev */
     DaemonHmp *hmp;
     int signal_fd;
+    unsigned nr_flushes; /* that run, at the end */
+    bool flush_failed;
+    bool was_signalled;  /* once: the end has been asked for */
     char *pidfile;       /* NULL: none */
     char *image_root;    /* files that images name are there; NULL: anywhere */
     bool untrusted;      /* they are not opened */

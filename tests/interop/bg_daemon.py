@@ -164,6 +164,41 @@ def signals_end_it_with_an_event_and_status_0(folder):
 
 
 @test
+def a_second_signal_ends_it_whatever_it_waits_for(folder):
+    daemon = Daemon([program], folder, '--blockdev', 'null-co,node-name=n,'
+                    'size=1M,latency-ns=3600000000000')
+    try:
+        client = daemon.client()
+        hmp(client, 'qemu-io n "aio_read 0 512"')
+        daemon.process.send_signal(signal.SIGTERM)
+        client.wait_event('SHUTDOWN')
+        daemon.process.send_signal(signal.SIGTERM)
+        check(daemon.end() == 1)
+        check(not (Path(folder) / 'qmp.pid').exists())
+    finally:
+        daemon.kill()
+
+
+@test
+def what_cannot_be_written_at_the_end_is_told_and_the_status_is_1(folder):
+    with open(Path(folder) / 'errors', 'w', encoding='utf-8') as errors:
+        daemon = Daemon([program], folder, *BLOCKDEV, '--blockdev',
+                        'blkdebug,node-name=b,image=n,'
+                        'inject-error.0.event=flush_to_disk,'
+                        'inject-error.0.errno=5', stderr=errors)
+        try:
+            client = daemon.client()
+            hmp(client, 'qemu-io b "write 0 512"')
+            client.must('quit')
+            check(daemon.end() == 1)
+        finally:
+            daemon.kill()
+    text = (Path(folder) / 'errors').read_text(encoding='utf-8')
+    check("Node 'b': could not write what was in memory: Input/output error"
+          in text, text)
+
+
+@test
 def quit_is_answered_and_cancels_jobs_and_stores_what_was_written(folder):
     subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', 'd.qcow2',
                     '1M'], cwd=folder, check=True)

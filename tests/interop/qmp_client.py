@@ -126,13 +126,14 @@ class Client:
 class Daemon:
     """A daemon with one control socket, qmp.sock in @folder."""
 
-    def __init__(self, command, folder, *options, stdout=None):
+    def __init__(self, command, folder, *options, stdout=None,
+                 stderr=None):
         self.path = Path(folder) / 'qmp.sock'
         self.process = subprocess.Popen(
             [*command, *options, '--chardev',
              'socket,id=qmp,path=qmp.sock,server=on,wait=off',
              '--monitor', 'chardev=qmp', '--pidfile', 'qmp.pid'], cwd=folder,
-            stdout=stdout)
+            stdout=stdout, stderr=stderr)
         # qemu-storage-daemon greets who connects before it is ready twice; it
         # writes the file when all options are done.
         wait_for_file(self.process, Path(folder) / 'qmp.pid')
