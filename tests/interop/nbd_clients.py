@@ -210,6 +210,20 @@ def test_fio():
             '--uri=' + s.uri)
 
 
+def test_nbdkit():
+    """A server in front of ours, which is a client."""
+    if not shutil.which('nbdkit'):
+        return
+    with Server('-f', 'raw', 'disk.raw') as s:
+        run('nbdkit', '-U', '-', 'nbd', 'uri=' + s.uri, '--run',
+            'qemu-io -f raw -c "write -P 5 3M 64k" -c "write -z 4M 64k" '
+            '-c "discard 5M 64k" -c flush "$uri" && '
+            'nbdcopy "$uri" through.raw')
+    run('qemu-io', '-r', '-f', 'raw', '-c', 'read -P 5 3M 64k', '-c',
+        'read -P 0 4M 64k', 'disk.raw')
+    run('cmp', 'through.raw', 'disk.raw')
+
+
 def test_nbdfuse():
     if not shutil.which('nbdfuse') or not os.access('/dev/fuse', os.W_OK):
         return
