@@ -16,11 +16,20 @@
 
 #define LISTEN_BACKLOG 16
 
-/* The system's look-up takes the number modulo 65536. */
+/* The daemon does nothing else while it connects. */
+#define CONNECT_PATIENCE_S 10
+
+/* The system's look-up takes a number, with a sign or blanks before it, too,
+ * modulo 65536.  Names of services have a letter. */
 static bool is_port(const char *port)
 {
-    return strspn(port, "0123456789") != strlen(port) ||
-           (*port && strlen(port) <= 5 && atoi(port) <= UINT16_MAX);
+    for (const char *p = port; *p; p++) {
+        if (g_ascii_isalpha(*p)) {
+            return true;
+        }
+    }
+    return *port && !port[strspn(port, "0123456789")] && strlen(port) <= 5 &&
+           atoi(port) <= UINT16_MAX;
 }
 
 int qmp_address_check(const QmpAddress *address, GError **errp)
@@ -207,12 +216,49 @@ static int listen_at(const struct addrinfo *ai)
     return -err;
 }
 
-/* At all that the name stands for, as far as it can be had. */
+/* Files of hosts may give the same address twice. */
+static bool is_repeated(const struct addrinfo *found, const struct addrinfo *ai)
+{
+    while (found != ai && (found->ai_addrlen != ai->ai_addrlen ||
+                           memcmp(found->ai_addr, ai->ai_addr,
+                                  ai->ai_addrlen) != 0)) {
+        found = found->ai_next;
+    }
+    return found != ai;
+}
+
+/*
+ * At all that this machine has of @found.  Where one address is taken, clients
+ * of the name would reach somebody else.  Returns how many, or a negative
+ * errno.
+ */
+static int listen_at_all(const struct addrinfo *found,
+                         int fds[QMP_LISTEN_MAX])
+{
+    int nr = 0, err = 0;
+
+    for (const struct addrinfo *ai = found; ai && nr < QMP_LISTEN_MAX;
+         ai = ai->ai_next) {
+        int fd = is_repeated(found, ai) ? -EADDRNOTAVAIL : listen_at(ai);
+
+        if (fd >= 0) {
+            fds[nr++] = fd;
+        } else if (fd != -EAFNOSUPPORT && fd != -EADDRNOTAVAIL) {
+            err = fd;
+            break;
+        }
+    }
+    while (err < 0 && nr > 0) {
+        close(fds[--nr]);
+    }
+    return nr > 0 ? nr : err < 0 ? err : -EADDRNOTAVAIL;
+}
+
 static int listen_tcp(const QmpAddress *address, int fds[QMP_LISTEN_MAX],
                       GError **errp)
 {
     struct addrinfo *found = look_up(address, AI_PASSIVE, errp);
-    int nr = 0, err = -EADDRNOTAVAIL;
+    int nr;
 
     if (!found) {
         return -EINVAL;
@@ -226,25 +272,16 @@ static int listen_tcp(const QmpAddress *address, int fds[QMP_LISTEN_MAX],
                                "without plain-text=on");
         }
     }
-    for (struct addrinfo *ai = found; ai && nr < QMP_LISTEN_MAX;
-         ai = ai->ai_next) {
-        int fd = listen_at(ai);
-
-        if (fd >= 0) {
-            fds[nr++] = fd;
-        } else if (ai == found) {
-            err = fd;
-        }
-    }
+    nr = listen_at_all(found, fds);
     freeaddrinfo(found);
-    return nr > 0 ? nr : block_error(errp, -err, "%s",
-                                       g_strerror(-err));
+    return nr > 0 ? nr : block_error(errp, -nr, "%s", g_strerror(-nr));
 }
 
 /* To the first that answers. */
 static int connect_tcp(const QmpAddress *address, GError **errp)
 {
     struct addrinfo *found = look_up(address, 0, errp);
+    const struct timeval patience = { .tv_sec = CONNECT_PATIENCE_S };
     int fd = -1, err = EADDRNOTAVAIL;
 
     if (!found) {
@@ -252,8 +289,12 @@ static int connect_tcp(const QmpAddress *address, GError **errp)
     }
     for (struct addrinfo *ai = found; ai && fd < 0; ai = ai->ai_next) {
         fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd >= 0) {
+            setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience,
+                       sizeof(patience));
+        }
         if (fd >= 0 && connect(fd, ai->ai_addr, ai->ai_addrlen) < 0) {
-            err = errno;
+            err = errno == EINPROGRESS ? ETIMEDOUT : errno;
             close(fd);
             fd = -1;
         }

@@ -18,8 +18,12 @@
 
 #include "monitor/qmp-monitor.h"
 #include "util/log-limit.h"
+#include "util/tcp-peer.h"
 
 #define READ_BYTES 4096
+
+/* A TCP client that has vanished keeps its place for that long. */
+#define PEER_TIMEOUT_S 60
 
 /* Above it no command is begun. */
 #define OUTPUT_HIGH (64 << 10)
@@ -235,6 +239,7 @@ static void add_client(QmpSocket *socket, int fd)
 
     if (socket->tcp) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        tcp_watch_peer(fd, PEER_TIMEOUT_S);
     }
     c->socket = socket;
     c->fd = fd;

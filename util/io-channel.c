@@ -4,6 +4,8 @@
  */
 #include "util/io-channel.h"
 
+#include "util/tcp-peer.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -13,11 +15,6 @@
 
 /* A peer that takes less than this in the time it has does not read. */
 #define WRITE_PROGRESS_BYTES (64 * 1024)
-
-/* How often a silent TCP peer is asked whether it is there, and how many times
- * in vain. */
-#define KEEPALIVE_S 10
-#define KEEPALIVE_COUNT 3
 
 /* What is sent to a unix socket without waiting; the system may allow less. */
 #define SEND_BUFFER_BYTES (2 * 1024 * 1024)
@@ -179,25 +176,9 @@ void io_channel_get_peer(const IoChannel *c, IoChannelPeer *ret)
     }
 }
 
-/*
- * The peer's system answers, however slow the peer is.  If it does not, that is
- * noticed by questions while nothing is in flight, and else, as there are none
- * then, by what stays without acknowledgement.
- */
 void io_channel_watch_peer(IoChannel *c, unsigned timeout_s)
 {
-    const int on = 1, count = KEEPALIVE_COUNT;
-    const int idle = timeout_s ? CLAMP(timeout_s / count, 1, KEEPALIVE_S)
-                               : KEEPALIVE_S;
-    const unsigned timeout_ms = timeout_s * 1000;
-    int fd = aio_socket_fd(c->socket);
-
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &idle, sizeof(idle));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms,
-               sizeof(timeout_ms));
+    tcp_watch_peer(aio_socket_fd(c->socket), timeout_s);
 }
 
 /* --- sockets ------------------------------------------------------------- */

@@ -52,11 +52,7 @@ typedef struct IoChannelPeer {
 /** A channel over the connected socket @fd, which is taken over. */
 IoChannel *io_channel_new_socket(int fd);
 
-/**
- * Have a TCP peer that has vanished noticed, whether anything is in flight or
- * not: @timeout_s seconds after its system has last answered, or taken data; 0:
- * when the system says so.  Nothing to other sockets.  Thread: any.
- */
+/** tcp_watch_peer() of its socket.  Thread: any. */
 void io_channel_watch_peer(IoChannel *c, unsigned timeout_s);
 
 /** For kinds of channels: fill in @c, with one reference. */

@@ -223,6 +223,37 @@ static int listen_inet_one(const struct addrinfo *ai)
     return -err;
 }
 
+/* Files of hosts may give the same address twice. */
+static bool is_repeated(const struct addrinfo *found, const struct addrinfo *ai)
+{
+    while (found != ai && (found->ai_addrlen != ai->ai_addrlen ||
+                           memcmp(found->ai_addr, ai->ai_addr,
+                                  ai->ai_addrlen) != 0)) {
+        found = found->ai_next;
+    }
+    return found != ai;
+}
+
+/*
+ * At all that this machine has of @found.  Where one address is taken, clients
+ * of the name would reach somebody else.  Returns 0 or a negative errno.
+ */
+static int listen_inet_all(SocketListener *listener,
+                           const struct addrinfo *found)
+{
+    for (const struct addrinfo *ai = found;
+         ai && listener->nr_sockets < SOCKET_LISTEN_MAX; ai = ai->ai_next) {
+        int fd = is_repeated(found, ai) ? -EADDRNOTAVAIL : listen_inet_one(ai);
+
+        if (fd >= 0) {
+            listener->sockets[listener->nr_sockets++] = aio_socket_new(fd);
+        } else if (fd != -EAFNOSUPPORT && fd != -EADDRNOTAVAIL) {
+            return fd;
+        }
+    }
+    return listener->nr_sockets > 0 ? 0 : -EADDRNOTAVAIL;
+}
+
 static int coroutine_fn listen_inet(SocketListener *listener,
                                     const SocketAddress *addr,
                                     bool open_to_all, GError **errp)
@@ -232,36 +263,23 @@ static int coroutine_fn listen_inet(SocketListener *listener,
     struct addrinfo *found = NULL;
     CoSleep wait = { 0 };
     int ret = socket_co_lookup(&name, AIO_NO_DEADLINE, &wait, &found, errp);
-    int first_err = EADDRNOTAVAIL;
 
     if (ret < 0) {
         return ret;
     }
-    for (struct addrinfo *ai = found;
-         ai && ret >= 0 && listener->nr_sockets < SOCKET_LISTEN_MAX;
-         ai = ai->ai_next) {
-        int fd;
-
+    for (struct addrinfo *ai = found; ai; ai = ai->ai_next) {
         if (!open_to_all && !is_loopback(ai->ai_addr)) {
-            ret = block_error(errp, EACCES, "Refused to listen on '%s' without "
-                              "TLS: others than this machine could read and "
-                              "change what is sent; 'plain-text' allows it",
-                              text);
-            break;
-        }
-        fd = listen_inet_one(ai);
-        if (fd >= 0) {
-            listener->sockets[listener->nr_sockets++] = aio_socket_new(fd);
-        } else if (ai == found) {
-            first_err = -fd;
+            freeaddrinfo(found);
+            return block_error(errp, EACCES, "Refused to listen on '%s' "
+                               "without TLS: others than this machine could "
+                               "read and change what is sent; 'plain-text' "
+                               "allows it", text);
         }
     }
+    ret = listen_inet_all(listener, found);
     freeaddrinfo(found);
-    if (ret >= 0 && listener->nr_sockets == 0) {
-        ret = block_error_errno(errp, first_err, "Could not listen on '%s'",
-                                text);
-    }
-    return ret;
+    return ret == 0 ? 0 : block_error_errno(errp, -ret, "Could not listen on "
+                                            "'%s'", text);
 }
 
 unsigned socket_listener_port(const SocketListener *listener)

@@ -107,11 +107,17 @@ static bool leave(Lookup *l)
     return done;
 }
 
-/* The system takes a number modulo 65536, and nothing for any port. */
+/* The system takes a number, with a sign or blanks before it, too, modulo
+ * 65536, and nothing for any port.  Names of services have a letter. */
 static bool is_port(const char *port)
 {
-    return *port && (port[strspn(port, "0123456789")] ||
-                     (strlen(port) <= 5 && atoi(port) <= UINT16_MAX));
+    for (const char *p = port; *p; p++) {
+        if (g_ascii_isalpha(*p)) {
+            return true;
+        }
+    }
+    return *port && !port[strspn(port, "0123456789")] && strlen(port) <= 5 &&
+           atoi(port) <= UINT16_MAX;
 }
 
 int coroutine_fn socket_co_lookup(const SocketName *name, int64_t deadline_ns,

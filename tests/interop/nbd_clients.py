@@ -268,7 +268,7 @@ def test_tls():
     make_certificates('good')
     make_certificates('bad')
     creds = 'tls-creds-x509,id=t,endpoint=server,dir=' + os.path.abspath('good')
-    port = 20000 + os.getpid() % 20000
+    port = 20000 + os.getpid() % 12000
     with Server('-r', '-f', 'raw', '--object', creds, '--tls-creds', 't',
                 '-b', '127.0.0.1', 'disk.raw', port=port):
         uri = f'nbds://localhost:{port}/?tls-certificates='
@@ -302,7 +302,7 @@ def test_objects_of_our_tools():
     def creds(name, endpoint='client', kind='x509', more=''):
         return ('--object', f'tls-creds-{kind},id=c,endpoint={endpoint},'
                 f'dir={os.path.abspath(name)}{more}')
-    port = 20001 + os.getpid() % 20000
+    port = 20001 + os.getpid() % 12000
     uri = f'nbds://localhost:{port}/?tls-creds=c'
     node = ('driver=raw,file.driver=nbd,file.tls-creds=c,file.tls-hostname='
             'localhost,file.server.type=inet,file.server.host=127.0.0.1,'

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -559,6 +560,65 @@ START_TEST(over_tcp_only_who_begins_with_an_object_is_heard)
 }
 END_TEST
 
+START_TEST(where_one_address_is_taken_nothing_listens)
+{
+    char port[16] = "0";
+    QmpAddress one = { .host = (char *)"0.0.0.0", .port = port,
+                       .plain_text = true };
+    QmpAddress all = { .host = (char *)"", .port = port, .plain_text = true };
+    QmpSocket *socket;
+    GError *error = NULL;
+
+    snprintf(port, sizeof(port), "%u", tcp_port(&one));
+    socket = qmp_socket_listen(server, &one, false, NULL);
+    ck_assert_ptr_nonnull(socket);
+    ck_assert_ptr_null(qmp_socket_listen(server, &all, false, &error));
+    ck_assert_int_eq(block_error_code(error), EADDRINUSE);
+    g_error_free(error);
+    qmp_socket_free(socket);
+}
+END_TEST
+
+/* An option of the end of ours that the connection @fd has. */
+static int option_of_peer(int fd, int level, int name)
+{
+    struct sockaddr_in ours = { 0 }, theirs = { 0 };
+    socklen_t bytes = sizeof(ours);
+    int value = -1;
+
+    getsockname(fd, (struct sockaddr *)&ours, &bytes);
+    for (int i = 0; i < 1024; i++) {
+        bytes = sizeof(theirs);
+        if (getpeername(i, (struct sockaddr *)&theirs, &bytes) == 0 &&
+            theirs.sin_family == AF_INET && theirs.sin_port == ours.sin_port) {
+            bytes = sizeof(value);
+            getsockopt(i, level, name, &value, &bytes);
+        }
+    }
+    return value;
+}
+
+START_TEST(a_tcp_client_that_vanishes_is_noticed)
+{
+    char port[16] = "0";
+    QmpAddress tcp = { .host = (char *)"127.0.0.1", .port = port };
+    QmpSocket *socket;
+    int fd;
+
+    snprintf(port, sizeof(port), "%u", tcp_port(&tcp));
+    socket = qmp_socket_listen(server, &tcp, false, NULL);
+    ck_assert_ptr_nonnull(socket);
+    fd = qmp_address_connect(&tcp, NULL);
+    ck_assert_int_ge(fd, 0);
+    turn();
+    ck_assert_int_eq(option_of_peer(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+    ck_assert_int_eq(option_of_peer(fd, IPPROTO_TCP, TCP_KEEPIDLE), 10);
+    ck_assert_int_eq(option_of_peer(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 60000);
+    close(fd);
+    qmp_socket_free(socket);
+}
+END_TEST
+
 START_TEST(addresses_that_are_none_are_refused)
 {
     g_autofree char *path = g_strnfill(108, 'x');
@@ -579,6 +639,10 @@ START_TEST(addresses_that_are_none_are_refused)
         { { .host = (char *)"", .port = (char *)"0" }, "plain-text" },
         { { .host = (char *)"127.0.0.1", .port = (char *)"99999" },
           "'99999'" },
+        { { .host = (char *)"127.0.0.1", .port = (char *)"+70000" },
+          "'+70000'" },
+        { { .host = (char *)"127.0.0.1", .port = (char *)" 70000" },
+          "' 70000'" },
         { { .host = (char *)"127.0.0.1", .port = (char *)"1",
             .ipv6 = QMP_ON }, "127.0.0.1" },
         { { .host = (char *)"127.0.0.1", .port = (char *)"1",
@@ -640,6 +704,8 @@ int main(void)
     PROMISE(tcase, who_connects_during_the_end_can_do_nothing);
     PROMISE(tcase, a_socket_is_for_its_user_and_replaces_only_what_is_dead);
     PROMISE(tcase, over_tcp_only_who_begins_with_an_object_is_heard);
+    PROMISE(tcase, where_one_address_is_taken_nothing_listens);
+    PROMISE(tcase, a_tcp_client_that_vanishes_is_noticed);
     PROMISE(tcase, addresses_that_are_none_are_refused);
     PROMISE(tcase, a_pretty_socket_indents_greeting_replies_and_events);
     suite_add_tcase(suite, tcase);

@@ -283,11 +283,37 @@ START_TEST(tcp_listens_on_this_machine_alone_unless_told_otherwise)
 }
 END_TEST
 
+START_TEST(where_one_address_of_a_name_is_taken_nothing_listens)
+{
+    AIO_TEST(ctx);
+    static const char *const taken[] = { "0.0.0.0", "::" };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(taken); i++) {
+        Call one = { .addr = socket_address_new_inet(taken[i], "0"),
+                     .open_to_all = true };
+        Call all = { .open_to_all = true };
+        g_autofree char *port = NULL;
+
+        if (listen_at(ctx, &one) < 0) {
+            ck_assert_uint_eq(i, 1);    /* a machine without IPv6 */
+            call_free(&one);
+            continue;
+        }
+        port = g_strdup_printf("%u", socket_listener_port(one.listener));
+        all.addr = socket_address_new_inet("", port);
+        ck_assert_int_eq(listen_at(ctx, &all), -EADDRINUSE);
+        call_free(&all);
+        call_free(&one);
+    }
+    aio_context_unref(ctx);
+}
+END_TEST
+
 START_TEST(a_port_out_of_range_is_no_other_port)
 {
     AIO_TEST(ctx);
     static const char *const ports[] = { "65536", "99999", "4294967297", "",
-                                         "-1" };
+                                         "-1", "+70000", " 70000", "7 0" };
 
     for (size_t i = 0; i < G_N_ELEMENTS(ports); i++) {
         Call call = { .addr = socket_address_new_inet("127.0.0.1", ports[i]) };
@@ -376,6 +402,7 @@ static Suite *socket_address_suite(void)
     PROMISE_ENGINES(tc, a_listener_removes_nothing_that_took_its_place);
     PROMISE_ENGINES(tc,
         tcp_listens_on_this_machine_alone_unless_told_otherwise);
+    PROMISE_ENGINES(tc, where_one_address_of_a_name_is_taken_nothing_listens);
     PROMISE_ENGINES(tc, a_port_out_of_range_is_no_other_port);
     PROMISE_ENGINES(tc, a_wait_for_connections_ends_with_a_shutdown);
     PROMISE_ENGINES(tc, a_connection_that_cannot_be_made_says_where_to);

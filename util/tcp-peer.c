@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * TCP peers that vanish: what the system shall do to notice.
+ */
+#include "util/tcp-peer.h"
+
+#include <glib.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+/* Between questions to a silent peer, and how many of them. */
+#define KEEPALIVE_S 10
+#define KEEPALIVE_COUNT 3
+
+/*
+ * While nothing is in flight, questions notice it; else, as there are none
+ * then, it is noticed by what stays without acknowledgement.  The same limit
+ * holds for a peer whose system answers, but has no room for what waits to be
+ * sent: who reads nothing at all for that long is dropped, too.
+ */
+void tcp_watch_peer(int fd, unsigned timeout_s)
+{
+    const int on = 1, count = KEEPALIVE_COUNT;
+    const int idle = timeout_s ? CLAMP(timeout_s / count, 1, KEEPALIVE_S)
+                               : KEEPALIVE_S;
+    const unsigned timeout_ms = timeout_s * 1000;
+
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &idle, sizeof(idle));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms,
+               sizeof(timeout_ms));
+}
