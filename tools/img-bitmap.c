@@ -131,10 +131,12 @@ int img_check_bitmaps(BlockDriverState *bs, bool skip_broken)
     for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL);
          b && !skip_broken; b = bdrv_dirty_bitmap_next(bs, b)) {
         if (bdrv_dirty_bitmap_inconsistent(b)) {
+            g_autofree char *name = tool_safe_text(bdrv_dirty_bitmap_name(b));
+            g_autofree char *file = tool_safe_text(bdrv_filename(bs));
+
             tool_error("Cannot copy inconsistent bitmap '%s' of '%s'\n"
                        "Try --skip-broken-bitmaps, or use '%s bitmap "
-                       "--remove' to delete it", bdrv_dirty_bitmap_name(b),
-                       bdrv_filename(bs), g_get_prgname());
+                       "--remove' to delete it", name, file, g_get_prgname());
             return -EINVAL;
         }
     }
@@ -181,8 +183,9 @@ int img_copy_bitmaps(BlockDriverState *from, BlockDriverState *to)
             continue;
         }
         if (bdrv_dirty_bitmap_inconsistent(b)) {
-            tool_warning("Skipping inconsistent bitmap '%s'",
-                         bdrv_dirty_bitmap_name(b));
+            g_autofree char *name = tool_safe_text(bdrv_dirty_bitmap_name(b));
+
+            tool_warning("Skipping inconsistent bitmap '%s'", name);
         } else if (copy_bitmap(b, to, &error) < 0) {
             img_fail(error, "Failed to create bitmap %s",
                      bdrv_dirty_bitmap_name(b));

@@ -149,10 +149,6 @@ int img_set_cache(ToolImage *image, const char *mode);
 /** The length of an image in bytes, or -1, printed. */
 int64_t img_length(BlockBackend *blk, const char *name);
 
-/** @name, from an image, as it can be printed: it must not steer the terminal.
- * g_free() it. */
-char *img_safe_name(const char *name);
-
 /** A BlockOptions tree that is only {"driver": NAME, "file": {driver file,
  * filename}}. */
 BlockOptions *img_file_tree(const char *driver, const char *filename);

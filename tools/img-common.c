@@ -208,13 +208,14 @@ BlockGraph *img_graph(void)
 
 int img_fail(GError *error, const char *fmt, ...)
 {
-    g_autofree char *prefix = NULL;
+    g_autofree char *prefix = NULL, *safe = NULL;
     va_list args;
 
     va_start(args, fmt);
     prefix = g_strdup_vprintf(fmt, args);
     va_end(args);
-    tool_report(error, prefix);
+    safe = tool_safe_text(prefix);
+    tool_report(error, safe);
     return EXIT_FAILURE;
 }
 
@@ -308,16 +309,6 @@ int64_t img_length(BlockBackend *blk, const char *name)
     return length;
 }
 
-char *img_safe_name(const char *name)
-{
-    for (const char *p = name; *p; p++) {
-        if (g_ascii_iscntrl(*p)) {
-            return g_strescape(name, "\\\"");
-        }
-    }
-    return g_strdup(name);
-}
-
 BlockOptions *img_file_tree(const char *driver, const char *filename)
 {
     BlockOptions *options = block_options_new();
@@ -367,8 +358,8 @@ char *img_size_text(int64_t bytes)
 static void print_snapshot(const BdrvSnapshotInfo *info)
 {
     g_autofree char *vm_size = img_size_text(info->vm_state_bytes);
-    g_autofree char *id = img_safe_name(info->id);
-    g_autofree char *name = img_safe_name(info->name);
+    g_autofree char *id = tool_safe_text(info->id);
+    g_autofree char *name = tool_safe_text(info->name);
     char date[32], clock[40], icount[24] = "";
     time_t when = info->date_sec;
     uint64_t ms = info->vm_clock_ns / 1000000;

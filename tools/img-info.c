@@ -184,6 +184,13 @@ static json_t *info_json(const Info *info)
 
 static void print_value(const json_t *value, int indent);
 
+static void print_string(const char *text)
+{
+    g_autofree char *safe = tool_safe_text(text);
+
+    printf("%s\n", safe);
+}
+
 static void print_pair(const char *key, const json_t *value, int indent)
 {
     g_autofree char *words = g_strdelimit(g_strdup(key), "-", ' ');
@@ -213,7 +220,7 @@ static void print_value(const json_t *value, int indent)
         }
         break;
     case JSON_STRING:
-        printf("%s\n", json_string_value(value));
+        print_string(json_string_value(value));
         break;
     case JSON_INTEGER:
         printf("%" JSON_INTEGER_FORMAT "\n", json_integer_value(value));
@@ -225,7 +232,7 @@ static void print_value(const json_t *value, int indent)
 
 static void print_name(const char *what, const char *name)
 {
-    g_autofree char *safe = img_safe_name(name);
+    g_autofree char *safe = tool_safe_text(name);
 
     printf("%s: %s\n", what, safe);
 }

@@ -57,9 +57,11 @@ static int print_human(const MapEntry *e)
         return -EINVAL;
     }
     if (e->data && !e->zero) {
+        g_autofree char *name = tool_safe_text(e->filename);
+
         printf("%#-16" G_GINT64_MODIFIER "x%#-16" G_GINT64_MODIFIER "x%#-16"
                G_GINT64_MODIFIER "x%s\n", (uint64_t)e->start,
-               (uint64_t)e->length, (uint64_t)e->offset, e->filename);
+               (uint64_t)e->length, (uint64_t)e->offset, name);
     }
     return 0;
 }

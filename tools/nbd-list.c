@@ -20,7 +20,7 @@ static const char *const flag_names[] = {
 static void print_text(const char *before, const char *text,
                        const char *after)
 {
-    g_autofree char *safe = g_strescape(text, NULL);
+    g_autofree char *safe = tool_safe_text(text);
 
     printf("%s%s%s\n", before, safe, after);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include <blockgraph/error.h>
 #include <blockgraph/options.h>
 
 #include "tools/tool-log.h"
@@ -141,18 +142,34 @@ void tool_set_program(char **argv, const char *usual)
     tool_log_begin(tool_clock_ns);
 }
 
+char *tool_safe_text(const char *text)
+{
+    GError *error = NULL;
+    char *safe;
+
+    /* The library has the rule, for its own texts. */
+    block_error(&error, EINVAL, "%s", text);
+    safe = g_strdup(error->message);
+    g_error_free(error);
+    return safe;
+}
+
 static G_GNUC_PRINTF(2, 0) void print_error(const char *kind,
                                            const char *fmt, va_list args)
 {
     g_autofree char *text = g_strdup_vprintf(fmt, args);
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    g_autofree char *safe = NULL;
 
-    for (char *p = text; *p; p++) {
-        if (g_ascii_iscntrl(*p) && *p != '\n') {
-            *p = '?';
-        }
+    for (char **line = lines; *line; line++) {
+        char *shown = tool_safe_text(*line);
+
+        g_free(*line);
+        *line = shown;
     }
+    safe = g_strjoinv("\n", lines);
     fflush(stdout);
-    fprintf(stderr, "%s: %s%s\n", g_get_prgname(), kind, text);
+    fprintf(stderr, "%s: %s%s\n", g_get_prgname(), kind, safe);
 }
 
 void tool_error(const char *fmt, ...)

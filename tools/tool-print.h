@@ -60,7 +60,15 @@ int tool_parse_byte(const char *text);
  */
 void tool_set_program(char **argv, const char *usual);
 
-/** Print a line "PROGRAM: text" to standard error. */
+/**
+ * @text, which may come from an image or a server, as it can be printed: what
+ * could steer the terminal, forge a line or turn the direction of writing is
+ * written as in the texts of errors.  g_free() it.
+ */
+char *tool_safe_text(const char *text);
+
+/** Print a line "PROGRAM: text" to standard error.  The text may have more
+ * lines: names in it that can have line ends go through tool_safe_text(). */
 void tool_error(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 
 /** As tool_error(), behind "warning: ". */

@@ -77,6 +77,26 @@ def r7_complaint(program, command, image, memory):
     return None
 
 
+def raw_text_complaints(program, folder):
+    """What of a bitmap's name reaches the terminal as it is."""
+    name = 'x\n\x1b]0;y\a\u009b2J\u202e'
+    image = folder / 'names.img'
+    for command in (['create', '-q', '-f', 'qcow2', image, '1M'],
+                    ['bitmap', '--add', image, name]):
+        subprocess.run([program, *command], check=True, timeout=WALL_S)
+    shown = []
+    for command in (['info', image], ['bitmap', '--add', image, name],
+                    ['map', '-f', 'raw', image]):
+        done = subprocess.run([program, *command], capture_output=True,
+                              text=True, check=False, timeout=WALL_S)
+        shown.append(done.stdout + done.stderr)
+    text = ''.join(shown)
+    raw = [c for c in '\x1b\a\u009b\u202e' if c in text]
+    if raw or text.count('x\\x0a\\x1b]0;y\\x07') < 2:
+        return [f'a name of an image is printed raw: {text!r}']
+    return []
+
+
 def main():
     program = str(Path(sys.argv[1]).resolve())
     memory = None if is_sanitized(program) else MEMORY_BYTES
@@ -86,6 +106,7 @@ def main():
         subprocess.run([sys.executable, MAKE, '--expand', str(EVERY), folder],
                        check=True)
         images = sorted(p for p in folder.iterdir() if p.is_file())
+        failures += raw_text_complaints(program, folder)
         start = time.monotonic()
         for image in images:
             content = image.read_bytes()

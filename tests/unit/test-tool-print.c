@@ -98,6 +98,25 @@ START_TEST(a_pattern_is_one_byte)
 }
 END_TEST
 
+START_TEST(a_name_of_a_stranger_cannot_steer_a_terminal)
+{
+    static const char *const rows[][2] = {
+        { "plain \303\244", "plain \303\244" },
+        { "x\n\x1b]0;y\a", "x\\x0a\\x1b]0;y\\x07" },
+        { "\302\233" "2J", "\\xc2\\x9b2J" },            /* CSI in C1 */
+        { "a\342\200\256gpj", "a\\xe2\\x80\\xaegpj" }, /* bidi */
+        { "\377", "\\xff" },
+        { "", "" },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *safe = tool_safe_text(rows[i][0]);
+
+        ck_assert_str_eq(safe, rows[i][1]);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("tool-print");
@@ -110,6 +129,7 @@ int main(void)
     PROMISE(tcase, rounding_up_carries_into_the_seconds);
     PROMISE(tcase, a_size_is_read_or_refused_with_its_reason);
     PROMISE(tcase, a_pattern_is_one_byte);
+    PROMISE(tcase, a_name_of_a_stranger_cannot_steer_a_terminal);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
