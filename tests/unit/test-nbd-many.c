@@ -7,6 +7,8 @@
 #include <malloc.h>
 #include <stdio.h>
 
+#include "util/coroutine-sanitizer.h"
+
 #define EXPORTS 200
 #define IN_FLIGHT 10
 #define PIECE 4096
@@ -167,7 +169,7 @@ END_TEST
 
 /* --- memory --------------------------------------------------------------- */
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !CO_ASAN && !CO_TSAN
 
 static int64_t resident_bytes(void)
 {
@@ -210,7 +212,7 @@ int main(void)
     tcase_add_checked_fixture(tc, nbd_setup, nbd_teardown);
     tcase_set_timeout(tc, 120);
     PROMISE(tc, two_thousand_requests_in_flight_reach_their_own_disks);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !CO_ASAN && !CO_TSAN
     PROMISE(tc, what_is_idle_takes_little_memory);
 #endif
     suite_add_tcase(suite, tc);
