@@ -368,9 +368,9 @@ unsigned bdrv_work_fork(BdrvWork *work)
     return ticket;
 }
 
-/* Whether a section that somebody else has begun covers @bs; @but_waiting:
- * those do not count whose beginner waits.  D5 */
-static bool others_drain(const BlockDriverState *bs, bool but_waiting)
+/* Whether a section that somebody else has begun, who does not wait himself,
+ * covers @bs.  D5 */
+static bool others_drain(const BlockDriverState *bs)
 {
     unsigned sections = atomic_load(&bs->drain_count);
 
@@ -380,7 +380,7 @@ static bool others_drain(const BlockDriverState *bs, bool but_waiting)
     LIST_FOREACH(link, &bs->graph->sections) {
         DrainSection *section = LIST_ENTRY(link, DrainSection, link);
 
-        if ((is_ours(section) || (but_waiting && section->owner_waits)) &&
+        if ((is_ours(section) || section->owner_waits) &&
             g_ptr_array_find(section->nodes, bs, NULL)) {
             sections--;
         }
@@ -399,7 +399,7 @@ static void own_count(BdrvWork *work)
 static bool others_hold_up(const BlockDriverState *bs,
                            const BlockDriverState *below)
 {
-    return others_drain(bs, true) || (below && others_drain(below, true));
+    return others_drain(bs) || (below && others_drain(below));
 }
 
 /* The running coroutine waits for others, or not any more.  Returns whether it
@@ -455,19 +455,41 @@ void coroutine_fn drain_own_begin(BdrvWork *work, BlockDriverState *below)
     own_count(work); /* no yield since: a section that begins now sees it */
 }
 
-bool drain_own_try_begin(GPtrArray *works)
+static bool others_hold_up_any(const GPtrArray *works)
 {
     for (guint i = 0; i < works->len; i++) {
         const BdrvWork *work = g_ptr_array_index(works, i);
 
-        if (others_drain(work->root.work_of, false)) {
-            return false;
+        if (others_drain(work->root.work_of)) {
+            return true;
         }
     }
+    return false;
+}
+
+void coroutine_fn drain_control_begin(BlockGraph *graph,
+                                      const GPtrArray *works, bool lock)
+{
+    /* From here on: who has the lock may wait for our sections. */
+    if (mark_ours(graph, true)) {
+        drain_kick(graph);
+    }
+    for (;;) {
+        if (lock) {
+            co_mutex_lock(&graph->control_lock);
+        }
+        if (!others_hold_up_any(works) && ours_are_quiet(graph)) {
+            break;
+        }
+        if (lock) {
+            co_mutex_unlock(&graph->control_lock);
+        }
+        co_queue_wait(&graph->drain_waiters, NULL);
+    }
+    mark_ours(graph, false);
     for (guint i = 0; i < works->len; i++) {
         own_count(g_ptr_array_index(works, i));
     }
-    return true;
 }
 
 void drain_own_end(BdrvWork *work)

@@ -304,11 +304,12 @@ void coroutine_fn drain_own_begin(BdrvWork *work, BlockDriverState *below);
 void drain_own_end(BdrvWork *work);
 
 /**
- * drain_own_begin() for several nodes at once, or for none: false, when others
- * have a section over one of @works (BdrvWork *).  Then wait for graph->
- * drain_waiters and try again.
+ * drain_own_begin() for several nodes at once (BdrvWork *), or for none; with
+ * @lock the control lock is taken, too, and not kept while others have a
+ * section: they may want it.
  */
-bool drain_own_try_begin(GPtrArray *works);
+void coroutine_fn drain_control_begin(BlockGraph *graph,
+                                      const GPtrArray *works, bool lock);
 
 /** Recompute what the drained sections cover; after any change of edges. */
 void drain_graph_changed(BlockGraph *graph);

@@ -25,26 +25,12 @@ typedef struct ImageOp {
 static void coroutine_fn op_begin(ImageOp *op, BlockDriverState *bs,
                                   bool drain)
 {
-    BlockGraph *graph = bs->graph;
-
-    g_assert(aio_context_in_home(graph->ctx));
+    g_assert(aio_context_in_home(bs->graph->ctx));
     op->bs = bdrv_ref(bs);
     op->works = g_ptr_array_new();
     op->drained = drain;
     g_ptr_array_add(op->works, bdrv_work_new(bs));
-    for (;;) {
-        if (drain) {
-            co_mutex_lock(&graph->control_lock);
-        }
-        if (drain_own_try_begin(op->works)) {
-            break;
-        }
-        /* Who has drained the node may want the lock. */
-        if (drain) {
-            co_mutex_unlock(&graph->control_lock);
-        }
-        co_queue_wait(&graph->drain_waiters, NULL);
-    }
+    drain_control_begin(bs->graph, op->works, drain);
     if (drain) {
         bdrv_co_drained_begin(bs);
     }

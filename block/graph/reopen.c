@@ -577,9 +577,8 @@ static void collect_nodes(BdrvReopenQueue *queue, GPtrArray *nodes)
 
 /*
  * Take the control lock at a moment when nobody else has drained a node of
- * @queue: drivers flush and read while they get ready.  Who has drained it may
- * want the lock, so it is not kept while waiting.  Those nested below are seen
- * by the nodes above them: a section below covers what is above.
+ * @queue: drivers flush and read while they get ready.  Those nested below are
+ * seen by the nodes above them: a section below covers what is above.
  */
 static void coroutine_fn control_begin(BdrvReopenQueue *queue,
                                        GPtrArray *works)
@@ -591,14 +590,7 @@ static void coroutine_fn control_begin(BdrvReopenQueue *queue,
 
         g_ptr_array_add(works, bdrv_work_new(node->state.bs));
     }
-    for (;;) {
-        co_mutex_lock(&graph->control_lock);
-        if (drain_own_try_begin(works)) {
-            return;
-        }
-        co_mutex_unlock(&graph->control_lock);
-        co_queue_wait(&graph->drain_waiters, NULL);
-    }
+    drain_control_begin(graph, works, true);
 }
 
 static void control_work_free(void *opaque)

@@ -443,6 +443,39 @@ static void coroutine_fn two_sections_entry(void *opaque)
     bdrv_drained_end(disk); /* ours, though a newer one is another's */
 }
 
+static void coroutine_fn drained_reopen_entry(void *opaque)
+{
+    bdrv_co_drained_begin(disk);
+    coroutine_yield(); /* until all have got here */
+    reopen_entry(opaque);
+    bdrv_drained_end(disk);
+}
+
+START_TEST(nodes_are_reopened_at_once_in_sections_of_their_own)
+{
+    Control c[3] = { { .options = "driver=mem,detect-zeroes=on" },
+                     { .options = "reader" },
+                     { .options = "driver=mem,detect-zeroes=off" } };
+    Coroutine *co[3];
+
+    for (int i = 0; i < 3; i++) {
+        c[i].bs = disk;
+        co[i] = coroutine_create(i == 1 ? drained_insert_entry
+                                        : drained_reopen_entry, &c[i]);
+        aio_co_enter(ctx, co[i]);
+    }
+    for (int i = 0; i < 3; i++) {
+        aio_co_enter(ctx, co[(i + _i) % 3]);
+    }
+    settle();
+    for (int i = 0; i < 3; i++) {
+        ck_assert(c[i].done && c[i].ret == 0);
+    }
+    ck_assert_int_eq(bdrv_drop_filter(c[1].bs, NULL), 0);
+    bdrv_unref(c[1].bs);
+}
+END_TEST
+
 START_TEST(each_ends_its_own_section)
 {
     Control ours = { .bs = NULL };
@@ -483,6 +516,8 @@ int main(void)
     PROMISE(tcase, filters_go_in_at_once_in_sections_of_their_own);
     PROMISE(tcase, a_reopen_comes_after_the_sections_of_others);
     PROMISE(tcase, a_node_is_reopened_inside_a_section_of_its_own);
+    tcase_add_loop_test(
+        tcase, nodes_are_reopened_at_once_in_sections_of_their_own, 0, 3);
     PROMISE(tcase, each_ends_its_own_section);
     suite_add_tcase(suite, tcase);
     return check_main(suite);

@@ -58,10 +58,9 @@ static BlockActionType action_type(const char *name)
     return type;
 }
 
-/* Actions "name key=value,..." closed by NULL. */
-static int try_actions(bool grouped, const char *const *texts, GError **errp)
+/* Actions "name key=value,..." closed by NULL.  Returns how many. */
+static size_t parse_actions(const char *const *texts, BlockAction *actions)
 {
-    BlockAction actions[ACTIONS_MAX];
     size_t nr = 0;
 
     for (; texts[nr]; nr++) {
@@ -72,6 +71,14 @@ static int try_actions(bool grouped, const char *const *texts, GError **errp)
             parts[1] ? parts[1] : "", NULL, NULL);
         ck_assert_ptr_nonnull(actions[nr].options);
     }
+    return nr;
+}
+
+static int try_actions(bool grouped, const char *const *texts, GError **errp)
+{
+    BlockAction actions[ACTIONS_MAX];
+    size_t nr = parse_actions(texts, actions);
+
     return block_transaction(graph, actions, nr, grouped, errp);
 }
 
@@ -344,6 +351,61 @@ END_TEST
 
 /* --- bad input ------------------------------------------------------------ */
 
+typedef struct Together {
+    const char *const *texts;
+    int ret;
+    bool done;
+} Together;
+
+static void coroutine_fn together_entry(void *opaque)
+{
+    Together *t = opaque;
+    BlockAction actions[ACTIONS_MAX];
+    size_t nr = parse_actions(t->texts, actions);
+
+    t->ret = block_co_transaction(graph, actions, nr, true, NULL);
+    t->done = true;
+}
+
+static void store_bitmaps(const char *const *names)
+{
+    BlockDriverState *bs = image_open("i", "qcow2,node-name=i");
+
+    for (; *names; names++) {
+        BdrvDirtyBitmap *b = bdrv_create_dirty_bitmap(bs, CLUSTER, *names,
+                                                      NULL);
+
+        ck_assert_int_eq(bdrv_dirty_bitmap_set_persistence(b, true, NULL), 0);
+    }
+    bdrv_unref(bs);
+}
+
+START_TEST(stored_bitmaps_are_removed_by_two_transactions_at_once)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    Together t[2] = {
+        { .texts = ACTIONS("block-dirty-bitmap-remove node=i,name=a",
+                           "block-dirty-bitmap-remove node=i,name=b") },
+        { .texts = ACTIONS("block-dirty-bitmap-remove node=i,name=c",
+                           "block-dirty-bitmap-remove node=i,name=d") },
+    };
+    BlockDriverState *bs;
+
+    make_image_ok("i", "size=256k");
+    store_bitmaps(ACTIONS("a", "b", "c", "d"));
+    bs = image_open("i", "qcow2,node-name=i");
+    for (int i = 0; i < 2; i++) {
+        aio_co_enter(ctx, coroutine_create(together_entry, &t[i]));
+    }
+    while (!t[0].done || !t[1].done) {
+        aio_poll(ctx, true);
+    }
+    ck_assert(t[0].ret == 0 && t[1].ret == 0);
+    ck_assert_ptr_null(bdrv_dirty_bitmap_next(bs, NULL));
+    bdrv_unref(bs);
+}
+END_TEST
+
 START_TEST(bad_actions_are_refused)
 {
     disks();
@@ -408,6 +470,7 @@ static void add_tests(TCase *tcase)
     tcase_add_loop_test(tcase, jobs_of_a_group_end_together_others_do_not, 0,
                         2);
     PROMISE(tcase, an_empty_transaction_waits_for_all_requests);
+    PROMISE(tcase, stored_bitmaps_are_removed_by_two_transactions_at_once);
     PROMISE(tcase, bad_actions_are_refused);
     PROMISE(tcase, each_action_has_a_help_text);
 }
