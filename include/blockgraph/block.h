@@ -366,7 +366,9 @@ BLOCK_API int bdrv_reopen(BlockDriverState *bs, BlockOptions *options,
  * is ended by one bdrv_drained_end().
  *
  * A node that opens or closes above @bs waits for the end of sections that
- * other coroutines have begun; callers outside coroutines count as one.
+ * other coroutines have begun; callers outside coroutines count as one.  A
+ * section whose beginner itself waits so, as he opens, closes or reopens a
+ * node, does not hold up others: the graph may be another one afterwards.
  *
  * Not from inside a request: it would wait for itself.
  */
