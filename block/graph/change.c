@@ -96,8 +96,9 @@ static int check_length(BlockDriverState *from, BlockDriverState *to,
                        bdrv_length(to), from->node_name, bdrv_length(from));
 }
 
-int coroutine_fn bdrv_co_replace_node(BlockDriverState *from,
-                                      BlockDriverState *to, GError **errp)
+int coroutine_fn graph_replace_node(BlockDriverState *from,
+                                    BlockDriverState *to, GraphCheck *check,
+                                    void *opaque, GError **errp)
 {
     int ret;
 
@@ -106,6 +107,9 @@ int coroutine_fn bdrv_co_replace_node(BlockDriverState *from,
     co_mutex_lock(&from->graph->control_lock);
     drain_both(from, to);
     ret = check_length(from, to, errp);
+    if (ret == 0 && check) {
+        ret = check(opaque, errp);
+    }
     if (ret == 0) {
         ret = replace_node_drained(from, to, errp);
     }
@@ -114,6 +118,12 @@ int coroutine_fn bdrv_co_replace_node(BlockDriverState *from,
     bdrv_co_unref(to);
     bdrv_co_unref(from);
     return ret;
+}
+
+int coroutine_fn bdrv_co_replace_node(BlockDriverState *from,
+                                      BlockDriverState *to, GError **errp)
+{
+    return graph_replace_node(from, to, NULL, NULL, errp);
 }
 
 /* The option by which the driver of @options takes its first child. */

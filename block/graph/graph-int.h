@@ -221,6 +221,14 @@ int edge_check_thawed(const BdrvChild *child, GError **errp);
 
 /* --- change.c ------------------------------------------------------------- */
 
+/** Whether a change that is about to be made is right still; does not yield. */
+typedef int GraphCheck(void *opaque, GError **errp);
+
+/** bdrv_co_replace_node(), if @check (or NULL) says 0 in its section. */
+int coroutine_fn graph_replace_node(BlockDriverState *from,
+                                    BlockDriverState *to, GraphCheck *check,
+                                    void *opaque, GError **errp);
+
 /**
  * bdrv_co_drop_filter() and bdrv_co_set_backing(); @held: the caller has frozen
  * the edge to what is filtered, or to the backing node.  That freeze ends with

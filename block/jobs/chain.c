@@ -171,12 +171,19 @@ void coroutine_fn chain_drop_failed_filter(BlockJob *job,
 
 /* --- names ---------------------------------------------------------------- */
 
+static void free_texts(ChainName *name)
+{
+    g_free(name->file);
+    g_free(name->format);
+    g_free(name->new_file);
+    g_free(name->new_format);
+}
+
 void coroutine_fn chain_name_clear(ChainName *name)
 {
     BlockDriverState *bs = name->bs;
 
-    g_free(name->file);
-    g_free(name->format);
+    free_texts(name);
     *name = (ChainName){ 0 };
     bdrv_co_unref(bs);
 }
@@ -281,49 +288,93 @@ static int coroutine_fn write_name(BlockDriverState *bs, const char *file,
     return ret;
 }
 
+/* Fill @ret->new_file and new_format with what is to stand there in place of
+ * the name in @ret. */
+static int find_new_name(BlockDriverState *base, const ChainNaming *how,
+                         ChainName *ret, GError **errp)
+{
+    if (!base) {
+        return 0;
+    }
+    base = bdrv_skip_filters(base);
+    ret->new_file = how->backing_file ? g_strdup(how->backing_file)
+                    : file_name(base) ? name_for(ret->bs, base, ret->file)
+                                      : NULL;
+    if (!ret->new_file && ret->file) {
+        /* It may have come since the job looked.  Without a name the image
+         * would stand for itself. */
+        return no_name_for(ret->bs, base, errp);
+    }
+    ret->new_format = !ret->new_file ? NULL
+                      : g_strdup(how->format ? how->format
+                                             : chain_format_for(base, how));
+    return 0;
+}
+
+static bool same_name(const char *file, const char *format,
+                      const char *other_file, const char *other_format)
+{
+    return g_strcmp0(file, other_file) == 0 &&
+           (!file || g_strcmp0(format, other_format) == 0);
+}
+
+static bool is_new_name(const ChainName *name)
+{
+    return same_name(name->file, name->format, name->new_file,
+                     name->new_format);
+}
+
+bool chain_is_named(BlockDriverState *bs, BlockDriverState *base,
+                    const ChainNaming *how)
+{
+    ChainName name = { .bs = bs }; /* of the caller */
+    bool ret = true;
+
+    if (bdrv_get_backing_name(bs, &name.file, &name.format) == 0) {
+        ret = find_new_name(base, how, &name, NULL) == 0 && is_new_name(&name);
+    }
+    free_texts(&name);
+    return ret;
+}
+
 int coroutine_fn chain_record_name(BlockDriverState *bs,
                                    BlockDriverState *base,
                                    const ChainNaming *how, ChainName *ret_old,
                                    GError **errp)
 {
-    g_autofree char *file = NULL;
-    g_autofree char *format = NULL;
+    bool changes;
     int ret;
 
     if (!recorded_name(bs, ret_old)) {
         return 0;
     }
-    if (base) {
-        base = bdrv_skip_filters(base);
-        format = g_strdup(how->format ? how->format
-                                      : chain_format_for(base, how));
-        file = how->backing_file ? g_strdup(how->backing_file)
-               : file_name(base) ? name_for(bs, base, ret_old->file)
-                                 : NULL;
-        if (!file && ret_old->file) {
-            /* It may have come since the job looked.  Without a name the image
-             * would stand for itself. */
-            chain_name_clear(ret_old);
-            return no_name_for(bs, base, errp);
-        }
+    ret = find_new_name(base, how, ret_old, errp);
+    changes = ret == 0 && !is_new_name(ret_old);
+    if (changes) {
+        ret = write_name(bs, ret_old->new_file, ret_old->new_format, errp);
     }
-    if (g_strcmp0(file, ret_old->file) == 0 &&
-        (!file || g_strcmp0(format, ret_old->format) == 0)) {
-        chain_name_clear(ret_old);
-        return 0;
-    }
-    ret = write_name(bs, file, format, errp);
-    if (ret < 0) {
+    if (ret < 0 || !changes) {
         chain_name_clear(ret_old);
     }
     return ret;
+}
+
+/* Nobody has written another one since. */
+static bool still_says_new(const ChainName *name)
+{
+    g_autofree char *file = NULL;
+    g_autofree char *format = NULL;
+
+    return bdrv_get_backing_name(name->bs, &file, &format) == 0 &&
+           same_name(file, format, name->new_file, name->new_format);
 }
 
 void coroutine_fn chain_restore_name(ChainName *old)
 {
     g_autoptr(GError) error = NULL;
 
-    if (old->bs && write_name(old->bs, old->file, old->format, &error) < 0) {
+    if (old->bs && still_says_new(old) &&
+        write_name(old->bs, old->file, old->format, &error) < 0) {
         g_warning("Node '%s' names another backing file now than before: %s",
                   bdrv_node_name(old->bs), error->message);
     }

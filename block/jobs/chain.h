@@ -83,6 +83,8 @@ typedef struct ChainName {
     BlockDriverState *bs;     /* of the image, with a reference; or NULL */
     char *file;
     char *format;
+    char *new_file;           /* what has been written in its place */
+    char *new_format;
 } ChainName;
 
 /** The format that is recorded for @base; a constant. */
@@ -99,6 +101,11 @@ int chain_check_naming(BlockJob *job, BlockDriverState *bs,
                        BlockDriverState *base, const ChainNaming *how,
                        GError **errp);
 
+/** Whether the image of @bs says what chain_record_name() would write there, or
+ * keeps no such name.  Does not yield. */
+bool chain_is_named(BlockDriverState *bs, BlockDriverState *base,
+                    const ChainNaming *how);
+
 /**
  * Record @base (NULL: none) in the image of @bs as its backing file, if it
  * keeps such a name; it may be read-only.
@@ -111,8 +118,9 @@ int coroutine_fn chain_record_name(BlockDriverState *bs,
                                    const ChainNaming *how, ChainName *ret_old,
                                    GError **errp);
 
-/** Put back what chain_record_name() has changed; a failure is a warning, as
- * the data are right with either name.  @old becomes empty. */
+/** Put back what chain_record_name() has changed, unless somebody else has
+ * changed it since; a failure is a warning, as the data are right with either
+ * name.  @old becomes empty. */
 void coroutine_fn chain_restore_name(ChainName *old);
 
 #endif /* BLOCK_JOBS_CHAIN_H */

@@ -114,17 +114,22 @@ static void coroutine_fn unref_all(GPtrArray *nodes)
 
 static void coroutine_fn restore_names(CommitJob *s)
 {
-    for (guint i = 0; i < s->old_names->len; i++) {
-        chain_restore_name(&g_array_index(s->old_names, ChainName, i));
+    for (guint i = s->old_names->len; i > 0; i--) {
+        chain_restore_name(&g_array_index(s->old_names, ChainName, i - 1));
     }
     g_array_set_size(s->old_names, 0);
 }
 
-/* The images above name the base from now on. */
+static ChainNaming naming(const CommitJob *s)
+{
+    return (ChainNaming){ .backing_file = s->o.backing_file,
+                          .mask_protocol = s->o.mask_protocol };
+}
+
+/* The images above name the base from now on; those that do are left alone. */
 static int coroutine_fn record_names(CommitJob *s, GError **errp)
 {
-    const ChainNaming how = { .backing_file = s->o.backing_file,
-                              .mask_protocol = s->o.mask_protocol };
+    const ChainNaming how = naming(s);
     g_autoptr(GPtrArray) overlays = g_ptr_array_new();
     int ret = 0;
 
@@ -137,7 +142,7 @@ static int coroutine_fn record_names(CommitJob *s, GError **errp)
 
         ret = chain_record_name(g_ptr_array_index(overlays, i), s->n.base,
                                 &how, &old, errp);
-        if (ret == 0) {
+        if (ret == 0 && old.bs) {
             g_array_append_val(s->old_names, old);
         }
     }
@@ -145,10 +150,29 @@ static int coroutine_fn record_names(CommitJob *s, GError **errp)
     return ret;
 }
 
+/* Another job may have changed which images are above, or what they name. */
+static int check_recorded(void *opaque, GError **errp)
+{
+    CommitJob *s = opaque;
+    const ChainNaming how = naming(s);
+    g_autoptr(GPtrArray) overlays = g_ptr_array_new();
+
+    find_overlays(s->filter, overlays);
+    for (guint i = 0; i < overlays->len; i++) {
+        BlockDriverState *bs = g_ptr_array_index(overlays, i);
+
+        if (!chain_is_named(bs, s->n.base, &how)) {
+            return block_error(errp, EBUSY, "Job '%s': node '%s' does not name "
+                               "node '%s' yet", s->job.id, bdrv_node_name(bs),
+                               bdrv_node_name(s->n.base));
+        }
+    }
+    return 0;
+}
+
 static int check_names(CommitJob *s, GError **errp)
 {
-    const ChainNaming how = { .backing_file = s->o.backing_file,
-                              .mask_protocol = s->o.mask_protocol };
+    const ChainNaming how = naming(s);
     g_autoptr(GPtrArray) overlays = g_ptr_array_new();
     int ret = 0;
 
@@ -632,24 +656,46 @@ static int coroutine_fn commit_run(BlockJob *job, GError **errp)
 
 /* --- the end -------------------------------------------------------------- */
 
+static int was_cancelled(CommitJob *s, GError **errp)
+{
+    return block_error(errp, ECANCELED, "Job '%s' was cancelled", s->job.id);
+}
+
+/* Until all images above name the base and nobody holds an edge there: who
+ * does so changes just that. */
+static int coroutine_fn settle_names(CommitJob *s, GError **errp)
+{
+    int ret;
+
+    do {
+        ret = record_names(s, errp);
+        if (ret == 0 && !chain_wait_above(&s->job, s->filter)) {
+            ret = was_cancelled(s, errp);
+        }
+    } while (ret == 0 && check_recorded(s, NULL) < 0);
+    return ret;
+}
+
 /* The filter goes, with all that is below it down to the base. */
 static int coroutine_fn replace_filter(CommitJob *s, GError **errp)
 {
-    bool goes_on = chain_wait_above(&s->job, s->filter);
     GError *why = NULL;
     int ret;
 
     SIM_POINT("commit.replace", s->job.id);
-    if (!goes_on || !job_txn_close(&s->job)) {
-        return block_error(errp, ECANCELED, "Job '%s' was cancelled",
-                           s->job.id);
+    if (!job_txn_close(&s->job)) {
+        return was_cancelled(s, errp);
     }
     detach(s);
     /* We may wait for others inside, and then they may hold it again. */
-    while ((ret = bdrv_co_replace_node(s->filter, s->n.base, &why)) < 0 &&
-           chain_is_held_above(s->filter)) {
+    while ((ret = graph_replace_node(s->filter, s->n.base, check_recorded, s,
+                                     &why)) < 0 &&
+           (chain_is_held_above(s->filter) || check_recorded(s, NULL) < 0)) {
         g_clear_error(&why);
-        chain_wait_above(&s->job, s->filter);
+        ret = settle_names(s, &why);
+        if (ret < 0) {
+            break;
+        }
     }
     if (ret < 0) {
         g_propagate_error(errp, why);
@@ -664,7 +710,7 @@ static int coroutine_fn replace_filter(CommitJob *s, GError **errp)
 static int coroutine_fn commit_prepare(BlockJob *job, GError **errp)
 {
     CommitJob *s = commit_of(job);
-    int ret = record_names(s, errp);
+    int ret = settle_names(s, errp);
 
     if (ret == 0) {
         ret = replace_filter(s, errp);

@@ -360,6 +360,30 @@ START_TEST(a_commit_waits_for_who_holds_the_edge_above)
 }
 END_TEST
 
+/* A stream above puts the highest layer over the filter while the commit waits;
+ * so that one names the base in the end, too. */
+START_TEST(an_image_that_comes_above_meanwhile_names_the_base)
+{
+    BlockJob *lower, *upper;
+    BdrvChild *edge;
+
+    given("AAAA", "-B--", "--C-", "---D");
+    lower = commit("device=n3,top=n1,base=n0,job-id=lower");
+    edge = bdrv_cow_child(layer[2]);
+    bdrv_freeze_child(edge);
+    while (names_file(layer[2], "n1.qcow2")) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    upper = job_ok(BLOCK_JOB_STREAM, "device=n3,base=n1,job-id=upper");
+    job_end_ok(upper);
+    ck_assert(names_file(layer[3], "n1.qcow2"));
+    bdrv_unfreeze_child(edge);
+    job_end_ok(lower);
+    expect_backing(layer[3], layer[0], "n0.qcow2");
+    expect_images("ABCD");
+}
+END_TEST
+
 /* --- verbs ---------------------------------------------------------------- */
 
 START_TEST(a_cancelled_commit_leaves_the_graph_as_it_was)
@@ -649,6 +673,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, the_chain_is_held_until_the_base_is_in_its_place);
     tcase_add_loop_test(tcase, a_commit_waits_for_who_holds_the_edge_above, 0,
                         2);
+    PROMISE(tcase, an_image_that_comes_above_meanwhile_names_the_base);
     PROMISE(tcase, a_cancelled_commit_leaves_the_graph_as_it_was);
     PROMISE(tcase, a_commit_whose_write_hangs_can_be_cancelled);
     PROMISE(tcase, nothing_changes_before_it_is_finalized);
