@@ -379,7 +379,7 @@ static bool check_at_rest(BlockDriverState *bs, GError **errp)
 
 static bool check_root(BlockRoot *root, GError **errp)
 {
-    bool idle;
+    bool idle = false;
 
     if (root->child && (root->child->root != root ||
                         !list_has(&root->child->bs->parents,
