@@ -275,17 +275,27 @@ int chain_check_naming(BlockJob *job, BlockDriverState *bs,
 static int coroutine_fn write_name(BlockDriverState *bs, const char *file,
                                    const char *format, GError **errp)
 {
-    bool made_writable;
-    int ret = chain_make_writable(bs, &made_writable, errp);
+    for (;;) {
+        GError *error = NULL;
+        bool made_writable, was_closed;
+        int ret = chain_make_writable(bs, &made_writable, errp);
 
-    if (ret == 0) {
+        if (ret < 0) {
+            return ret;
+        }
         ret = bdrv_co_change_backing_file(bs, file, file ? format : NULL,
-                                          errp);
+                                          &error);
+        /* By another job, which had opened it for its own name. */
+        was_closed = ret < 0 && !made_writable && bdrv_is_read_only(bs);
         if (made_writable) {
             chain_make_read_only(bs);
         }
+        if (!was_closed) {
+            g_propagate_error(errp, error);
+            return ret;
+        }
+        g_clear_error(&error);
     }
-    return ret;
 }
 
 /* Fill @ret->new_file and new_format with what is to stand there in place of
