@@ -203,7 +203,9 @@ static int coroutine_fn cor_preadv(BlockDriverState *bs, const BlockIO *io)
     int64_t done = 0;
     int ret = 0;
 
-    if (!s->bottom) {
+    /* Who asks for copies has them of all layers, whatever our bottom is: a
+     * filter above with another bottom takes those above its own out then. */
+    if (!s->bottom || (io->flags & BDRV_REQ_COPY_ON_READ)) {
         return bdrv_co_preadv(bdrv_filter_child(bs), io->offset, io->bytes,
                               io->iov, io->flags | BDRV_REQ_COPY_ON_READ);
     }

@@ -132,4 +132,32 @@ static inline void expect_sound(BlockDriverState *bs)
     ck_assert_int_eq(result.check_errors, 0);
 }
 
+/** Put a filter above the image, below its guest. */
+static inline BlockDriverState *cor_insert(const char *text)
+{
+    BlockDriverState *filter;
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_msg(bdrv_insert_node(top, opts(text), &filter, &error) == 0,
+                  "%s", error ? error->message : "no error set");
+    return filter;
+}
+
+/** Take it out. */
+static inline void cor_drop(BlockDriverState *filter)
+{
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_msg(bdrv_drop_filter(filter, &error) == 0, "%s",
+                  error ? error->message : "no error set");
+    bdrv_unref(filter);
+}
+
+/** Returns 0 or a negative errno. */
+static inline int cor_try_reopen(BlockDriverState *bs, const char *text,
+                                 GError **errp)
+{
+    return bdrv_reopen(bs, block_options_parse_keyval(text, NULL, NULL), errp);
+}
+
 #endif /* TESTS_UNIT_COR_FIXTURE_H */

@@ -429,26 +429,21 @@ START_TEST(read_only_nodes_are_refused_when_they_are_opened)
 }
 END_TEST
 
-static int try_reopen(BlockDriverState *bs, const char *text, GError **errp)
-{
-    return bdrv_reopen(bs, block_options_parse_keyval(text, NULL, NULL), errp);
-}
-
 START_TEST(read_only_nodes_are_refused_at_reopen)
 {
     GError *error = NULL;
 
     given(",copy-on-read=on");
     blk_unref(guest);
-    ck_assert_int_lt(try_reopen(top, "read-only=on", &error), 0);
+    ck_assert_int_lt(cor_try_reopen(top, "read-only=on", &error), 0);
     expect_error(&error, EINVAL, "Node 'top' (driver 'qcow2'): "
                  "copy-on-read=on cannot be used with read-only=on");
-    ck_assert_int_eq(try_reopen(top, "copy-on-read=off,read-only=on", &error),
+    ck_assert_int_eq(cor_try_reopen(top, "copy-on-read=off,read-only=on", &error),
                      0);
-    ck_assert_int_lt(try_reopen(top, "copy-on-read=on,read-only=on", &error),
+    ck_assert_int_lt(cor_try_reopen(top, "copy-on-read=on,read-only=on", &error),
                      0);
     expect_error(&error, EINVAL, "copy-on-read=on cannot be used");
-    ck_assert_int_eq(try_reopen(top, "copy-on-read=on,read-only=off", &error),
+    ck_assert_int_eq(cor_try_reopen(top, "copy-on-read=on,read-only=off", &error),
                      0);
     guest = any_backend("guest", top);
     expect_old(guest, 0, CLUSTER);
@@ -462,9 +457,9 @@ START_TEST(reopen_turns_copying_on_and_off)
     GError *error = NULL;
 
     given("");
-    ck_assert_int_eq(try_reopen(top, "copy-on-read=on", &error), 0);
+    ck_assert_int_eq(cor_try_reopen(top, "copy-on-read=on", &error), 0);
     expect_old(guest, 0, CLUSTER);
-    ck_assert_int_eq(try_reopen(top, "copy-on-read=off", &error), 0);
+    ck_assert_int_eq(cor_try_reopen(top, "copy-on-read=off", &error), 0);
     expect_old(guest, CLUSTER, CLUSTER);
     ck_assert(is_there(guest, 0, CLUSTER));
     ck_assert(!is_there(guest, CLUSTER, CLUSTER));
@@ -482,7 +477,7 @@ START_TEST(a_layer_below_a_filter_in_use_cannot_become_read_only)
     blk_unref(guest);
     cor = open_ok("copy-on-read,node-name=cor,file=top");
     reader = backend_ok("reader", cor, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL);
-    ck_assert_int_lt(try_reopen(top, "read-only=on", &error), 0);
+    ck_assert_int_lt(cor_try_reopen(top, "read-only=on", &error), 0);
     expect_error(&error, EACCES, "Node 'top' is read-only, but node 'cor' "
                  "(as 'file') needs 'write unchanged'");
     expect_old(reader, 0, CLUSTER);
@@ -510,7 +505,7 @@ START_TEST(a_request_needs_the_permission_to_write_what_is_there)
     ck_assert(is_there(reader, 0, CLUSTER));
     blk_unref(reader);
     blk_unref(guest);
-    ck_assert_int_eq(try_reopen(top, "read-only=on", NULL), 0);
+    ck_assert_int_eq(cor_try_reopen(top, "read-only=on", NULL), 0);
     guest = any_backend("guest", top);
     ck_assert_int_eq(blk_pread(guest, CLUSTER, 512, buf,
                                BDRV_REQ_COPY_ON_READ), -EACCES);
@@ -548,35 +543,16 @@ END_TEST
 /* --- filters -------------------------------------------------------------- */
 
 /* Put @text above top, and read through it. */
-static BlockDriverState *insert(const char *text)
-{
-    BlockDriverState *filter;
-    g_autoptr(GError) error = NULL;
-
-    ck_assert_msg(bdrv_insert_node(top, opts(text), &filter, &error) == 0,
-                  "%s", error ? error->message : "no error set");
-    return filter;
-}
-
-static void drop(BlockDriverState *filter)
-{
-    g_autoptr(GError) error = NULL;
-
-    ck_assert_msg(bdrv_drop_filter(filter, &error) == 0, "%s",
-                  error ? error->message : "no error set");
-    bdrv_unref(filter);
-}
-
 START_TEST(the_filter_copies_while_it_is_there)
 {
     BlockDriverState *filter;
 
     given("");
-    filter = insert("copy-on-read,node-name=cor");
+    filter = cor_insert("copy-on-read,node-name=cor");
     expect_old(guest, 0, CLUSTER);
     ck_assert_int_eq(blk_preadv(guest, 2 * CLUSTER, 512, NULL,
                                 BDRV_REQ_PREFETCH), 0);
-    drop(filter);
+    cor_drop(filter);
     expect_old(guest, CLUSTER, CLUSTER);
     ck_assert(is_there(guest, 0, CLUSTER));
     ck_assert(!is_there(guest, CLUSTER, CLUSTER));
@@ -593,10 +569,10 @@ START_TEST(a_guest_that_shares_nothing_can_be_given_the_filter)
     blk_unref(guest);
     guest = backend_ok("guest", top, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
                        BLK_PERM_CONSISTENT_READ);
-    filter = insert("copy-on-read,node-name=cor");
+    filter = cor_insert("copy-on-read,node-name=cor");
     expect_old(guest, 0, CLUSTER);
     ck_assert(is_there(guest, 0, CLUSTER));
-    drop(filter);
+    cor_drop(filter);
     cor_stop();
 }
 END_TEST
@@ -668,129 +644,6 @@ START_TEST(a_driver_without_clusters_and_zero_writes_copies_too)
     blk_unref(blk);
     bdrv_unref(bs);
     bdrv_unref(base);
-}
-END_TEST
-
-/* --- bottom --------------------------------------------------------------- */
-
-/* base <- mid (clusters 2 and 3 are its own) <- top */
-static BlockDriverState *mid, *low;
-
-static void given_three(void)
-{
-    g_autofree char *make = g_strdup_printf("qcow2,file=low,size=%"
-                                            G_GINT64_FORMAT, DISK);
-    g_autofree uint8_t *buf = g_malloc(2 * CLUSTER);
-    g_autoptr(GError) error = NULL;
-    BlockBackend *blk;
-
-    given("");
-    low = open_ok("mem,node-name=low,size=0");
-    ck_assert_int_eq(bdrv_create(graph, opts(make), NULL), 0);
-    mid = open_ok("qcow2,node-name=mid,file=low,backing=base");
-    blk = any_backend("fill", mid);
-    for (int64_t i = 0; i < 2 * CLUSTER; i++) {
-        buf[i] = old_byte(2 * CLUSTER + i);
-    }
-    ck_assert_int_eq(blk_pwrite(blk, 2 * CLUSTER, 2 * CLUSTER, buf, 0), 0);
-    blk_unref(blk);
-    ck_assert_msg(bdrv_set_backing(top, mid, &error) == 0, "%s",
-                  error ? error->message : "no error set");
-}
-
-static void stop_three(void)
-{
-    cor_stop();
-    bdrv_unref(mid);
-    bdrv_unref(low);
-}
-
-START_TEST(only_data_down_to_the_bottom_are_copied)
-{
-    BlockDriverState *filter;
-
-    given_three();
-    filter = insert("copy-on-read,node-name=cor,bottom=mid");
-    expect_old(guest, 0, DISK);
-    ck_assert_int_eq(blk_preadv(guest, 0, DISK, NULL, BDRV_REQ_PREFETCH), 0);
-    drop(filter);
-    ck_assert(!is_there(guest, 0, 2 * CLUSTER));
-    ck_assert(is_there(guest, 2 * CLUSTER, 2 * CLUSTER));
-    ck_assert(!is_there(guest, 4 * CLUSTER, DISK - 4 * CLUSTER));
-    filter = insert("copy-on-read,node-name=cor,bottom=base");
-    expect_old(guest, 0, DISK);
-    drop(filter);
-    ck_assert(is_there(guest, 0, DISK));
-    stop_three();
-}
-END_TEST
-
-START_TEST(a_prefetch_above_the_bottom_reads_nothing_below_it)
-{
-    BlockDriverState *filter;
-    unsigned reads;
-
-    given_three();
-    filter = insert("copy-on-read,node-name=cor,bottom=mid");
-    reads = base_reads();
-    ck_assert_int_eq(blk_preadv(guest, 0, DISK, NULL, BDRV_REQ_PREFETCH), 0);
-    ck_assert_uint_eq(base_reads(), reads);
-    drop(filter);
-    ck_assert(is_there(guest, 2 * CLUSTER, 2 * CLUSTER));
-    stop_three();
-}
-END_TEST
-
-START_TEST(a_bottom_must_be_a_layer_of_the_chain)
-{
-    given_three();
-    open_fails("copy-on-read,node-name=c,file=top,bottom=nobody", ENOENT,
-               "Node 'c': node 'nobody' (as 'bottom') not found");
-    open_fails("copy-on-read,node-name=c,file=mid,bottom=top", EINVAL,
-               "Node 'c': node 'top' cannot be 'bottom': Node 'top' is not in "
-               "the chain below node 'mid'");
-    open_fails("copy-on-read,node-name=c,file=top,bottom=topdbg", EINVAL,
-               "Node 'c': node 'topdbg' (as 'bottom') is a filter");
-    stop_three();
-}
-END_TEST
-
-START_TEST(the_chain_to_the_bottom_stays_while_the_filter_is_there)
-{
-    BlockDriverState *filter, *between;
-    GError *error = NULL;
-
-    given_three();
-    filter = insert("copy-on-read,node-name=cor,bottom=mid");
-    ck_assert_int_lt(bdrv_set_backing(top, base, &error), 0);
-    expect_error(&error, EBUSY, "it is frozen by a job, or by who uses it");
-    ck_assert_int_lt(bdrv_insert_node(mid, opts("pass"), &between, &error), 0);
-    expect_error(&error, EBUSY, "frozen");
-    /* Below the bottom and above the chain all is free. */
-    ck_assert_int_eq(bdrv_set_backing(mid, NULL, &error), 0);
-    ck_assert_int_eq(bdrv_set_backing(mid, base, &error), 0);
-    between = insert("pass,node-name=between");
-    expect_old(guest, 0, DISK);
-    ck_assert(is_there(guest, 2 * CLUSTER, 2 * CLUSTER));
-    drop(between);
-    drop(filter);
-    ck_assert_int_eq(bdrv_set_backing(top, base, &error), 0);
-    expect_old(guest, 0, DISK);
-    stop_three();
-}
-END_TEST
-
-START_TEST(the_bottom_cannot_be_changed_by_reopen)
-{
-    BlockDriverState *filter;
-    GError *error = NULL;
-
-    given_three();
-    filter = insert("copy-on-read,node-name=cor,bottom=mid");
-    ck_assert_int_lt(try_reopen(filter, "bottom=base", &error), 0);
-    expect_error(&error, EINVAL, "option 'bottom' cannot be changed");
-    drop(filter);
-    stop_three();
 }
 END_TEST
 
@@ -870,11 +723,6 @@ int main(void)
     PROMISE(tcase, the_first_node_below_filters_that_is_none_copies);
     PROMISE(tcase, a_node_without_a_backing_file_has_nothing_to_copy);
     PROMISE(tcase, a_driver_without_clusters_and_zero_writes_copies_too);
-    PROMISE(tcase, only_data_down_to_the_bottom_are_copied);
-    PROMISE(tcase, a_prefetch_above_the_bottom_reads_nothing_below_it);
-    PROMISE(tcase, a_bottom_must_be_a_layer_of_the_chain);
-    PROMISE(tcase, the_chain_to_the_bottom_stays_while_the_filter_is_there);
-    PROMISE(tcase, the_bottom_cannot_be_changed_by_reopen);
     PROMISE(tcase, a_copy_is_a_write_to_dirty_bitmaps_of_the_layer);
     PROMISE(tcase, a_flush_brings_copies_to_storage);
     suite_add_tcase(suite, tcase);
