@@ -132,3 +132,12 @@ bool bgsim_check_durable(BlockBackend *blk, BgSimModel *model, GError **errp)
 {
     return check_disk(blk, model, true, errp);
 }
+
+bool bgsim_model_is_settled(BgSimModel *model, int64_t offset)
+{
+    LOCK_GUARD(&model->lock);
+    const SimRegister *reg = model_peek_sector(model, offset / SECTOR_BYTES);
+    RegRules rules = model_rules_locked(model);
+
+    return !reg || !reg_failed_may_survive(reg, &rules);
+}

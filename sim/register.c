@@ -343,3 +343,21 @@ bool reg_may_survive(const SimRegister *reg, const RegRules *rules,
     }
     return false;
 }
+
+bool reg_failed_may_survive(const SimRegister *reg, const RegRules *rules)
+{
+    const RegList *lists[] = { &reg->live, &reg->old };
+    const RegValue *pinned = last_pinned(reg, rules);
+
+    for (unsigned l = 0; l < G_N_ELEMENTS(lists); l++) {
+        for (uint32_t i = 0; i < lists[l]->nr; i++) {
+            const RegValue *value = &lists[l]->values[i];
+
+            if (value->state == REG_MAYBE && value->kind != REG_DISCARD &&
+                !lies_before_pinned(value, pinned)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}

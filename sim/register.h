@@ -119,6 +119,9 @@ bool reg_may_read(const SimRegister *reg, const RegRules *rules,
 bool reg_may_survive(const SimRegister *reg, const RegRules *rules,
                      const RegFound *found);
 
+/** Whether a power cut now may leave a value whose writer failed. */
+bool reg_failed_may_survive(const SimRegister *reg, const RegRules *rules);
+
 /** Whether a power cut now may leave @value, which is one of @reg. */
 bool reg_value_may_survive(const SimRegister *reg, const RegRules *rules,
                            const RegValue *value);

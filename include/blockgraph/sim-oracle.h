@@ -138,6 +138,15 @@ BLOCK_API bool bgsim_check_durable(BlockBackend *blk, BgSimModel *model,
                                    GError **errp);
 
 /**
+ * Whether no write that failed has a say in what a power cut leaves of the
+ * sector at @offset.  Else that may be another value than what was read there
+ * before, and no flush changes that: it pins what was acknowledged.
+ *
+ * @offset  bytes, in the sector that is asked for
+ */
+BLOCK_API bool bgsim_model_is_settled(BgSimModel *model, int64_t offset);
+
+/**
  * The allocation of a disk at rest: the extents of block status cover it, what
  * they call zero reads as zeroes, and what they say is stored at some place of
  * a simulated disk (that has the name of its node) is there.  Outside

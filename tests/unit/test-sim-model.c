@@ -466,6 +466,34 @@ START_TEST(what_a_flush_has_pinned_must_survive)
 }
 END_TEST
 
+START_TEST(a_failed_write_leaves_its_sector_unsettled_until_one_is_pinned)
+{
+    mem_disk(node)->fail[MEM_WRITE] = EIO;
+    ck_assert(bgsim_model_is_settled(model, 0));
+    ck_assert_int_eq(run(BGSIM_OP_WRITE, 0, 512, 0), -EIO);
+    ck_assert_int_eq(run(BGSIM_OP_FLUSH, 0, 0, 0), 0);
+    ck_assert(!bgsim_model_is_settled(model, 0));
+    ck_assert(!bgsim_model_is_settled(model, 511));
+    ck_assert(bgsim_model_is_settled(model, 512));
+    do_write(0, 1024);
+    ck_assert(!bgsim_model_is_settled(model, 0));
+    ck_assert(bgsim_model_is_settled(model, 512));
+    ck_assert_int_eq(run(BGSIM_OP_FLUSH, 0, 0, 0), 0);
+    ck_assert(bgsim_model_is_settled(model, 0));
+    good();
+}
+END_TEST
+
+START_TEST(a_failed_write_that_was_not_seen_leaves_its_sector_settled)
+{
+    mem_disk(node)->fail[MEM_WRITE] = EIO;
+    ck_assert_int_eq(run(BGSIM_OP_WRITE, 0, 512, 0), -EIO);
+    do_read(0, 512);
+    ck_assert(bgsim_model_is_settled(model, 0));
+    good();
+}
+END_TEST
+
 START_TEST(a_write_with_fua_is_pinned_when_it_ends)
 {
     do_write(512, 512);
@@ -705,6 +733,9 @@ static void add_reads(TCase *tcase)
 static void add_rest(TCase *tcase)
 {
     PROMISE(tcase, what_a_flush_has_pinned_must_survive);
+    PROMISE(tcase,
+            a_failed_write_leaves_its_sector_unsettled_until_one_is_pinned);
+    PROMISE(tcase, a_failed_write_that_was_not_seen_leaves_its_sector_settled);
     PROMISE(tcase, a_write_with_fua_is_pinned_when_it_ends);
     PROMISE(tcase, a_failed_flush_pins_nothing);
     PROMISE(tcase, a_flush_does_not_pin_what_had_not_ended_when_it_began);
