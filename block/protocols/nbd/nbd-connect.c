@@ -141,6 +141,7 @@ int coroutine_fn nbd_connect(NbdConnection *c, int64_t deadline_ns,
     c->channel->read_deadline_ns = AIO_NO_DEADLINE;
     c->channel->write_patience_ns = 0;
     c->info = info;
+    c->born = ++s->nr_made;
     c->ready = true;
     return 0;
 }
@@ -186,8 +187,7 @@ static void lose(NbdConnection *c)
     co_queue_restart_all(&s->waiting);
 }
 
-/* Say what the server has done; it may do so as often as it likes. */
-static void warn_of_server(NbdClient *s, const char *what)
+void nbd_warn(NbdClient *s, const char *what)
 {
     uint64_t left_out;
 
@@ -209,7 +209,7 @@ static int check_same(const NbdConnection *c)
         (then->flags & ~now->flags &
          ~(unsigned)(NBD_FLAG_READ_ONLY | NBD_FLAG_ROTATIONAL)) ||
         (now->flags & ~then->flags & NBD_FLAG_READ_ONLY)) {
-        warn_of_server(c->client, "offers another export than before");
+        nbd_warn(c->client, "offers another export than before");
         return -EINVAL;
     }
     return 0;
@@ -328,6 +328,36 @@ NbdConnection *coroutine_fn nbd_pick_connection(NbdClient *s)
         }
         if (!c && !patient(s)) {
             return NULL;
+        }
+        SIM_WAITS("a connection to a server", s);
+        co_queue_wait(&s->waiting, NULL);
+    }
+}
+
+static NbdConnection *oldest(NbdClient *s)
+{
+    NbdConnection *best = NULL;
+
+    for (unsigned i = 0; i < s->nr_conns; i++) {
+        NbdConnection *c = &s->conns[i];
+
+        if (c->ready && (!best || c->born < best->born)) {
+            best = c;
+        }
+    }
+    return best;
+}
+
+NbdConnection *coroutine_fn nbd_pick_old_connection(NbdClient *s, uint64_t era)
+{
+    for (;;) {
+        NbdConnection *c = oldest(s);
+
+        if (!c || c->born > era) {
+            return NULL;
+        }
+        if (c->in_flight < NBD_IN_FLIGHT_MAX) {
+            return c;
         }
         SIM_WAITS("a connection to a server", s);
         co_queue_wait(&s->waiting, NULL);

@@ -10,7 +10,6 @@
 
 #include "block/drivers.h"
 #include "block/graph/tls.h"
-#include "util/sim-point.h"
 
 #define NS_PER_S (INT64_C(1000) * 1000 * 1000)
 #define OPEN_RETRY_NS (INT64_C(100) * 1000 * 1000)
@@ -145,6 +144,7 @@ static void init_connections(NbdClient *s)
         co_mutex_init(&c->send_lock);
     }
     co_queue_init(&s->waiting);
+    s->unflushed = NBD_NOTHING;
     nbd_client_init_timer(s);
 }
 
@@ -290,102 +290,13 @@ static void nbd_drain_end(BlockDriverState *bs)
 
 /* --- requests ------------------------------------------------------------- */
 
-static int coroutine_fn send_request(NbdConnection *c, NbdRequest *req)
-{
-    uint8_t head[NBD_EXTENDED_REQUEST_BYTES];
-    bool has_data = req->type == NBD_CMD_WRITE;
-    int niov = has_data ? req->iov->niov : 0;
-    g_autofree struct iovec *iov = g_new(struct iovec, niov + 1);
-    int ret = -ENOTCONN;
-
-    iov[0] = (struct iovec){ head, nbd_encode(&c->info, req, head) };
-    if (has_data) {
-        memcpy(iov + 1, req->iov->iov, niov * sizeof(*iov));
-    }
-    co_mutex_lock(&c->send_lock);
-    /* It may have been lost meanwhile, and be another one now. */
-    if (!req->done) {
-        IoChannel *channel = io_channel_ref(c->channel);
-
-        ret = io_channel_writev_all(channel, iov, niov + 1);
-        if (ret < 0) {
-            io_channel_shutdown(channel); /* the reader notices, and all end */
-        }
-        io_channel_unref(channel);
-    }
-    co_mutex_unlock(&c->send_lock);
-    return ret;
-}
-
-/* Send @req over @c and wait for its result. */
-static int coroutine_fn run_request(NbdConnection *c, NbdRequest *req)
-{
-    while (c->requests[c->next_cookie % NBD_IN_FLIGHT_MAX]) {
-        c->next_cookie++;
-    }
-    req->cookie = c->next_cookie++;
-    req->done = false;
-    req->ret = 0;
-    req->got = req->extent_bytes = 0;
-    req->zeroed = false;
-    req->co = NULL;
-    c->requests[req->cookie % NBD_IN_FLIGHT_MAX] = req;
-    c->in_flight++;
-    if (c->info.extended && req->type == NBD_CMD_WRITE) {
-        req->flags |= NBD_CMD_FLAG_PAYLOAD_LEN;
-    } else {
-        req->flags &= ~NBD_CMD_FLAG_PAYLOAD_LEN;
-    }
-    send_request(c, req);
-    while (!req->done) {
-        req->co = coroutine_self();
-        SIM_WAITS("a reply of a server", c->client);
-        coroutine_yield();
-        req->co = NULL;
-    }
-    return req->ret;
-}
-
-/* In the main context.  Again and again while connections get lost. */
-static int coroutine_fn try_request(NbdClient *s, NbdRequest *req)
-{
-    int ret = -ENOTCONN;
-
-    while (ret == -ENOTCONN) {
-        NbdConnection *c = nbd_pick_connection(s);
-
-        if (!c) {
-            return -EIO;
-        }
-        ret = run_request(c, req);
-        if (ret == -ENOTCONN && s->reconnect_ns == 0) {
-            return -EIO;
-        }
-    }
-    return ret;
-}
-
-static int coroutine_fn request(BlockDriverState *bs, NbdRequest *req)
-{
-    NbdClient *s = bdrv_opaque(bs);
-    AioContext *home = aio_get_current();
-    int ret;
-
-    if (home == s->ctx) {
-        return try_request(s, req);
-    }
-    aio_co_reschedule_self(s->ctx);
-    ret = try_request(s, req);
-    aio_co_reschedule_self(home);
-    return ret;
-}
-
 static int coroutine_fn nbd_preadv(BlockDriverState *bs, const BlockIO *io)
 {
+    NbdClient *s = bdrv_opaque(bs);
     NbdRequest req = { .type = NBD_CMD_READ, .offset = io->offset,
                        .bytes = io->bytes, .iov = io->iov };
 
-    return request(bs, &req);
+    return nbd_request(s, &req);
 }
 
 static unsigned write_flags(const BlockIO *io)
@@ -395,11 +306,12 @@ static unsigned write_flags(const BlockIO *io)
 
 static int coroutine_fn nbd_pwritev(BlockDriverState *bs, const BlockIO *io)
 {
+    NbdClient *s = bdrv_opaque(bs);
     NbdRequest req = { .type = NBD_CMD_WRITE, .flags = write_flags(io),
                        .offset = io->offset, .bytes = io->bytes,
                        .iov = io->iov };
 
-    return request(bs, &req);
+    return nbd_request(s, &req);
 }
 
 static int coroutine_fn nbd_pwrite_zeroes(BlockDriverState *bs,
@@ -418,7 +330,7 @@ static int coroutine_fn nbd_pwrite_zeroes(BlockDriverState *bs,
     if (io->flags & BDRV_REQ_NO_FALLBACK) {
         req.flags |= NBD_CMD_FLAG_FAST_ZERO;
     }
-    return request(bs, &req);
+    return nbd_request(s, &req);
 }
 
 static int coroutine_fn nbd_pdiscard(BlockDriverState *bs, const BlockIO *io)
@@ -427,7 +339,7 @@ static int coroutine_fn nbd_pdiscard(BlockDriverState *bs, const BlockIO *io)
     NbdRequest req = { .type = NBD_CMD_TRIM, .offset = io->offset,
                        .bytes = io->bytes };
 
-    return s->info.flags & NBD_FLAG_SEND_TRIM ? request(bs, &req) : -ENOTSUP;
+    return s->info.flags & NBD_FLAG_SEND_TRIM ? nbd_request(s, &req) : -ENOTSUP;
 }
 
 static int coroutine_fn nbd_flush(BlockDriverState *bs)
@@ -435,7 +347,7 @@ static int coroutine_fn nbd_flush(BlockDriverState *bs)
     NbdClient *s = bdrv_opaque(bs);
     NbdRequest req = { .type = NBD_CMD_FLUSH };
 
-    return s->info.flags & NBD_FLAG_SEND_FLUSH ? request(bs, &req) : 0;
+    return s->info.flags & NBD_FLAG_SEND_FLUSH ? nbd_request(s, &req) : 0;
 }
 
 static int64_t coroutine_fn nbd_getlength(BlockDriverState *bs)
@@ -463,7 +375,7 @@ static int coroutine_fn nbd_block_status(BlockDriverState *bs,
     if (!s->info.has_context) {
         return 0;
     }
-    status = request(bs, &req);
+    status = nbd_request(s, &req);
     if (status < 0) {
         return status;
     }

@@ -3,6 +3,7 @@
  * The inside of the driver "nbd": a disk that an NBD server exports.
  *
  * nbd.c         options, opening, limits, requests
+ * nbd-send.c    sending them, again if need be, and what a flush is worth
  * nbd-connect.c one connection: connecting, again and again
  * nbd-greet.c   its handshake
  * nbd-reply.c   what the server answers
@@ -15,9 +16,15 @@
  *     sent until it has its result; who takes it out wakes it.
  * N2  When a connection is lost all in its table get -ENOTCONN and are tried
  *     again on another one, or the same when it is back.  So each may be done
- *     twice by the server; all kinds of requests may.
+ *     twice by the server; all kinds of requests may, as a write is answered
+ *     before another one to the same bytes is sent.
  * N3  The server is a stranger: it may lie about content, nothing else.  Every
  *     number it sends is checked against the request it answers.
+ * N4  A server that is back may have lost what was written before and not
+ *     flushed.  A flush is good only if the same server has been there since
+ *     then.  Connections are counted as they are made; one that is not
+ *     younger than any such write, and still answers, is the proof: when the
+ *     write was answered over another, both led to the same server.
  */
 #ifndef BLOCK_PROTOCOLS_NBD_H
 #define BLOCK_PROTOCOLS_NBD_H
@@ -26,6 +33,7 @@
 
 #include "block/protocols/nbd/nbd-protocol.h"
 #include "util/big-endian.h"
+#include "util/interval-tree.h"
 #include "util/io-channel-tls.h"
 #include "util/log-limit.h"
 #include "util/socket-connect.h"
@@ -50,8 +58,15 @@ typedef struct NbdExportInfo {
     uint32_t context;
 } NbdExportInfo;
 
+/** Of NbdClient.unflushed: all writes have been flushed. */
+#define NBD_NOTHING UINT64_MAX
+
 /** A request that waits for its reply. */
 typedef struct NbdRequest {
+    IntervalNode range;         /* writes: in NbdClient.writes */
+    CoQueue followers;          /* writes: who waits for it to end */
+    uint64_t era;               /* connections made when it was sent */
+    unsigned sent;              /* how often it was */
     uint16_t type;              /* NBD_CMD_* */
     uint16_t flags;
     uint64_t cookie;
@@ -83,6 +98,7 @@ typedef struct NbdConnection {
     CoMutex send_lock;
     bool of_use;                /* since then it has answered, or lived long */
     int64_t ready_ns;           /* when it became ready */
+    uint64_t born;              /* the how manyth that was made (N4) */
     CoSleep pause;              /* until the next attempt */
     NbdRequest *requests[NBD_IN_FLIGHT_MAX];
     unsigned in_flight;
@@ -107,6 +123,10 @@ struct NbdClient {
 
     NbdConnection conns[NBD_CONNECTIONS_MAX];
     unsigned nr_conns;
+    uint64_t nr_made;           /* connections so far (N4) */
+    uint64_t unflushed;         /* least era of a write not flushed yet */
+    bool lost_writes;           /* maybe; then no flush succeeds any more */
+    IntervalTree writes;        /* being done; no two overlap */
     bool closing;
     bool drained;               /* requests do not wait for a connection */
     int64_t lost_ns;            /* since when there is no connection at all */
@@ -114,6 +134,14 @@ struct NbdClient {
     CoQueue waiting;            /* for a connection, or a free place in it */
     LogLimit log_limit;         /* the server makes us log */
 };
+
+/* --- nbd-send.c ----------------------------------------------------------- */
+
+/**
+ * Do @req: send it, as often as is needed and safe, and take its result.
+ * Returns 0 or a negative errno.  Any thread.
+ */
+int coroutine_fn nbd_request(NbdClient *s, NbdRequest *req);
 
 /* --- nbd-greet.c ---------------------------------------------------------- */
 
@@ -141,6 +169,16 @@ void coroutine_fn nbd_disconnect(NbdConnection *c);
  * for it as long as the options say.  NULL: in vain.
  */
 NbdConnection *coroutine_fn nbd_pick_connection(NbdClient *s);
+
+/**
+ * The oldest ready connection, once it has room for one more, if it is not
+ * younger than @era.  NULL: there is none.
+ */
+NbdConnection *coroutine_fn nbd_pick_old_connection(NbdClient *s,
+                                                    uint64_t era);
+
+/** Log what the server has done; it may do so as often as it likes. */
+void nbd_warn(NbdClient *s, const char *what);
 
 /** Put the header of @req to @out.  Returns its length. */
 size_t nbd_encode(const NbdExportInfo *info, const NbdRequest *req,
