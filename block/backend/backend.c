@@ -60,6 +60,7 @@ int coroutine_fn blk_co_insert_bs(BlockBackend *blk, BlockDriverState *bs,
 
     bdrv_ref(bs);
     drain_root_begin(&blk->root);
+    drain_revert_wait(bs);
     ret = insert_node(blk, bs, errp);
     drain_root_end(&blk->root);
     bdrv_co_unref(bs);
@@ -166,16 +167,36 @@ static int set_perm(BlockBackend *blk, const BlockPerm *perm, GError **errp)
     return 0;
 }
 
+/* Until nobody has to find the node with the users that he has left it. */
+static void coroutine_fn wait_for_undo(BlockBackend *blk)
+{
+    BlockDriverState *bs = NULL;
+
+    while (blk_bs(blk) != bs) {
+        bdrv_co_unref(bs);
+        bs = blk_bs(blk) ? bdrv_ref(blk_bs(blk)) : NULL;
+        if (bs) {
+            drain_revert_wait(bs);
+        }
+    }
+    bdrv_co_unref(bs);
+}
+
 int coroutine_fn blk_co_set_perm(BlockBackend *blk, const BlockPerm *perm,
                                  GError **errp)
 {
     bool takes_away = blk->perm.used & ~perm->used;
+    bool wants_more = (perm->used & ~blk->perm.used) ||
+                      (blk->perm.shared & ~perm->shared);
     int ret;
 
     g_assert(aio_context_in_home(blk->graph->ctx));
     if (takes_away) {
         /* What was begun with a permission ends before others may have it. */
         drain_root_begin(&blk->root);
+    }
+    if (wants_more) {
+        wait_for_undo(blk);
     }
     ret = set_perm(blk, perm, errp);
     if (takes_away) {

@@ -2,9 +2,10 @@
 /*
  * Changes of the graph's shape.
  *
- * Each operation: hold the control lock, drain, then check and change in one
- * transaction that does not yield, then let requests go on.  What was found
- * before the drain is looked at again after it.
+ * Each operation: hold the control lock, when nobody else has to find the graph
+ * as it is (drain.c, D7), drain, then check and change in one transaction that
+ * does not yield, then let requests go on.  What was found before the drain is
+ * looked at again after it.
  */
 #include "block/graph/graph-int.h"
 
@@ -104,7 +105,7 @@ int coroutine_fn graph_replace_node(BlockDriverState *from,
 
     bdrv_ref(from);
     bdrv_ref(to);
-    co_mutex_lock(&from->graph->control_lock);
+    drain_change_begin(from, to);
     drain_both(from, to);
     ret = check_length(from, to, errp);
     if (ret == 0 && check) {
@@ -114,7 +115,7 @@ int coroutine_fn graph_replace_node(BlockDriverState *from,
         ret = replace_node_drained(from, to, errp);
     }
     end_both(from, to);
-    co_mutex_unlock(&from->graph->control_lock);
+    drain_change_end(from->graph);
     bdrv_co_unref(to);
     bdrv_co_unref(from);
     return ret;
@@ -202,14 +203,14 @@ int coroutine_fn bdrv_co_insert_node(BlockDriverState *bs,
     bdrv_ref(bs);
     /* Not under the lock: who has drained what it needs may want the lock. */
     node = bdrv_co_open(graph, options, &error);
-    co_mutex_lock(&graph->control_lock);
+    drain_change_begin(bs, node);
     if (!node) {
         ret = -block_error_code(error);
         g_propagate_error(errp, error);
     } else {
         ret = insert_opened(node, bs, errp);
     }
-    co_mutex_unlock(&graph->control_lock);
+    drain_change_end(graph);
     if (ret < 0) {
         bdrv_co_unref(node);
     } else {
@@ -271,7 +272,7 @@ int coroutine_fn graph_drop_filter(BlockDriverState *bs, bool held,
     int ret;
 
     bdrv_ref(bs);
-    co_mutex_lock(&bs->graph->control_lock);
+    drain_change_begin(bs, NULL);
     if (!bs->filtered) {
         ret = block_error(errp, EINVAL, "Node '%s' (driver '%s') is no filter",
                           bs->node_name, bs->drv->name);
@@ -283,7 +284,7 @@ int coroutine_fn graph_drop_filter(BlockDriverState *bs, bool held,
     end_both(below, bs);
     bdrv_co_unref(below);
 out:
-    co_mutex_unlock(&bs->graph->control_lock);
+    drain_change_end(bs->graph);
     bdrv_co_unref(bs);
     return ret;
 }
@@ -319,18 +320,20 @@ static int replace_child_drained(BdrvChild *child, BlockDriverState *bs,
 int coroutine_fn bdrv_co_replace_child(BdrvChild *child, BlockDriverState *bs,
                                        GError **errp)
 {
+    BlockDriverState *before = bdrv_ref(child->bs);
     BlockDriverState *old;
     int ret;
 
     bdrv_ref(bs);
-    co_mutex_lock(&bs->graph->control_lock);
+    drain_change_begin(bs, before);
     old = bdrv_ref(child->bs); /* not before we have the lock */
     drain_both(old, bs);
     ret = replace_child_drained(child, bs, errp);
     end_both(old, bs);
-    co_mutex_unlock(&bs->graph->control_lock);
+    drain_change_end(bs->graph);
     bdrv_co_unref(bs);
     bdrv_co_unref(old);
+    bdrv_co_unref(before);
     return ret;
 }
 
@@ -396,12 +399,12 @@ int coroutine_fn graph_set_backing(BlockDriverState *bs,
     if (backing) {
         bdrv_ref(backing);
     }
-    co_mutex_lock(&bs->graph->control_lock);
+    drain_change_begin(bs, backing);
     bdrv_co_drained_begin(bs);
     old = bs->cow ? bdrv_ref(bs->cow->bs) : NULL;
     ret = set_backing_held(bs, backing, held, errp);
     bdrv_drained_end(bs);
-    co_mutex_unlock(&bs->graph->control_lock);
+    drain_change_end(bs->graph);
     bdrv_co_unref(old);
     bdrv_co_unref(backing);
     bdrv_co_unref(bs);

@@ -30,6 +30,11 @@
  *     its end, both zero.  The work is counted first, then the number of forks
  *     grows, then the request ends; a sum during which that number has not
  *     grown has missed no fork.
+ * D7  A section whose beginner may have to undo what it has changed is not
+ *     passed (D5): until it ends nobody else opens, closes or reopens what it
+ *     covers, changes an edge there, or wants more of a node there.  Only one
+ *     coroutine has such sections, and who waits for it lets it pass, so it
+ *     waits for nobody.
  */
 #include "block/graph/graph-int.h"
 
@@ -41,6 +46,7 @@ typedef struct DrainSection {
     BlockRoot *root;       /* of this root, or NULL; both NULL: all nodes */
     CoOwner owner;         /* who has begun it */
     bool owner_waits;      /* for sections of others; D5 */
+    bool reverts;          /* D7 */
     GPtrArray *roots;      /* BlockRoot *: what is closed */
     GPtrArray *nodes;      /* BlockDriverState *: whose drivers were told */
     GPtrArray *old_roots;  /* while covers are exchanged */
@@ -380,7 +386,8 @@ static bool others_drain(const BlockDriverState *bs)
     LIST_FOREACH(link, &bs->graph->sections) {
         DrainSection *section = LIST_ENTRY(link, DrainSection, link);
 
-        if ((is_ours(section) || section->owner_waits) &&
+        if ((is_ours(section) ||
+             (section->owner_waits && !section->reverts)) &&
             g_ptr_array_find(section->nodes, bs, NULL)) {
             sections--;
         }
@@ -490,6 +497,95 @@ void coroutine_fn drain_control_begin(BlockGraph *graph,
     for (guint i = 0; i < works->len; i++) {
         own_count(g_ptr_array_index(works, i));
     }
+}
+
+/* --- changes that may be undone ------------------------------------------- */
+
+/* Whether @section covers @bs or anything below it. */
+static bool covers_below(const DrainSection *section, BlockDriverState *bs)
+{
+    g_autoptr(GPtrArray) start = g_ptr_array_new();
+    g_autoptr(GPtrArray) below = NULL;
+
+    g_ptr_array_add(start, bs);
+    below = graph_below(start);
+    for (guint i = 0; i < below->len; i++) {
+        if (g_ptr_array_find(section->nodes, g_ptr_array_index(below, i),
+                             NULL)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether somebody else must find as he left it what is at @bs (NULL: any
+ * node) or below.  D7 */
+static bool others_revert(BlockGraph *graph, BlockDriverState *bs)
+{
+    LIST_FOREACH(link, &graph->sections) {
+        DrainSection *section = LIST_ENTRY(link, DrainSection, link);
+
+        if (section->reverts && !is_ours(section) &&
+            (!bs || covers_below(section, bs))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void coroutine_fn drain_revert_begin(BlockGraph *graph)
+{
+    if (mark_ours(graph, true)) {
+        drain_kick(graph);
+    }
+    while (others_revert(graph, NULL) || !ours_are_quiet(graph)) {
+        SIM_WAITS("a change that may be undone", NULL);
+        co_queue_wait(&graph->drain_waiters, NULL);
+    }
+    mark_ours(graph, false);
+    LIST_FOREACH(link, &graph->sections) {
+        DrainSection *section = LIST_ENTRY(link, DrainSection, link);
+
+        section->reverts = section->reverts || is_ours(section);
+    }
+}
+
+void coroutine_fn drain_revert_wait(BlockDriverState *bs)
+{
+    BlockGraph *graph = bs->graph;
+
+    if (!others_revert(graph, bs)) {
+        return;
+    }
+    if (mark_ours(graph, true)) {
+        drain_kick(graph);
+    }
+    while (others_revert(graph, bs) || !ours_are_quiet(graph)) {
+        SIM_WAITS("a change that may be undone", NULL);
+        co_queue_wait(&graph->drain_waiters, NULL);
+    }
+    mark_ours(graph, false);
+}
+
+void coroutine_fn drain_change_begin(BlockDriverState *bs,
+                                     BlockDriverState *other)
+{
+    BlockGraph *graph = bs->graph;
+
+    co_mutex_lock(&graph->control_lock);
+    while (others_revert(graph, bs) || (other && others_revert(graph, other))) {
+        co_mutex_unlock(&graph->control_lock); /* it may be wanted for that */
+        drain_revert_wait(bs);
+        if (other) {
+            drain_revert_wait(other);
+        }
+        co_mutex_lock(&graph->control_lock);
+    }
+}
+
+void coroutine_fn drain_change_end(BlockGraph *graph)
+{
+    co_mutex_unlock(&graph->control_lock);
 }
 
 void drain_own_end(BdrvWork *work)

@@ -319,6 +319,27 @@ void drain_own_end(BdrvWork *work);
 void coroutine_fn drain_control_begin(BlockGraph *graph,
                                       const GPtrArray *works, bool lock);
 
+/**
+ * The sections of the running coroutine are for changes that it may have to
+ * undo: until they end others change nothing of what they cover.  Waits while
+ * somebody else has such sections.
+ */
+void coroutine_fn drain_revert_begin(BlockGraph *graph);
+
+/** Wait while others have such sections over @bs or what is below it; the
+ * caller is going to use more of it. */
+void coroutine_fn drain_revert_wait(BlockDriverState *bs);
+
+/**
+ * Take the control lock for a change of edges to or from @bs and @other (or
+ * NULL), at a moment when nobody else has such sections over them.
+ */
+void coroutine_fn drain_change_begin(BlockDriverState *bs,
+                                     BlockDriverState *other);
+
+/** Undo drain_change_begin(). */
+void coroutine_fn drain_change_end(BlockGraph *graph);
+
 /** Recompute what the drained sections cover; after any change of edges. */
 void drain_graph_changed(BlockGraph *graph);
 

@@ -6,11 +6,13 @@
  * one has done; what it has done can be undone until all are.  The nodes are
  * drained meanwhile, so requests see all of it or nothing.  Control operations
  * of others may come in between when an action yields: undoing restores what an
- * action itself has found.
+ * action itself has found.  Where that is the graph they wait (drain.c, D7).
  */
 #include "block/jobs/action.h"
 
 #include <errno.h>
+
+#include "block/graph/graph-int.h"
 
 const char *const block_action_names[] = {
     [BLOCK_ACTION_ABORT] = "abort",
@@ -136,7 +138,8 @@ static int coroutine_fn snapshot_prepare(ActionState *a, GError **errp)
 
 static void coroutine_fn snapshot_abort(ActionState *a)
 {
-    /* What was may be again: nobody has a permission that he had not. */
+    /* What was may be again: nobody has frozen an edge, or has a permission
+     * that he had not (D7). */
     if (bdrv_co_replace_node(a->overlay, a->bs, NULL) < 0 ||
         bdrv_co_set_backing(a->overlay, NULL, NULL) < 0) {
         g_warning("Node '%s' stays the overlay of node '%s'", a->o.overlay,
@@ -279,10 +282,15 @@ static void set_up(BlockGraph *graph, const BlockAction *action, JobTxn *txn,
 
 static int coroutine_fn run(ActionState *states, size_t nr, GError **errp)
 {
+    bool changes_graph = false;
     int ret;
 
     for (size_t i = 0; i < nr; i++) {
         drain_node(&states[i]);
+        changes_graph = changes_graph || states[i].drv == &action_snapshot;
+    }
+    if (changes_graph) {
+        drain_revert_begin(states[0].graph);
     }
     ret = prepare_all(states, nr, errp);
     if (ret == 0) {

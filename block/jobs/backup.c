@@ -169,6 +169,8 @@ static int coroutine_fn insert_filter(BackupJob *b, GError **errp)
     if (ret < 0) {
         return ret;
     }
+    /* At once: nobody is to come between, or move it to another node. */
+    bdrv_freeze_child(bdrv_filter_child(b->cbw));
     b->copy = cbw_block_copy(b->cbw);
     b->work = cbw_node(b->cbw)->work;
     ret = check_chunk(b, errp);
@@ -176,12 +178,11 @@ static int coroutine_fn insert_filter(BackupJob *b, GError **errp)
         ret = backup_begin_bitmaps(b, errp);
     }
     if (ret < 0) {
+        bdrv_unfreeze_child(bdrv_filter_child(b->cbw));
         cbw_give_up(b->cbw);
         chain_drop_failed_filter(&b->job, b->cbw);
-        return ret;
     }
-    bdrv_freeze_child(bdrv_filter_child(b->cbw));
-    return 0;
+    return ret;
 }
 
 static int coroutine_fn begin(BackupJob *b, GError **errp)

@@ -4,6 +4,7 @@
  */
 #include "job-fixture.h"
 
+#include "drain-fixture.h"
 #include "image-fixture.h"
 
 #include <blockgraph/dirty-bitmap.h>
@@ -406,6 +407,155 @@ START_TEST(stored_bitmaps_are_removed_by_two_transactions_at_once)
 }
 END_TEST
 
+/* --- others meanwhile ----------------------------------------------------- */
+
+/* What somebody else does in a coroutine of his own. */
+typedef struct Other {
+    int coroutine_fn (*act)(struct Other *other);
+    BlockDriverState *overlay;
+    BlockBackend *blk;
+    BlockJob *job;
+    int ret;
+    bool done;
+} Other;
+
+/* A filter whose edge is frozen comes above the overlay. */
+static int coroutine_fn start_backup(Other *other)
+{
+    other->job = block_co_job_start(
+        graph, BLOCK_JOB_BACKUP,
+        block_options_parse_keyval("job-id=other,device=o,target=u,sync=none",
+                                   NULL, NULL), NULL);
+    return other->job ? 0 : -EINVAL;
+}
+
+/* A user who shares no writes comes above what guests have written to. */
+static int coroutine_fn use_alone(Other *other)
+{
+    return blk_co_insert_bs(other->blk, disk[0], NULL);
+}
+
+static int coroutine_fn use_alone_later(Other *other)
+{
+    const BlockPerm perm = { .used = BLK_PERM_CONSISTENT_READ,
+                             .shared = BLK_PERM_CONSISTENT_READ };
+    const BlockPerm none = { .shared = BLK_PERM_ALL };
+    int ret = blk_co_set_perm(other->blk, &none, NULL);
+
+    ret = ret < 0 ? ret : blk_co_insert_bs(other->blk, disk[0], NULL);
+    return ret < 0 ? ret : blk_co_set_perm(other->blk, &perm, NULL);
+}
+
+/* The overlay gets another backing node. */
+static int coroutine_fn take_link(Other *other)
+{
+    return bdrv_co_set_backing(other->overlay, bdrv_find_node(graph, "u"),
+                               NULL);
+}
+
+static void coroutine_fn other_entry(void *opaque)
+{
+    Other *other = opaque;
+
+    other->ret = other->act(other);
+    other->done = true;
+}
+
+static void other_ends(Other *other)
+{
+    while (!other->done) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    if (other->job) {
+        ck_assert_int_eq(block_job_cancel(other->job, true, NULL), 0);
+        job_end_fails(other->job, ECANCELED, "cancelled");
+    }
+    blk_unref(other->blk);
+}
+
+START_TEST(a_snapshot_is_undone_whoever_comes_meanwhile)
+{
+    static int coroutine_fn (*const acts[])(Other *) = {
+        start_backup, use_alone, use_alone_later, take_link,
+    };
+    AioContext *ctx = block_graph_aio_context(graph);
+    Together t = { .texts = ACTIONS(
+        "blockdev-snapshot node=a,overlay=o",
+        "blockdev-backup job-id=j,device=b,target=t,sync=full", "abort") };
+    Other other = { .act = acts[_i] };
+    BlockDriverState *targets[2];
+    Section section;
+
+    disks();
+    targets[0] = open_ok("mem,node-name=t,size=256k");
+    targets[1] = open_ok("mem,node-name=u,size=256k");
+    make_image_ok("o", "size=256k");
+    other.overlay = image_open("o", "qcow2,node-name=o");
+    other.blk = blk_new(graph, "other",
+                        &(BlockPerm){ .used = BLK_PERM_CONSISTENT_READ,
+                                      .shared = BLK_PERM_CONSISTENT_READ });
+    section_start(&section, targets[0]); /* the second action waits for it */
+    aio_co_enter(ctx, coroutine_create(together_entry, &t));
+    job_settle();
+    ck_assert(!t.done);
+    ck_assert_ptr_eq(blk_bs(guest[0]), other.overlay);
+    aio_co_enter(ctx, coroutine_create(other_entry, &other));
+    job_settle();
+    bdrv_drained_end(targets[0]);
+    while (!t.done) {
+        aio_poll(ctx, true);
+    }
+    ck_assert_int_eq(t.ret, -ECANCELED);
+    ck_assert_ptr_eq(blk_bs(guest[0]), disk[0]);
+    other_ends(&other);
+    bdrv_unref(other.overlay);
+    bdrv_unref(targets[1]);
+    bdrv_unref(targets[0]);
+    no_disks();
+}
+END_TEST
+
+START_TEST(snapshots_of_two_transactions_do_not_wait_in_a_circle)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    Together t[2] = {
+        { .texts = ACTIONS(
+            "blockdev-snapshot node=a,overlay=o",
+            "blockdev-backup job-id=j,device=b,target=t,sync=none",
+            "abort") },
+        { .texts = ACTIONS(
+            "blockdev-snapshot node=b,overlay=p",
+            "blockdev-backup job-id=k,device=a,target=u,sync=none",
+            "abort") },
+    };
+    BlockDriverState *nodes[4];
+    g_autofree char *before = NULL;
+    g_autofree char *after = NULL;
+
+    disks();
+    nodes[0] = open_ok("mem,node-name=t,size=256k");
+    nodes[1] = open_ok("mem,node-name=u,size=256k");
+    make_image_ok("o", "size=256k");
+    nodes[2] = image_open("o", "qcow2,node-name=o");
+    make_image_ok("p", "size=256k");
+    nodes[3] = image_open("p", "qcow2,node-name=p");
+    before = state();
+    for (int i = 0; i < 2; i++) {
+        aio_co_enter(ctx, coroutine_create(together_entry, &t[i]));
+    }
+    while (!t[0].done || !t[1].done) {
+        aio_poll(ctx, true);
+    }
+    ck_assert(t[0].ret == -ECANCELED && t[1].ret == -ECANCELED);
+    after = state();
+    ck_assert_str_eq(before, after);
+    for (int i = 0; i < 4; i++) {
+        bdrv_unref(nodes[i]);
+    }
+    no_disks();
+}
+END_TEST
+
 START_TEST(bad_actions_are_refused)
 {
     disks();
@@ -471,6 +621,9 @@ static void add_tests(TCase *tcase)
                         2);
     PROMISE(tcase, an_empty_transaction_waits_for_all_requests);
     PROMISE(tcase, stored_bitmaps_are_removed_by_two_transactions_at_once);
+    tcase_add_loop_test(tcase, a_snapshot_is_undone_whoever_comes_meanwhile, 0,
+                        4);
+    PROMISE(tcase, snapshots_of_two_transactions_do_not_wait_in_a_circle);
     PROMISE(tcase, bad_actions_are_refused);
     PROMISE(tcase, each_action_has_a_help_text);
 }
