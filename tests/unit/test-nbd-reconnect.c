@@ -141,6 +141,54 @@ START_TEST(a_connection_may_end_while_close_says_farewell)
 }
 END_TEST
 
+/* --- a server that says nothing ------------------------------------------- */
+
+/* Takes a request each time, and waits for the client to go. */
+static void take_and_wait(int fd, int n)
+{
+    uint8_t cookie[8];
+    char c;
+
+    honest(fd, cookie);
+    while (hear(fd, &c, 1)) {
+        continue;
+    }
+}
+
+static void request_done(void *opaque, int ret)
+{
+    *(int *)opaque = ret;
+}
+
+/*
+ * Row: whether requests may wait for a server, which is as silent the second
+ * time.  Drained or not, it is given up.
+ */
+START_TEST(a_server_that_is_silent_for_too_long_is_given_up)
+{
+    static uint8_t buf[512];
+    BlockDriverState *bs;
+    BlockBackend *blk;
+    BlockIOVec1 iov;
+    int ret = 1;
+    Liar liar;
+
+    liar_start_many(&liar, take_and_wait, 0, 1 << 20);
+    bs = client_open(_i ? ",read-only=on,request-timeout=1"
+                        : ",read-only=on,request-timeout=1,"
+                          "reconnect-delay=3600");
+    blk = backend_ok("user", bs, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL);
+    blk_aio_preadv(blk, 0, block_iov_buf(&iov, buf, 512), 0, request_done,
+                   &ret);
+    blk_drain(blk);
+    ck_assert_int_eq(ret, -EIO);
+    shutdown(liar.listener, SHUT_RDWR); /* no more */
+    blk_unref(blk);
+    bdrv_unref(bs);
+    liar_end(&liar);
+}
+END_TEST
+
 /* --- over TCP ------------------------------------------------------------- */
 
 /* A client with a server at a port of this machine. */
@@ -164,11 +212,6 @@ static void server_goes(void)
 
     blk_nbd_server_stop(graph);
     bdrv_unref(disk);
-}
-
-static void read_done(void *opaque, int ret)
-{
-    *(int *)opaque = ret;
 }
 
 /* What is under way when it is called stays so. */
@@ -231,7 +274,8 @@ START_TEST(a_drain_does_not_wait_for_a_server_that_does_not_take_connections)
     while (!s->conns[0].attempt.socket) {
         aio_poll(block_graph_aio_context(graph), true);
     }
-    blk_aio_preadv(blk, 0, block_iov_buf(&iov, buf, 512), 0, read_done, &ret);
+    blk_aio_preadv(blk, 0, block_iov_buf(&iov, buf, 512), 0, request_done,
+                   &ret);
     turn();
     ck_assert_int_eq(ret, 1);
     blk_drain(blk);
@@ -282,6 +326,8 @@ int main(void)
     PROMISE(tcase, a_request_is_never_cut_for_a_server_with_smaller_headers);
     PROMISE(tcase, a_request_that_its_server_dies_of_fails_after_the_delay);
     PROMISE(tcase, a_connection_may_end_while_close_says_farewell);
+    tcase_add_loop_test(
+        tcase, a_server_that_is_silent_for_too_long_is_given_up, 0, 2);
     PROMISE(tcase, close_does_not_wait_for_a_name_server);
     PROMISE(tcase,
             close_does_not_wait_for_a_server_that_does_not_take_connections);

@@ -25,6 +25,7 @@ int coroutine_fn nbd_read(NbdConnection *c, void *buf, size_t bytes)
 
     while (bytes > 0) {
         size_t there = MIN(bytes, c->buf_end - c->buf_pos);
+        bool direct;
         int64_t got;
 
         memcpy(to, c->buf + c->buf_pos, there);
@@ -34,15 +35,17 @@ int coroutine_fn nbd_read(NbdConnection *c, void *buf, size_t bytes)
         if (bytes == 0) {
             break;
         }
-        if (bytes >= NBD_READ_BUFFER / 2) {
-            return io_channel_read_all(c->channel, to, bytes);
-        }
-        got = io_channel_read(c->channel, c->buf, NBD_READ_BUFFER);
+        direct = bytes >= NBD_READ_BUFFER / 2;
+        got = direct ? io_channel_read(c->channel, to, bytes)
+                     : io_channel_read(c->channel, c->buf, NBD_READ_BUFFER);
         if (got <= 0) {
             return got < 0 ? (int)got : -ECONNRESET;
         }
+        nbd_heard(c);
         c->buf_pos = 0;
-        c->buf_end = got;
+        c->buf_end = direct ? 0 : got;
+        to += direct ? got : 0;
+        bytes -= direct ? got : 0;
     }
     return 0;
 }
@@ -364,7 +367,53 @@ NbdConnection *coroutine_fn nbd_pick_old_connection(NbdClient *s, uint64_t era)
     }
 }
 
-void nbd_client_init_timer(NbdClient *s)
+/* --- timers --------------------------------------------------------------- */
+
+/* The reader notices, and all that is in flight ends. */
+static void silence_over(void *opaque)
+{
+    NbdConnection *c = opaque;
+    NbdClient *s = c->client;
+    int64_t end_ns = c->heard_ns + s->request_timeout_ns;
+
+    if (!c->ready || c->in_flight == 0) {
+        return;
+    }
+    if (aio_clock_ns(s->ctx) < end_ns) {
+        aio_timer_set(c->silence, end_ns);
+        return;
+    }
+    nbd_warn(s, "does not answer: the connection is given up");
+    io_channel_shutdown(c->channel);
+}
+
+void nbd_heard(NbdConnection *c)
+{
+    NbdClient *s = c->client;
+
+    if (s->request_timeout_ns > 0) {
+        c->heard_ns = aio_clock_ns(s->ctx);
+        if (!aio_timer_pending(c->silence)) {
+            aio_timer_set(c->silence, c->heard_ns + s->request_timeout_ns);
+        }
+    }
+}
+
+void nbd_client_init_timers(NbdClient *s)
 {
     s->patience = aio_timer_new(s->ctx, patience_over, s);
+    for (unsigned i = 0; i < s->nr_conns; i++) {
+        s->conns[i].silence = aio_timer_new(s->ctx, silence_over,
+                                            &s->conns[i]);
+    }
+}
+
+void nbd_client_free_timers(NbdClient *s)
+{
+    aio_timer_free(s->patience);
+    for (unsigned i = 0; i < NBD_CONNECTIONS_MAX; i++) {
+        if (s->conns[i].silence) {
+            aio_timer_free(s->conns[i].silence);
+        }
+    }
 }

@@ -30,6 +30,7 @@ typedef struct NbdOptions {
     int64_t open_timeout_s;
     int64_t connections;
     int64_t peer_timeout_s;
+    int64_t request_timeout_s;
 } NbdOptions;
 
 static const BlockOption nbd_options[] = {
@@ -73,6 +74,11 @@ static const BlockOption nbd_options[] = {
       .offset = offsetof(NbdOptions, peer_timeout_s),
       .help = "TCP: seconds without any answer after which the server is "
               "taken for gone; 0: when the system says so" },
+    { .name = "request-timeout", .type = BLOCK_OPTION_NUMBER, .def = "0",
+      .min = 0, .max = UINT32_MAX,
+      .offset = offsetof(NbdOptions, request_timeout_s),
+      .help = "seconds with requests in flight and no word from the server "
+              "after which the connection is given up; 0: never" },
     { .type = BLOCK_OPTION_END },
 };
 
@@ -125,6 +131,7 @@ static int take_options(NbdClient *s, BlockOptions *options,
         s->reconnect_ns = o.reconnect_s * NS_PER_S;
         s->nr_conns = o.connections;
         s->peer_timeout_s = o.peer_timeout_s;
+        s->request_timeout_ns = o.request_timeout_s * NS_PER_S;
         *ret_open_ns = o.open_timeout_s * NS_PER_S;
     }
     block_options_clear(nbd_options, &o);
@@ -145,7 +152,7 @@ static void init_connections(NbdClient *s)
     }
     co_queue_init(&s->waiting);
     s->unflushed = NBD_NOTHING;
-    nbd_client_init_timer(s);
+    nbd_client_init_timers(s);
 }
 
 /* The first connection, tried for @open_ns. */
@@ -193,7 +200,7 @@ static void free_client(NbdClient *s)
     for (unsigned i = 0; i < s->nr_conns; i++) {
         g_clear_pointer(&s->conns[i].buf, g_free);
     }
-    aio_timer_free(s->patience);
+    nbd_client_free_timers(s);
     socket_address_free(s->address);
     tls_creds_unref(s->creds);
     g_free(s->tls_hostname);

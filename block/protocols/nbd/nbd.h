@@ -102,6 +102,8 @@ typedef struct NbdConnection {
     CoSleep pause;              /* until the next attempt */
     NbdRequest *requests[NBD_IN_FLIGHT_MAX];
     unsigned in_flight;
+    AioTimer *silence;          /* for request_timeout_ns */
+    int64_t heard_ns;           /* last word, or first request; if limited */
     uint64_t next_cookie;
     uint8_t *buf;               /* read ahead, NBD_READ_BUFFER bytes */
     size_t buf_pos, buf_end;
@@ -117,6 +119,7 @@ struct NbdClient {
     char *context;              /* instead of base:allocation, or NULL */
     int64_t reconnect_ns;       /* how long requests wait for a connection */
     unsigned peer_timeout_s;    /* of TCP; 0: the system's */
+    int64_t request_timeout_ns; /* of silence; 0: no limit */
     bool writable;
     NbdExportInfo info;         /* of the first handshake */
     AioContext *ctx;            /* the main context */
@@ -151,8 +154,14 @@ int coroutine_fn nbd_greet(NbdConnection *c, NbdExportInfo *info,
 
 /* --- nbd-connect.c -------------------------------------------------------- */
 
-/** Make the timer of @s, which close frees. */
-void nbd_client_init_timer(NbdClient *s);
+/** Make the timers of @s and its connections. */
+void nbd_client_init_timers(NbdClient *s);
+
+/** Free them. */
+void nbd_client_free_timers(NbdClient *s);
+
+/** @c has heard of the server, or begins to wait for it. */
+void nbd_heard(NbdConnection *c);
 
 /** Connect once, and greet.  Returns 0 with @c ready, or a negative errno. */
 int coroutine_fn nbd_connect(NbdConnection *c, int64_t deadline_ns,
