@@ -23,6 +23,7 @@ typedef struct TlsChannel {
     /* Set when it is made, never changed after. */
     IoChannel *lower;
     TlsCreds *creds;
+    TlsExpected expected;
     gnutls_session_t session;
 
     /* Touched by the thread that uses the channel. */
@@ -261,7 +262,8 @@ IoChannel *coroutine_fn io_channel_co_start_tls(IoChannel *lower,
 {
     TlsChannel *t = g_new0(TlsChannel, 1);
 
-    if (tls_creds_new_session(creds, host, &t->session, errp) < 0) {
+    if (tls_creds_new_session(creds, host, &t->expected, &t->session,
+                              errp) < 0) {
         g_free(t);
         io_channel_unref(lower);
         return NULL;
@@ -278,8 +280,7 @@ IoChannel *coroutine_fn io_channel_co_start_tls(IoChannel *lower,
     gnutls_transport_set_push_function(t->session, push);
     gnutls_transport_set_pull_function(t->session, pull);
     gnutls_transport_set_pull_timeout_function(t->session, pull_timeout);
-    if (handshake(t, errp) < 0 ||
-        tls_creds_check_peer(creds, t->session, errp) < 0) {
+    if (handshake(t, errp) < 0) {
         io_channel_unref(&t->c);
         return NULL;
     }

@@ -8,10 +8,11 @@
  *   tls-creds-psk    keys.psk: lines of NAME:HEXKEY
  *
  * T1  Nothing below TLS 1.2.
- * T2  A client always checks the server's certificate and name, in the
- *     handshake: nothing of its own, not even a certificate, goes to another.
+ * T2  A client always checks the server's certificate, what it is for, and its
+ *     name, in the handshake: nothing of its own, not even a certificate, goes
+ *     to another.
  * T3  A certificate that says what it is for is good for nothing else: no
- *     client can play the server.
+ *     client can play the server, and the other way round.
  */
 #include "util/tls-creds.h"
 
@@ -263,8 +264,15 @@ static int set_credentials(TlsCreds *creds, gnutls_session_t session)
 
 /* Whom the other side has to prove to be. */
 static void set_verification(const TlsCreds *creds, const char *host,
-                             gnutls_session_t session)
+                             TlsExpected *expected, gnutls_session_t session)
 {
+    const char *purpose = creds->server ? GNUTLS_KP_TLS_WWW_CLIENT
+                                        : GNUTLS_KP_TLS_WWW_SERVER;
+
+    *expected = (TlsExpected) { {
+        { .type = GNUTLS_DT_KEY_PURPOSE_OID, .data = (void *)purpose },
+        { .type = GNUTLS_DT_DNS_HOSTNAME, .data = (void *)host },
+    } };
     if (creds->psk) {
         return;                 /* who has the key is who we mean */
     }
@@ -272,14 +280,18 @@ static void set_verification(const TlsCreds *creds, const char *host,
         gnutls_certificate_server_set_request(
             session, creds->verify_peer ? GNUTLS_CERT_REQUIRE
                                         : GNUTLS_CERT_IGNORE);
+        if (creds->verify_peer) {
+            gnutls_session_set_verify_cert2(session, expected->data, 1, 0);
+        }
         return;
     }
-    gnutls_session_set_verify_cert(session, host, 0);           /* T2 */
+    gnutls_session_set_verify_cert2(session, expected->data, 2, 0); /* T2 */
     gnutls_server_name_set(session, GNUTLS_NAME_DNS, host, strlen(host));
 }
 
 int tls_creds_new_session(TlsCreds *creds, const char *host,
-                          gnutls_session_t *ret_session, GError **errp)
+                          TlsExpected *expected, gnutls_session_t *ret_session,
+                          GError **errp)
 {
     gnutls_session_t session;
     const char *at = "";
@@ -304,7 +316,7 @@ int tls_creds_new_session(TlsCreds *creds, const char *host,
         return gnutls_failed(errp, ret, "Could not use TLS priority",
                              creds->priority);
     }
-    set_verification(creds, host, session);
+    set_verification(creds, host, expected, session);
     *ret_session = session;
     return 0;
 }
@@ -336,28 +348,6 @@ int tls_session_failed(gnutls_session_t session, int err, GError **errp)
     }
     return block_error(errp, EPROTO, "TLS handshake failed: %s",
                        gnutls_strerror(err));
-}
-
-int tls_creds_check_peer(TlsCreds *creds, gnutls_session_t session,
-                         GError **errp)
-{
-    gnutls_typed_vdata_st purpose = {
-        .type = GNUTLS_DT_KEY_PURPOSE_OID,
-        .data = (void *)(creds->server ? GNUTLS_KP_TLS_WWW_CLIENT
-                                       : GNUTLS_KP_TLS_WWW_SERVER),
-    };
-    unsigned status = 0;
-    int ret;
-
-    if (creds->psk || (creds->server && !creds->verify_peer)) {
-        return 0;
-    }
-    ret = gnutls_certificate_verify_peers(session, &purpose, 1, &status);
-    if (ret < 0) {
-        return block_error(errp, EACCES, "The certificate of the peer is "
-                           "refused: %s", gnutls_strerror(ret));
-    }
-    return status ? refuse_certificate(session, status, errp) : 0;  /* T3 */
 }
 
 static char *certificate_name(gnutls_session_t session)

@@ -36,27 +36,32 @@ bool tls_creds_is_server(const TlsCreds *creds);
 /** The options, for manuals. */
 extern const BlockOption tls_creds_options[];
 
+/** What a peer's certificate has to be; GnuTLS looks at it as long as there is
+ * the session. */
+typedef struct TlsExpected {
+    gnutls_typed_vdata_st data[2];
+} TlsExpected;
+
 /**
- * A session with @creds that is not connected yet.
+ * A session with @creds that is not connected yet.  Its handshake fails unless
+ * the peer may be the peer.
  *
- * @host  clients: name of the server in its certificate; stays as long as the
- *        session.  NULL will do only where there are no certificates.
+ * @host      clients: name of the server in its certificate; stays as long as
+ *            the session.  NULL will do only where there are no certificates.
+ * @expected  filled; stays as long as the session
  *
  * Returns 0 or a negative errno with @errp.
  */
 int tls_creds_new_session(TlsCreds *creds, const char *host,
-                          gnutls_session_t *ret, GError **errp);
+                          TlsExpected *expected, gnutls_session_t *ret,
+                          GError **errp);
 
 /** Say why the handshake of @session has ended: @err of GnuTLS, which is fatal.
  * Returns a negative errno. */
 int tls_session_failed(gnutls_session_t session, int err, GError **errp);
 
-/** After the handshake: whether the peer may be.  0 or a negative errno. */
-int tls_creds_check_peer(TlsCreds *creds, gnutls_session_t session,
-                         GError **errp);
-
 /**
- * After that: who the peer of a server is, the name of the key or the
+ * After the handshake: who the peer of a server is, the name of the key or the
  * distinguished name in the certificate (RFC 4514).  NULL: it has proved none.
  * Free with g_free().
  */

@@ -257,6 +257,8 @@ END_TEST
 /* --- somebody else -------------------------------------------------------- */
 
 static Certificate shown;       /* by the server */
+static bool got_certificate;    /* of the client, whatever it is */
+static bool shaken;             /* the server thinks that hands were shaken */
 
 static ssize_t record_pull(gnutls_transport_ptr_t fd, void *buf, size_t bytes)
 {
@@ -290,12 +292,15 @@ static void show_certificate(int fd, int n)
     gnutls_init(&session, GNUTLS_SERVER);
     gnutls_set_default_priority(session);
     gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, creds);
+    gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUEST);
     gnutls_transport_set_ptr(session, GINT_TO_POINTER(fd));
     gnutls_transport_set_pull_function(session, record_pull);
     gnutls_transport_set_push_function(session, plain_push);
     do {
         ret = gnutls_handshake(session);
     } while (ret < 0 && !gnutls_error_is_fatal(ret));
+    got_certificate = gnutls_certificate_get_peers(session, NULL) != NULL;
+    shaken = ret == 0;
     if (ret == 0) {
         /* Not one byte of the protocol, through TLS either. */
         ck_assert_int_le(gnutls_record_recv(session, &byte, 1), 0);
@@ -339,12 +344,20 @@ static void make_shown(const Impostor *who)
 
 START_TEST(r44_a_server_that_proves_to_be_another_is_refused)
 {
+    const CertificateFacts guest = { .name = "guest",
+                                     .purpose = GNUTLS_KP_TLS_WWW_CLIENT };
+    Certificate own = certificate_new(&guest, &authority);
     Liar liar;
 
+    certificate_save(&own, pki, "client");
+    blk_tls_creds_del(graph, "c", NULL);
+    add_creds("id=c,endpoint=client");
     make_shown(&impostors[_i]);
     liar_start(&liar, show_certificate, 0);
     client_fails(",tls-hostname=localhost", impostors[_i].reason);
     liar_end(&liar);
+    ck_assert(!got_certificate);
+    ck_assert(!shaken);
     ck_assert_uint_gt(heard->len, 0);
     ck_assert(heard_is_tls());
     g_byte_array_set_size(heard, 0);
@@ -352,6 +365,8 @@ START_TEST(r44_a_server_that_proves_to_be_another_is_refused)
     listing_fails(",tls-hostname=localhost");
     liar_end(&liar);
     ck_assert(heard_is_tls());
+    ck_assert(!got_certificate);
+    certificate_free(&own);
     certificate_free(&shown);
 }
 END_TEST
