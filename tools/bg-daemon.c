@@ -18,7 +18,9 @@
 /* How long commands may take once the end has begun, and how long a client
  * may take to read what was said last. */
 #define COMMANDS_NS (INT64_C(15) * 1000 * 1000 * 1000)
+#define CANCELLED_NS (INT64_C(1) * 1000 * 1000 * 1000)
 #define FLUSHES_NS (INT64_C(5) * 1000 * 1000 * 1000)
+#define IMAGE_TIMEOUT_NS (INT64_C(600) * 1000 * 1000 * 1000)
 #define OUTPUT_NS (INT64_C(500) * 1000 * 1000)
 
 void daemon_turn(Daemon *daemon)
@@ -166,6 +168,8 @@ static int end(Daemon *daemon)
     daemon_hmp_let_go(daemon);
     stop_work(daemon);
     settle(daemon, command_runs, COMMANDS_NS);
+    block_graph_cancel_images(daemon->graph, true);
+    settle(daemon, command_runs, CANCELLED_NS);
     if (qmp_server_is_busy(daemon->server)) {
         return give_up(daemon);
     }
@@ -199,7 +203,8 @@ static int begin(Daemon *daemon, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    Daemon daemon = { .signal_fd = -1, .pidfile_fd = -1, .ready_fd = -1 };
+    Daemon daemon = { .signal_fd = -1, .pidfile_fd = -1, .ready_fd = -1,
+                      .image_timeout_ns = IMAGE_TIMEOUT_NS };
     GError *error = NULL;
     bool begun;
     int status;

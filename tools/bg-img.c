@@ -63,7 +63,8 @@ static void print_help(void)
            "Make, look at, check and change disk images\n\n"
            "Commands:\n", g_get_prgname());
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
-        printf("  %s [--object objectdef] [--image-opts] %s\n",
+        printf("  %s [--object objectdef] [--image-opts] "
+               "[--image-timeout seconds] %s\n",
                commands[i].name, commands[i].args);
     }
     printf("\n"

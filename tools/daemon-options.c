@@ -22,6 +22,7 @@ enum {
     OPTION_DAEMONIZE,
     OPTION_EXPORT,
     OPTION_IMAGE_ROOT,
+    OPTION_IMAGE_TIMEOUT,
     OPTION_MONITOR,
     OPTION_NBD_SERVER,
     OPTION_OBJECT,
@@ -37,6 +38,7 @@ static const struct option long_options[] = {
     { "export", required_argument, NULL, OPTION_EXPORT },
     { "help", no_argument, NULL, 'h' },
     { "image-root", required_argument, NULL, OPTION_IMAGE_ROOT },
+    { "image-timeout", required_argument, NULL, OPTION_IMAGE_TIMEOUT },
     { "monitor", required_argument, NULL, OPTION_MONITOR },
     { "nbd-server", required_argument, NULL, OPTION_NBD_SERVER },
     { "object", required_argument, NULL, OPTION_OBJECT },
@@ -70,6 +72,9 @@ static void print_help(void)
 "                         tls-creds-x509, tls-creds-psk, secret\n"
 "  --untrusted            open no file that only an image names\n"
 "  --image-root DIR       open files that images name in this directory only\n"
+"  --image-timeout SECONDS\n"
+"                         give up opening or checking an image after so long\n"
+"                         (default: 600; 0: never)\n"
 "  --daemonize            go to the background when all is set up\n"
 "  --pidfile PATH         write the process id to this file\n"
 "  --print-manual         print the manual of all control commands and end\n"
@@ -144,6 +149,7 @@ static int set_trust(Daemon *daemon)
     int ret;
 
     block_graph_set_untrusted(daemon->graph, daemon->untrusted);
+    block_graph_set_image_timeout(daemon->graph, daemon->image_timeout_ns);
     ret = block_graph_set_image_root(daemon->graph, daemon->image_root, &error);
     if (ret < 0) {
         tool_report(error, "--image-root");
@@ -175,6 +181,12 @@ int daemon_first_options(Daemon *daemon, int argc, char **argv)
         case OPTION_IMAGE_ROOT:
             g_free(daemon->image_root);
             daemon->image_root = g_strdup(optarg);
+            break;
+        case OPTION_IMAGE_TIMEOUT:
+            if (tool_parse_seconds("--image-timeout", optarg,
+                                   &daemon->image_timeout_ns) < 0) {
+                return -EINVAL;
+            }
             break;
         case OPTION_PIDFILE:
             g_free(daemon->pidfile);

@@ -31,6 +31,7 @@ typedef struct Daemon {
     char *pidfile;       /* NULL: none */
     char *image_root;    /* files that images name are there; NULL: anywhere */
     bool untrusted;      /* they are not opened */
+    int64_t image_timeout_ns; /* to open or check one; 0: no limit */
     int pidfile_fd;      /* holds its lock; -1: none */
     bool daemonize;
     int ready_fd;        /* to the process that was started; -1: none */

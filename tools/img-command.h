@@ -42,6 +42,7 @@ int img_snapshot(int argc, char **argv);
 enum {
     IMG_OPTION_OBJECT = 256,
     IMG_OPTION_IMAGE_OPTS,
+    IMG_OPTION_IMAGE_TIMEOUT,
     IMG_OPTION_OUTPUT,
     IMG_OPTION_BACKING_CHAIN,
     IMG_OPTION_START_OFFSET,

@@ -33,6 +33,7 @@ static const struct option long_options[] = {
     { "format", required_argument, NULL, 'f' },
     { "granularity", required_argument, NULL, 'g' },
     { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
+    { "image-timeout", required_argument, NULL, IMG_OPTION_IMAGE_TIMEOUT },
     { "max-length", required_argument, NULL, IMG_OPTION_MAX_LENGTH },
     { "merge", required_argument, NULL, IMG_OPTION_MERGE },
     { "no-drain", no_argument, NULL, IMG_OPTION_NO_DRAIN },
@@ -117,6 +118,8 @@ static int common_option(ImgArgs *args, int letter)
     case IMG_OPTION_IMAGE_OPTS:
         args->image.image_opts = true;
         return 0;
+    case IMG_OPTION_IMAGE_TIMEOUT:
+        return tool_graph_set_image_timeout(optarg) < 0 ? -1 : 0;
     case IMG_OPTION_OBJECT:
         tool_objects_take(optarg);
         return 0;

@@ -11,6 +11,13 @@
 static GPtrArray *texts;        /* const char *, in their order; or NULL */
 static QmpObjects *objects;     /* of the graph, if there is one */
 
+static int64_t image_timeout_ns; /* of the graph; 0: no limit */
+
+int tool_graph_set_image_timeout(const char *text)
+{
+    return tool_parse_seconds("--image-timeout", text, &image_timeout_ns);
+}
+
 void tool_objects_take(const char *text)
 {
     if (!texts) {
@@ -47,6 +54,7 @@ BlockGraph *tool_graph_new(void)
         tool_report(error, NULL);
         return NULL;
     }
+    block_graph_set_image_timeout(graph, image_timeout_ns);
     objects = qmp_objects_new(graph);
     for (guint i = 0; texts && i < texts->len; i++) {
         if (!add_object(g_ptr_array_index(texts, i))) {

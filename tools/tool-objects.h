@@ -13,6 +13,10 @@
 /** Note what --object says; @text must live on. */
 void tool_objects_take(const char *text);
 
+/** Limit the time that images of the graph may take to what --image-timeout
+ * says, a number of seconds.  Returns 0 or a negative errno, printed. */
+int tool_graph_set_image_timeout(const char *text);
+
 /**
  * A graph with all objects that were noted.  Returns NULL after an error, which
  * was printed; else tool_graph_free() it.  One at a time.

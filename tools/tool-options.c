@@ -125,3 +125,17 @@ int tool_options_absorb(const char *text, const char *option,
     block_options_free(options);
     return ret;
 }
+
+int tool_parse_seconds(const char *option, const char *text, int64_t *ret_ns)
+{
+    const int64_t ns_per_s = 1000 * 1000 * 1000;
+    guint64 seconds;
+
+    if (!g_ascii_string_to_unsigned(text, 10, 0, INT64_MAX / ns_per_s,
+                                    &seconds, NULL)) {
+        tool_error("%s: '%s' is no number of seconds", option, text);
+        return -EINVAL;
+    }
+    *ret_ns = seconds * ns_per_s;
+    return 0;
+}

@@ -31,4 +31,11 @@ char *tool_options_object_name(const BlockOptions *options);
 int tool_options_absorb(const char *text, const char *option,
                         const BlockOption *table, void *target);
 
+/**
+ * Parse the number of seconds @text, which @option has, to nanoseconds.
+ *
+ * Returns 0 or a negative errno, printed.
+ */
+int tool_parse_seconds(const char *option, const char *text, int64_t *ret_ns);
+
 #endif /* TOOL_OPTIONS_H */

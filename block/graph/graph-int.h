@@ -66,6 +66,8 @@ struct BlockGraph {
     CoMutex control_lock;  /* held over yields by reopen and graph changes */
     bool untrusted;        /* block_graph_set_untrusted() */
     char *image_root;      /* canonical; or NULL */
+    int64_t image_timeout_ns; /* of opening or checking one; 0: no limit */
+    bool images_cancelled; /* no image is opened or checked any more */
     uint64_t next_auto_name;
     uint64_t visit_mark;   /* the mark of the walk that runs now */
     unsigned retired_sections;
@@ -123,6 +125,8 @@ struct BlockDriverState {
     BdrvWork *own_work;    /* its own requests, while it opens; else NULL */
     BlockDriverState *opener;  /* which opens it as a child, while it does */
     BdrvChildRole opener_role; /* as what */
+    bool in_image_step;    /* its image is being opened or checked */
+    int64_t image_end_ns;  /* until then; 0: no limit */
     bool has_identity;     /* the next two say what it stores its bytes in */
     uint64_t identity_device, identity_inode;
     BlockPerm perm;        /* over all parents */
@@ -278,6 +282,14 @@ typedef struct BdrvCommonOptions {
 /** The BDRV_O_* flags that @common stands for; @what as for absorb. */
 int bdrv_flags_from_common(const BdrvCommonOptions *common, const char *what,
                            unsigned *ret_flags, GError **errp);
+
+/** The image of @bs is being opened or checked from now on, with the time that
+ * @opener (or NULL) has left, or anew. */
+void image_steps_begin(BlockDriverState *bs, const BlockDriverState *opener);
+
+/** That is over, with the result @ret.  When the time was over, too, it is that
+ * what is told.  Returns the result. */
+int image_steps_end(BlockDriverState *bs, int ret, GError **errp);
 
 /** Fill in what @options leaves open from a parent open with @flags. */
 void bdrv_inherit_options(BlockOptions *options, BdrvChildRole role,

@@ -360,7 +360,13 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, const BdrvCheck *how,
             return status;
         }
     }
+    if (!how->flags) {
+        image_steps_begin(bs, NULL);
+    }
     status = bs->drv->check_image(bs, how, &result, errp);
+    if (!how->flags) {
+        status = image_steps_end(bs, status, errp);
+    }
     if (how->flags) {
         status = refresh_node(bs, status, errp);
         if (status < 0 || result.corruptions_fixed > 0) {

@@ -342,7 +342,10 @@ static int coroutine_fn open_node_driver(BlockDriverState *bs,
     Transaction *txn;
     int ret;
 
-    ret = bs->drv->open(bs, options, bs->open_flags, errp);
+    ret = bdrv_image_step(bs, errp);
+    if (ret == 0) {
+        ret = bs->drv->open(bs, options, bs->open_flags, errp);
+    }
     if (ret < 0) {
         return ret;
     }
@@ -383,6 +386,9 @@ static int coroutine_fn open_node_driver(BlockDriverState *bs,
     if (ret == 0) {
         ret = dirty_bitmaps_load(bs, errp);
     }
+    if (ret == 0) {
+        ret = bdrv_image_step(bs, errp); /* not all of it may be loaded */
+    }
     if (ret < 0 && bs->drv->close) {
         bs->drv->close(bs);
     }
@@ -419,7 +425,9 @@ open_with_common(BlockGraph *graph, const BdrvCommonOptions *common,
         node_free(bs);
         return NULL;
     }
+    image_steps_begin(bs, opener->bs);
     ret = open_node_driver(bs, options, what, errp);
+    ret = image_steps_end(bs, ret, errp);
     if (bs->own_work) {
         drain_own_end(bs->own_work);
         g_clear_pointer(&bs->own_work, bdrv_work_free);

@@ -109,6 +109,22 @@ BLOCK_API void block_graph_set_untrusted(BlockGraph *graph, bool untrusted);
 BLOCK_API int block_graph_set_image_root(BlockGraph *graph,
                                          const char *directory, GError **errp);
 
+/**
+ * How long to open an image, with all below it, or to check one may take: @ns
+ * nanoseconds from its beginning, 0 (the default) without limit.  Then it fails
+ * with -ETIMEDOUT at its next step, which is one table of the image or one
+ * piece of it.  For those that begin from now on.  A repair that was asked for
+ * takes as long as it takes.  Thread: main.
+ */
+BLOCK_API void block_graph_set_image_timeout(BlockGraph *graph, int64_t ns);
+
+/**
+ * Have all images of @graph that are being opened or checked, and those that
+ * will be while @cancel holds, fail with -ECANCELED at their next step.
+ * Thread: main.
+ */
+BLOCK_API void block_graph_cancel_images(BlockGraph *graph, bool cancel);
+
 /** The options that every node has, whatever its driver. */
 BLOCK_API extern const BlockOption bdrv_common_options[];
 

@@ -281,6 +281,14 @@ BLOCK_API int bdrv_check_named_file(const BlockDriverState *bs,
                                     const char *name, const char *option,
                                     const char **ret_root, GError **errp);
 
+/**
+ * Whether opening or checking the image of @bs may go on; drivers ask between
+ * the steps of what an image can make long.  Outside of both it always may.
+ *
+ * Returns 0, -ETIMEDOUT or -ECANCELED with @errp.  Main context.
+ */
+BLOCK_API int bdrv_image_step(const BlockDriverState *bs, GError **errp);
+
 /** The driver after @driver, the first for NULL; NULL after the last.  Those
  * that come with the library are before those that were registered.  Thread:
  * any. */

@@ -101,6 +101,8 @@ def files_that_images_name_may_be_refused_or_kept_in_a_directory(folder):
             ([*top, '--untrusted'], "'../other/base', which it names as its "
                                     "backing file, is not opened"),
             (['--image-root', 'sub', *top], "is not beneath directory '"),
+            (['--image-timeout', 'soon', *top], "--image-timeout: 'soon' is no "
+                                                "number of seconds"),
             (['--image-root', 'none', *top], "--image-root: Could not open "
                                              "directory 'none'")):
         status, _, err = run(folder, *options)
@@ -108,7 +110,7 @@ def files_that_images_name_may_be_refused_or_kept_in_a_directory(folder):
     base = 'null-co,node-name=b,size=1M,read-only=on'
     for options in (['--blockdev', base, '--untrusted', '--blockdev',
                      top[1] + ',backing=b'],
-                    [*top, '--image-root', '.']):
+                    [*top, '--image-root', '.', '--image-timeout', '60']):
         daemon = Daemon([program], folder, *options)
         try:
             client = daemon.client()

@@ -116,8 +116,11 @@ static int coroutine_fn load_bits(Qcow2 *q, const uint64_t *table,
         int64_t offset = table[i] & QCOW2_OFFSET_MASK;
 
         if (offset) {
-            ret = bdrv_co_pread(qcow2_file(q), offset, q->geo.cluster_bytes,
-                                buf, 0);
+            ret = bdrv_image_step(q->bs, NULL);
+            if (ret == 0) {
+                ret = bdrv_co_pread(qcow2_file(q), offset,
+                                    q->geo.cluster_bytes, buf, 0);
+            }
             if (ret == 0) {
                 hbitmap_deserialize_part(hb, buf, start, count);
             }

@@ -13,6 +13,9 @@
 
 #include <errno.h>
 
+/* Of the map of references that are looked at without asking for time. */
+#define CLUSTERS_A_STEP 65536
+
 /* --- the refcount structure ----------------------------------------------- */
 
 bool qcow2_check_block_counted(const Qcow2Check *c, uint64_t entry)
@@ -149,6 +152,10 @@ static int coroutine_fn compare_block(Qcow2Check *c, size_t index)
     if (first >= end) {
         return 0;
     }
+    ret = bdrv_image_step(q->bs, NULL);
+    if (ret < 0) {
+        return ret;
+    }
     ret = bdrv_co_pread(qcow2_file(q), q->reftable.entry[index],
                         q->geo.cluster_bytes, c->table, 0);
     if (ret < 0) {
@@ -184,6 +191,9 @@ static int coroutine_fn find_uncounted(Qcow2Check *c)
             ret = found_count(c, cluster, 0, refs);
         }
         cluster++;
+        if (ret == 0 && cluster % CLUSTERS_A_STEP == 0) {
+            ret = bdrv_image_step(c->q->bs, NULL);
+        }
     }
     return ret;
 }
@@ -322,14 +332,16 @@ int coroutine_fn qcow2_check_copied(Qcow2Check *c)
     g_autoptr(GError) error = NULL;
     bool fix = may_fix_copied(c);
     Qcow2L1 *l1;
+    int ret = 0;
 
     if (h->l1_size == 0 ||
         qcow2_l1_load(c->q, h->l1_offset, h->l1_size, &l1, &error) < 0) {
         return 0; /* was told when its tables were looked for */
     }
-    for (size_t i = 0; i < l1->nr; i++) {
+    for (size_t i = 0; ret == 0 && i < l1->nr; i++) {
         check_table_copied(c, l1, i, fix);
+        ret = bdrv_image_step(c->q->bs, NULL);
     }
     g_free(l1);
-    return 0;
+    return ret;
 }

@@ -155,6 +155,10 @@ static int coroutine_fn check_l1(Qcow2Check *c, uint64_t offset, size_t nr,
     if (nr == 0 || !check_place(c, offset, nr * 8, what)) {
         return 0;
     }
+    ret = bdrv_image_step(c->q->bs, NULL);
+    if (ret < 0) {
+        return ret;
+    }
     ret = qcow2_l1_load(c->q, offset, nr, &l1, &error);
     if (ret < 0) {
         qcow2_check_failed(c, ret, what);
@@ -555,7 +559,10 @@ int coroutine_fn qcow2_check_tables(Qcow2Check *c)
                                    bytes, l2->refs, "L2 tables");
     }
     for (guint i = 0; ret == 0 && i < c->l2->len; i++) {
-        ret = check_l2(c, &g_array_index(c->l2, Qcow2CheckL2, i));
+        ret = bdrv_image_step(q->bs, NULL);
+        if (ret == 0) {
+            ret = check_l2(c, &g_array_index(c->l2, Qcow2CheckL2, i));
+        }
     }
     return ret;
 }

@@ -341,6 +341,9 @@ static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
     int ret = qcow2_refcount_open(q, errp);
 
     if (ret == 0) {
+        ret = bdrv_image_step(q->bs, errp);
+    }
+    if (ret == 0) {
         ret = qcow2_snapshots_read(q, errp);
     }
     if (ret == 0) {

@@ -58,6 +58,10 @@ int coroutine_fn qcow2_l1_load(Qcow2 *q, int64_t offset, size_t entries,
                            "the end of the file", bdrv_node_name(q->bs),
                            entries, (uint64_t)offset);
     }
+    code = bdrv_image_step(q->bs, errp);
+    if (code < 0) {
+        return code;
+    }
     l1 = l1_new(entries);
     if (!l1) {
         return block_error(errp, ENOMEM, "Node '%s': no memory for an L1 "

@@ -105,7 +105,10 @@ static int coroutine_fn fill(Reader *r, int64_t bytes)
     }
     r->at = r->pos;
     r->have = MIN(READ_BYTES, r->end - r->pos);
-    ret = bdrv_co_pread(qcow2_file(r->q), r->at, r->have, r->buf, 0);
+    ret = bdrv_image_step(r->q->bs, NULL);
+    if (ret == 0) {
+        ret = bdrv_co_pread(qcow2_file(r->q), r->at, r->have, r->buf, 0);
+    }
     if (ret < 0) {
         r->have = 0;
     }
