@@ -291,7 +291,9 @@ static int coroutine_fn write_name(BlockDriverState *bs, const char *file,
             chain_make_read_only(bs);
         }
         if (!was_closed) {
-            g_propagate_error(errp, error);
+            if (ret < 0) {
+                g_propagate_error(errp, error);
+            }
             return ret;
         }
         g_clear_error(&error);
