@@ -385,11 +385,12 @@ static int set_backing_held(BlockDriverState *bs, BlockDriverState *backing,
 }
 
 int coroutine_fn graph_set_backing(BlockDriverState *bs,
-                                   BlockDriverState *backing, bool held,
+                                   BlockDriverState *backing,
+                                   GraphCheck *check, void *opaque,
                                    GError **errp)
 {
     BlockDriverState *old;
-    int ret;
+    int ret = 0;
 
     if (bs->drv->kind != BLOCK_DRIVER_FORMAT) {
         return block_error(errp, ENOTSUP, "Node '%s' (driver '%s') cannot have "
@@ -402,7 +403,12 @@ int coroutine_fn graph_set_backing(BlockDriverState *bs,
     drain_change_begin(bs, backing);
     bdrv_co_drained_begin(bs);
     old = bs->cow ? bdrv_ref(bs->cow->bs) : NULL;
-    ret = set_backing_held(bs, backing, held, errp);
+    if (check) {
+        ret = check(opaque, errp);
+    }
+    if (ret == 0) {
+        ret = set_backing_held(bs, backing, check != NULL, errp);
+    }
     bdrv_drained_end(bs);
     drain_change_end(bs->graph);
     bdrv_co_unref(old);
@@ -414,5 +420,5 @@ int coroutine_fn graph_set_backing(BlockDriverState *bs,
 int coroutine_fn bdrv_co_set_backing(BlockDriverState *bs,
                                      BlockDriverState *backing, GError **errp)
 {
-    return graph_set_backing(bs, backing, false, errp);
+    return graph_set_backing(bs, backing, NULL, NULL, errp);
 }

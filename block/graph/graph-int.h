@@ -234,14 +234,15 @@ int coroutine_fn graph_replace_node(BlockDriverState *from,
                                     void *opaque, GError **errp);
 
 /**
- * bdrv_co_drop_filter() and bdrv_co_set_backing(); @held: the caller has frozen
- * the edge to what is filtered, or to the backing node.  That freeze ends with
- * the change, and stays after a failure.
+ * bdrv_co_drop_filter() and bdrv_co_set_backing() for a caller that has frozen
+ * the edge to what is filtered (@held), or to the backing node (with @check, see
+ * above).  That freeze ends with the change, and stays after a failure.
  */
 int coroutine_fn graph_drop_filter(BlockDriverState *bs, bool held,
                                    GError **errp);
 int coroutine_fn graph_set_backing(BlockDriverState *bs,
-                                   BlockDriverState *backing, bool held,
+                                   BlockDriverState *backing,
+                                   GraphCheck *check, void *opaque,
                                    GError **errp);
 
 /* --- perm.c --------------------------------------------------------------- */

@@ -313,6 +313,23 @@ static void thaw(StreamJob *s)
     }
 }
 
+/* Drained, the link is about to change: it is too late to cancel from here on,
+ * and not before. */
+static int may_set_base(void *opaque, GError **errp)
+{
+    StreamJob *s = opaque;
+
+    if (chain_edge(s->n.top)->frozen > 1) {
+        return block_error(errp, EBUSY, "Job '%s': somebody holds the edge "
+                           "below node '%s'", s->job.id,
+                           bdrv_node_name(s->n.top));
+    }
+    return job_txn_close(&s->job)
+               ? 0
+               : block_error(errp, ECANCELED, "Job '%s' was cancelled",
+                             s->job.id);
+}
+
 /* The layers below the top drop out (S1). */
 static int coroutine_fn set_base(StreamJob *s, BlockDriverState *base,
                                  GError **errp)
@@ -322,17 +339,18 @@ static int coroutine_fn set_base(StreamJob *s, BlockDriverState *base,
     int ret;
 
     /* We may wait for others inside, and then they may hold it again. */
-    while ((ret = graph_set_backing(s->n.top, base, true, &why)) < 0 &&
-           chain_edge(s->n.top)->frozen > 1) {
+    do {
         g_clear_error(&why);
-        chain_wait_below(&s->job, s->n.top);
-    }
-    if (ret < 0) {
-        g_propagate_error(errp, why);
-    } else {
+        ret = chain_wait_below(&s->job, s->n.top)
+                  ? graph_set_backing(s->n.top, base, may_set_base, s, &why)
+                  : -ECANCELED;
+    } while (ret == -EBUSY && chain_edge(s->n.top)->frozen > 1);
+    if (ret == 0) {
         bdrv_unfreeze_chain(s->n.device, s->n.top);
         bdrv_unfreeze_chain(old, s->n.above_base);
         s->frozen = false;
+    } else if (why) {
+        g_propagate_error(errp, why);
     }
     bdrv_co_unref(old);
     return ret;
@@ -543,11 +561,10 @@ static int coroutine_fn change_link(StreamJob *s, BlockDriverState *base,
     cor_let_go(s->cor); /* its own part of the chain; we hold the whole */
     bdrv_co_unref(g_steal_pointer(&s->cor));
     SIM_POINT("stream.link", s->job.id);
-    if ((changes && !chain_wait_below(&s->job, s->n.top)) ||
-        !job_txn_close(&s->job)) {
-        return -ECANCELED;
+    if (changes) {
+        return set_base(s, base, errp);
     }
-    return changes ? set_base(s, base, errp) : 0;
+    return job_txn_close(&s->job) ? 0 : -ECANCELED;
 }
 
 /* @edge leads to the base (NULL: there is none), and is held while the image is

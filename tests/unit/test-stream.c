@@ -417,6 +417,61 @@ START_TEST(a_cancelled_stream_leaves_the_graph_as_it_was)
 }
 END_TEST
 
+static void has_ended(void *opaque, int ret)
+{
+    ck_assert_int_eq(ret, 0);
+    ++*(int *)opaque;
+}
+
+/* Have the next read of the top wait there; let one go that does. */
+static void catch_next(void)
+{
+    mem_disk(layer[2])->catch_next[MEM_READ] = true;
+    mem_disk(layer[2])->caught = false;
+}
+
+/* The last step drains thrice; each time a guest's read is in flight that has
+ * waited for the end of the time before.  In the third one somebody comes to
+ * hold the link: a job above, for hours. */
+START_TEST(a_stream_that_waits_in_its_last_step_can_be_cancelled)
+{
+    BlockIOVec1 iov[3];
+    uint8_t byte[3][512];
+    int ended = 0;
+    BdrvChild *edge;
+    BlockJob *job;
+
+    given_in_memory("A", "-", "-");
+    job = stream("device=n2,base=n0");
+    for (int i = 0; i < 3; i++) {
+        catch_next();
+        blk_aio_preadv(guest, 0, block_iov_buf(&iov[i], byte[i], 512), 0,
+                       has_ended, &ended);
+        job_settle();
+        ck_assert_int_eq(ended, i);
+        ck_assert(mem_disk(layer[2])->caught);
+    }
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 3); /* the filter is out */
+    edge = bdrv_cow_child(layer[2]);
+    bdrv_freeze_child(edge);
+    mem_disk(layer[2])->caught = false;
+    ck_assert(!job_turns(job, 50));
+    if (_i) {
+        ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
+        job_end_fails(job, ECANCELED, "cancelled");
+        bdrv_unfreeze_child(edge);
+        job_settle();
+        expect_backing(layer[2], layer[1], NULL);
+    } else {
+        bdrv_unfreeze_child(edge);
+        job_end_ok(job);
+        expect_backing(layer[2], layer[0], NULL);
+    }
+    expect_picture(guest, "A");
+    chain_stop();
+}
+END_TEST
+
 START_TEST(a_stream_whose_read_hangs_can_be_cancelled)
 {
     BlockJob *job;
@@ -746,6 +801,9 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase,
             a_text_that_was_given_is_recorded_with_the_format_of_its_base);
     PROMISE(tcase, a_cancelled_stream_leaves_the_graph_as_it_was);
+    tcase_add_loop_test(tcase,
+                        a_stream_that_waits_in_its_last_step_can_be_cancelled,
+                        0, 2);
     PROMISE(tcase, a_stream_whose_read_hangs_can_be_cancelled);
     PROMISE(tcase, nothing_changes_before_it_is_finalized);
     PROMISE(tcase, a_paused_stream_sends_no_requests);
