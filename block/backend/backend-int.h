@@ -83,6 +83,11 @@ int coroutine_fn blk_request_run(const BlkRequest *req, unsigned *ticket);
 /** Count @req in, run it, count it out. */
 int coroutine_fn blk_request(const BlkRequest *req);
 
+/** blk_co_set_perm() for who has drained @blk, and sees to it that nobody has
+ * to undo something there; does not yield. */
+int blk_set_perm_drained(BlockBackend *blk, const BlockPerm *perm,
+                         GError **errp);
+
 /* --- accounting.c --------------------------------------------------------- */
 
 /** Count a request that has ended with @ret and began at @start_ns (or 0). */

@@ -146,7 +146,8 @@ const char *blk_name(const BlockBackend *blk)
     return blk->name;
 }
 
-static int set_perm(BlockBackend *blk, const BlockPerm *perm, GError **errp)
+int blk_set_perm_drained(BlockBackend *blk, const BlockPerm *perm,
+                         GError **errp)
 {
     BdrvChild *child = blk->root.child;
     BlockPerm old = blk->perm;
@@ -198,7 +199,7 @@ int coroutine_fn blk_co_set_perm(BlockBackend *blk, const BlockPerm *perm,
     if (wants_more) {
         wait_for_undo(blk);
     }
-    ret = set_perm(blk, perm, errp);
+    ret = blk_set_perm_drained(blk, perm, errp);
     if (takes_away) {
         drain_root_end(&blk->root);
     }

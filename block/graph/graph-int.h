@@ -235,8 +235,8 @@ int coroutine_fn graph_replace_node(BlockDriverState *from,
 
 /**
  * bdrv_co_drop_filter() and bdrv_co_set_backing() for a caller that has frozen
- * the edge to what is filtered (@held), or to the backing node (with @check, see
- * above).  That freeze ends with the change, and stays after a failure.
+ * the edge to what is filtered (@held), or to the backing node (with @check,
+ * see above).  That freeze ends with the change, and stays after a failure.
  */
 int coroutine_fn graph_drop_filter(BlockDriverState *bs, bool held,
                                    GError **errp);

@@ -27,7 +27,7 @@
 
 #include <errno.h>
 
-#include "block/graph/graph-int.h"
+#include "block/backend/backend-int.h"
 #include "block/jobs/walk.h"
 
 /* The chain.  With a reference each. */
@@ -51,6 +51,7 @@ typedef struct CommitJob {
     bool made_writable;       /* the base was read-only */
     bool frozen;              /* C2, C3 */
     bool no_copy_range;       /* it has failed */
+    bool gave_way;            /* to those who come to the base */
     int64_t grown_from;       /* the length of the base before; -1: as it is */
     GArray *old_names;        /* ChainName: what images above said */
     SpareBuffers buffers;     /* each for a chunk of the walk */
@@ -323,19 +324,24 @@ static int hold_chain(CommitJob *s, GError **errp)
     return 0;
 }
 
+/* C2 */
+static const BlockPerm top_perm = {
+    .used = BLK_PERM_CONSISTENT_READ,
+    .shared = BLK_PERM_CONSISTENT_READ,
+};
+static const BlockPerm base_perm = {
+    .used = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE,
+    .shared = BLK_PERM_CONSISTENT_READ,
+};
+
 static int coroutine_fn attach(CommitJob *s, GError **errp)
 {
-    BlockPerm from = { .used = BLK_PERM_CONSISTENT_READ,
-                       .shared = BLK_PERM_CONSISTENT_READ };
-    BlockPerm to = { .used = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE |
-                             BLK_PERM_RESIZE,
-                     .shared = BLK_PERM_CONSISTENT_READ };
     g_autofree char *name = g_strdup_printf("job %s", s->job.id);
     int ret;
 
     s->work = bdrv_work_new(s->filter);
-    s->from = blk_new(s->job.graph, name, &from);
-    s->to = blk_new(s->job.graph, name, &to);
+    s->from = blk_new(s->job.graph, name, &top_perm);
+    s->to = blk_new(s->job.graph, name, &base_perm);
     ret = blk_co_insert_bs(s->from, s->n.top, errp);
     return ret < 0 ? ret : blk_co_insert_bs(s->to, s->n.base, errp);
 }
@@ -676,6 +682,44 @@ static int coroutine_fn settle_names(CommitJob *s, GError **errp)
     return ret;
 }
 
+/* Drained, the base is about to take the filter's place: it is too late to
+ * cancel from here on, and not before.  What we may do there its new users
+ * would not share; if they do not come after all, we need it again. */
+static int give_way(void *opaque, GError **errp)
+{
+    static const BlockPerm nothing = { .shared = BLK_PERM_ALL };
+    CommitJob *s = opaque;
+    int ret = check_recorded(s, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (chain_is_held_above(s->filter)) {
+        return block_error(errp, EBUSY, "Job '%s': somebody holds an edge "
+                           "above node '%s'", s->job.id,
+                           bdrv_node_name(s->filter));
+    }
+    if (!job_txn_close(&s->job)) {
+        return was_cancelled(s, errp);
+    }
+    s->gave_way = true;
+    ret = blk_set_perm_drained(s->from, &nothing, errp);
+    ret = ret < 0 ? ret : blk_set_perm_drained(s->to, &nothing, errp);
+    edge_set_unguarded(chain_edge(s->n.above_base), false);
+    return ret;
+}
+
+/* To make the base as long as it was.  Nobody has come in between. */
+static void take_back(CommitJob *s)
+{
+    g_autoptr(GError) error = NULL;
+
+    edge_set_unguarded(chain_edge(s->n.above_base), true);
+    if (blk_set_perm_drained(s->to, &base_perm, &error) < 0) {
+        g_warning("%s", error->message);
+    }
+}
+
 /* The filter goes, with all that is below it down to the base. */
 static int coroutine_fn replace_filter(CommitJob *s, GError **errp)
 {
@@ -683,13 +727,9 @@ static int coroutine_fn replace_filter(CommitJob *s, GError **errp)
     int ret;
 
     SIM_POINT("commit.replace", s->job.id);
-    if (!job_txn_close(&s->job)) {
-        return was_cancelled(s, errp);
-    }
-    detach(s);
     /* We may wait for others inside, and then they may hold it again. */
-    while ((ret = graph_replace_node(s->filter, s->n.base, check_recorded, s,
-                                     &why)) < 0 &&
+    while ((ret = graph_replace_node(s->filter, s->n.base, give_way, s,
+                                     &why)) < 0 && !s->gave_way &&
            (chain_is_held_above(s->filter) || check_recorded(s, NULL) < 0)) {
         g_clear_error(&why);
         ret = settle_names(s, &why);
@@ -699,7 +739,11 @@ static int coroutine_fn replace_filter(CommitJob *s, GError **errp)
     }
     if (ret < 0) {
         g_propagate_error(errp, why);
+        if (s->gave_way) {
+            take_back(s);
+        }
     } else {
+        detach(s);
         thaw(s);
         bdrv_co_unref(g_steal_pointer(&s->filter));
         s->grown_from = -1;
@@ -728,7 +772,7 @@ static void coroutine_fn commit_abort(BlockJob *job)
     BlockTruncate how = { .offset = s->grown_from, .exact = true };
     g_autoptr(GError) error = NULL;
 
-    if (s->grown_from >= 0 && s->to &&
+    if (s->grown_from >= 0 &&
         bdrv_length(s->n.base) > s->grown_from &&
         blk_co_truncate(s->to, &how, &error) < 0) {
         g_warning("Node '%s' stays longer than it was: %s",

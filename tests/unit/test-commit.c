@@ -386,6 +386,12 @@ END_TEST
 
 /* --- verbs ---------------------------------------------------------------- */
 
+static void has_ended(void *opaque, int ret)
+{
+    ck_assert_int_eq(ret, 0);
+    *(bool *)opaque = true;
+}
+
 START_TEST(a_cancelled_commit_leaves_the_graph_as_it_was)
 {
     g_autofree char *before = NULL;
@@ -410,6 +416,49 @@ START_TEST(a_cancelled_commit_leaves_the_graph_as_it_was)
     }
     block_job_cancel_all(graph);
     expect_images("ABB-");
+}
+END_TEST
+
+/* A guest's request keeps the base from taking the place, and when it ends
+ * somebody holds the edge above: a backup, for hours. */
+START_TEST(a_commit_that_waits_in_its_last_step_can_be_cancelled)
+{
+    BlockIOVec1 iov;
+    uint8_t byte[512];
+    bool over = false;
+    BdrvChild *edge;
+    BlockJob *job;
+
+    given_in_memory("A", "-B", "--");
+    job = commit("device=n2,top=n1");
+    mem_disk(layer[2])->hold[MEM_READ] = true;
+    blk_aio_preadv(guest, 0, block_iov_buf(&iov, byte, sizeof(byte)), 0,
+                   has_ended, &over);
+    job_reach(job, BLOCK_JOB_PENDING);
+    job_settle();
+    edge = bdrv_cow_child(layer[2]);
+    bdrv_freeze_child(edge);
+    mem_disk(layer[2])->hold[MEM_READ] = false;
+    ck_assert(!job_turns(job, 50));
+    ck_assert(over);
+    ck_assert_int_eq(bdrv_length(layer[0]), 2 * CHAIN_CLUSTER);
+    if (_i) {
+        ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
+        job_end_fails(job, ECANCELED, "cancelled");
+        bdrv_unfreeze_child(edge);
+        while (block_graph_nr_nodes(graph) > 3 ||
+               !bdrv_is_read_only(layer[0])) {
+            aio_poll(block_graph_aio_context(graph), true);
+        }
+        expect_backing(layer[2], layer[1], NULL);
+        ck_assert_int_eq(bdrv_length(layer[0]), CHAIN_CLUSTER);
+    } else {
+        bdrv_unfreeze_child(edge);
+        job_end_ok(job);
+        expect_backing(layer[2], layer[0], NULL);
+        expect_picture(guest, "AB");
+    }
+    chain_stop();
 }
 END_TEST
 
@@ -675,6 +724,9 @@ static void add_tests(TCase *tcase)
                         2);
     PROMISE(tcase, an_image_that_comes_above_meanwhile_names_the_base);
     PROMISE(tcase, a_cancelled_commit_leaves_the_graph_as_it_was);
+    tcase_add_loop_test(tcase,
+                        a_commit_that_waits_in_its_last_step_can_be_cancelled,
+                        0, 2);
     PROMISE(tcase, a_commit_whose_write_hangs_can_be_cancelled);
     PROMISE(tcase, nothing_changes_before_it_is_finalized);
     PROMISE(tcase, a_paused_commit_sends_no_requests);
