@@ -184,6 +184,22 @@ START_TEST(the_backing_file_is_changed_and_everything_else_kept)
 }
 END_TEST
 
+/* Nobody would open such an image. */
+START_TEST(a_name_that_is_too_long_is_refused)
+{
+    g_autofree char *name = g_strnfill(1024, 'x');
+    GError *error = NULL;
+    BlockDriverState *bs;
+
+    make_image_ok("a", "size=1M");
+    bs = image_open("a", NULL);
+    ck_assert_int_lt(bdrv_change_backing_file(bs, name, "qcow2", &error), 0);
+    expect_error(&error, EINVAL, "longer than 1023");
+    bdrv_unref(bs);
+    bdrv_unref(image_open("a", NULL));
+}
+END_TEST
+
 START_TEST(a_name_that_does_not_fit_in_the_header_is_refused)
 {
     g_autofree char *name = g_strnfill(600, 'x');
@@ -466,6 +482,7 @@ int main(void)
     PROMISE(tcase, refcounts_take_any_width_and_go_back);
     PROMISE(tcase, lazy_refcounts_are_switched_on_and_off);
     PROMISE(tcase, the_backing_file_is_changed_and_everything_else_kept);
+    PROMISE(tcase, a_name_that_is_too_long_is_refused);
     PROMISE(tcase, a_name_that_does_not_fit_in_the_header_is_refused);
     tcase_add_loop_test(tcase, an_amend_that_fails_leaves_a_sound_image, 0, 2);
     PROMISE(tcase, measuring_is_what_qemu_img_says);

@@ -19,6 +19,9 @@ static const char *why_not_plain(const char *name)
     if (!name[0]) {
         return "it is empty";
     }
+    if (strlen(name) > QCOW2_MAX_BACKING_NAME) {
+        return "it is longer than 1023 bytes";
+    }
     for (const char *c = name; *c; c++) {
         if (g_ascii_iscntrl(*c)) {
             return "it has a control character in it";
