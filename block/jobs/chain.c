@@ -248,30 +248,6 @@ static int no_name_for(BlockDriverState *bs, BlockDriverState *base,
                        bdrv_node_name(base), bdrv_node_name(bs));
 }
 
-int chain_check_naming(BlockJob *job, BlockDriverState *bs,
-                       BlockDriverState *base, const ChainNaming *how,
-                       GError **errp)
-{
-    g_autofree char *file = NULL;
-    g_autofree char *format = NULL;
-
-    if (how->backing_file && !base) {
-        return block_error(errp, EINVAL, "Job '%s': no backing file is left to "
-                           "be recorded, so 'backing-file' is not allowed",
-                           job->id);
-    }
-    if (bdrv_get_backing_name(bs, &file, &format) < 0) {
-        return how->backing_file
-                   ? block_error(errp, ENOTSUP, "Job '%s': driver '%s' of node "
-                                 "'%s' records no backing file", job->id,
-                                 bdrv_driver_name(bs), bdrv_node_name(bs))
-                   : 0;
-    }
-    return file && base && !how->backing_file && !file_name(base)
-               ? no_name_for(bs, base, errp)
-               : 0;
-}
-
 static int coroutine_fn write_name(BlockDriverState *bs, const char *file,
                                    const char *format, GError **errp)
 {
@@ -334,6 +310,44 @@ static bool is_new_name(const ChainName *name)
 {
     return same_name(name->file, name->format, name->new_file,
                      name->new_format);
+}
+
+/* Whether the format takes the name that @name has found. */
+static int check_with_driver(const ChainName *name, GError **errp)
+{
+    const BlockDriver *drv = name->bs->drv;
+
+    return drv->check_backing_file && !is_new_name(name)
+               ? drv->check_backing_file(name->bs, name->new_file,
+                                         name->new_format, errp)
+               : 0;
+}
+
+int chain_check_naming(BlockJob *job, BlockDriverState *bs,
+                       BlockDriverState *base, const ChainNaming *how,
+                       GError **errp)
+{
+    ChainName name = { .bs = bs }; /* of the caller */
+    int ret = 0;
+
+    if (how->backing_file && !base) {
+        return block_error(errp, EINVAL, "Job '%s': no backing file is left to "
+                           "be recorded, so 'backing-file' is not allowed",
+                           job->id);
+    }
+    if (bdrv_get_backing_name(bs, &name.file, &name.format) == 0) {
+        ret = find_new_name(base, how, &name, errp);
+        ret = ret < 0 ? ret : check_with_driver(&name, errp);
+        if (ret < 0) {
+            g_prefix_error(errp, "Job '%s': ", job->id);
+        }
+    } else if (how->backing_file) {
+        ret = block_error(errp, ENOTSUP, "Job '%s': driver '%s' of node '%s' "
+                          "records no backing file", job->id,
+                          bdrv_driver_name(bs), bdrv_node_name(bs));
+    }
+    free_texts(&name);
+    return ret;
 }
 
 bool chain_is_named(BlockDriverState *bs, BlockDriverState *base,

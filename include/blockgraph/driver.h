@@ -210,6 +210,10 @@ struct BlockDriver {
                                             const char *file,
                                             const char *format,
                                             GError **errp);
+    /** Whether change_backing_file() would refuse these, so far as can be known
+     * without requests.  Main context; does not yield.  Or NULL. */
+    int (*check_backing_file)(BlockDriverState *bs, const char *file,
+                              const char *format, GError **errp);
     int coroutine_fn (*make_empty)(BlockDriverState *bs, GError **errp);
     int coroutine_fn (*check_image)(BlockDriverState *bs,
                                     const BdrvCheck *how,

@@ -657,6 +657,44 @@ END_TEST
 
 /* --- bad input ------------------------------------------------------------ */
 
+START_TEST(a_name_that_the_image_cannot_record_is_refused)
+{
+    g_autofree char *long_name = g_strnfill(1024, 'x');
+    g_autofree char *long_text = g_strdup_printf("%s,backing-file=%s", "device=n2,base=n0",
+                                                 long_name);
+
+    given("A", "-", "-");
+    stream_fails(long_text, EINVAL, "it is longer than");
+    stream_fails("device=n2,base=n0" ",backing-file=nbd:x", EINVAL, "refused because");
+    stream_fails("device=n2,base=n0" ",backing-file=/dev/null", EINVAL, "refused because");
+    chain_stop();
+}
+END_TEST
+
+/* Nor what its header has no room for. */
+START_TEST(a_format_that_the_image_cannot_record_is_refused)
+{
+    BlockDriverState *bs[3];
+    g_autofree char *name = g_strnfill(600, 'x');
+    g_autofree char *masked = g_strdup_printf(
+        "device=b,base=raw,backing-mask-protocol=on,backing-file=%s", name);
+    g_autofree char *text = options_text("file,node-name=raw,"
+                                         "filename=%s/raw,read-only=on");
+
+    make_file("raw", CHAIN_CLUSTER);
+    make_image_ok("a", "qcow2,size=64k");
+    make_image_ok("b", "qcow2,size=64k,cluster_size=512");
+    bs[0] = open_ok(text);
+    bs[1] = image_open("a", "qcow2,node-name=a,backing=raw,read-only=on");
+    bs[2] = image_open("b", "qcow2,node-name=b,backing=a");
+    stream_fails("device=b,base=raw", EINVAL, "format 'file'");
+    stream_fails(masked, ENOSPC, "does not fit");
+    for (int i = 0; i < 3; i++) {
+        bdrv_unref(bs[i]);
+    }
+}
+END_TEST
+
 START_TEST(nodes_and_options_that_make_no_sense_are_refused)
 {
     BlockDriverState *other = open_ok("mem,node-name=other,size=64k");
@@ -814,6 +852,8 @@ static void add_tests(TCase *tcase)
             with_ignore_the_rest_is_copied_and_the_job_fails_in_the_end);
     PROMISE(tcase, with_stop_it_waits_until_it_is_resumed_and_tries_again);
     PROMISE(tcase, with_enospc_it_waits_for_room_and_reports_all_else);
+    PROMISE(tcase, a_name_that_the_image_cannot_record_is_refused);
+    PROMISE(tcase, a_format_that_the_image_cannot_record_is_refused);
     PROMISE(tcase, nodes_and_options_that_make_no_sense_are_refused);
     PROMISE(tcase, a_base_without_a_file_name_needs_a_text);
     PROMISE(tcase, a_base_that_is_no_file_needs_a_text);

@@ -148,6 +148,33 @@ static int coroutine_fn change_backing(Qcow2 *q, const char *file,
     return ret;
 }
 
+/* Whether the header has room for @next. */
+static int check_room(Qcow2 *q, const Qcow2Header *next, GError **errp)
+{
+    g_autofree uint8_t *buf = g_try_malloc(q->geo.cluster_bytes);
+
+    if (buf && qcow2_header_encode(next, 0, buf) >= 0) {
+        return 0;
+    }
+    return block_error(errp, buf ? ENOSPC : ENOMEM, "Node '%s': the name of "
+                       "the backing file does not fit in the header of image "
+                       "'%s'", bdrv_node_name(q->bs), bdrv_filename(q->bs));
+}
+
+int qcow2_check_backing_file(BlockDriverState *bs, const char *file,
+                             const char *format, GError **errp)
+{
+    Qcow2 *q = qcow2_of(bs);
+    Qcow2Header next = q->header;
+    g_autofree char *own_file = g_strdup(file);
+    g_autofree char *own_format = g_strdup(file ? format : NULL);
+    int ret = check_backing(q, file, format, errp);
+
+    next.backing_file = own_file;
+    next.backing_format = own_format;
+    return ret < 0 ? ret : check_room(q, &next, errp);
+}
+
 /* The guest has written nothing: stored bitmaps stay as good as they were. */
 int coroutine_fn qcow2_change_backing_file(BlockDriverState *bs,
                                            const char *file,

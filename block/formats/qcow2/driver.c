@@ -696,6 +696,7 @@ const BlockDriver block_driver_qcow2 = {
     .amend_options = qcow2_amend_options,
     .amend = qcow2_amend,
     .change_backing_file = qcow2_change_backing_file,
+    .check_backing_file = qcow2_check_backing_file,
     .make_empty = qcow2_make_empty,
     .check_image = qcow2_check,
     .snapshot_list = qcow2_snapshot_list,

@@ -126,6 +126,8 @@ int coroutine_fn qcow2_change_backing_file(BlockDriverState *bs,
                                            const char *file,
                                            const char *format,
                                            GError **errp);
+int qcow2_check_backing_file(BlockDriverState *bs, const char *file,
+                             const char *format, GError **errp);
 int coroutine_fn qcow2_get_specific_info(BlockDriverState *bs,
                                          BlockOptions **ret, GError **errp);
 int qcow2_get_backing_name(BlockDriverState *bs, char **ret_file,
