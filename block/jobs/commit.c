@@ -59,6 +59,10 @@ typedef struct CommitJob {
 
 _Static_assert(JOB_WALK_CHUNK <= SPARE_BUFFER_BYTES, "a buffer is a chunk");
 
+/* So often another job can have changed what images name; then it is none, but
+ * a driver that does not keep what it is told. */
+#define ROUNDS_MAX 100
+
 #define OPT(field) offsetof(CommitOptions, field)
 
 const BlockOption commit_options[] = {
@@ -671,15 +675,19 @@ static int was_cancelled(CommitJob *s, GError **errp)
  * does so changes just that. */
 static int coroutine_fn settle_names(CommitJob *s, GError **errp)
 {
-    int ret;
+    for (int i = 0; i < ROUNDS_MAX; i++) {
+        int ret = record_names(s, errp);
 
-    do {
-        ret = record_names(s, errp);
         if (ret == 0 && !chain_wait_above(&s->job, s->filter)) {
             ret = was_cancelled(s, errp);
         }
-    } while (ret == 0 && check_recorded(s, NULL) < 0);
-    return ret;
+        if (ret < 0 || check_recorded(s, NULL) == 0) {
+            return ret;
+        }
+    }
+    return block_error(errp, EIO, "Job '%s': an image above node '%s' keeps "
+                       "naming another one than node '%s'", s->job.id,
+                       bdrv_node_name(s->n.top), bdrv_node_name(s->n.base));
 }
 
 /* Drained, the base is about to take the filter's place: it is too late to

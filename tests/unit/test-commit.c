@@ -384,6 +384,43 @@ START_TEST(an_image_that_comes_above_meanwhile_names_the_base)
 }
 END_TEST
 
+/* A driver that says what it likes of its backing file. */
+static int forgetful_get_name(BlockDriverState *bs, char **ret_file,
+                              char **ret_format)
+{
+    *ret_file = g_strdup("another");
+    *ret_format = g_strdup("raw");
+    return 0;
+}
+
+static int coroutine_fn forgetful_change_name(BlockDriverState *bs,
+                                              const char *file,
+                                              const char *format,
+                                              GError **errp)
+{
+    return 0;
+}
+
+START_TEST(an_image_that_does_not_keep_the_name_ends_the_job)
+{
+    BlockDriver driver = *bdrv_find_driver("mem");
+    BlockDriverState *overlay;
+
+    driver.name = "forgetful";
+    driver.get_backing_name = forgetful_get_name;
+    driver.change_backing_file = forgetful_change_name;
+    ck_assert_int_eq(bdrv_register(g_memdup2(&driver, sizeof(driver)), NULL),
+                     0);
+    given("A", "B", "-");
+    overlay = open_ok("forgetful,node-name=o,size=64k,backing=n1");
+    job_end_fails(commit("device=o,top=n1"), EIO, "keeps naming");
+    expect_backing(overlay, layer[1], "another");
+    expect_backing(layer[2], layer[1], "n1.qcow2");
+    bdrv_unref(overlay);
+    chain_stop();
+}
+END_TEST
+
 /* --- verbs ---------------------------------------------------------------- */
 
 static void has_ended(void *opaque, int ret)
@@ -761,6 +798,7 @@ static void add_tests(TCase *tcase)
     tcase_add_loop_test(tcase, a_commit_waits_for_who_holds_the_edge_above, 0,
                         2);
     PROMISE(tcase, an_image_that_comes_above_meanwhile_names_the_base);
+    PROMISE(tcase, an_image_that_does_not_keep_the_name_ends_the_job);
     PROMISE(tcase, a_cancelled_commit_leaves_the_graph_as_it_was);
     tcase_add_loop_test(tcase,
                         a_commit_that_waits_in_its_last_step_can_be_cancelled,
