@@ -20,30 +20,48 @@ struct QmpObjects {
 /* --- iothread ------------------------------------------------------------- */
 
 typedef struct IOThreadValues {
-    int64_t unused[6];
+    int64_t poll_max_ns, poll_grow, poll_shrink;
+    int64_t unused[3];
 } IOThreadValues;
+
+#define POLLING(name_, member, def_, help_)                         \
+    { .name = name_, .type = BLOCK_OPTION_NUMBER, .def = def_,      \
+      .min = 0, .max = INT64_MAX,                                   \
+      .offset = offsetof(IOThreadValues, member), .help = help_ }
 
 #define UNUSED(name_, index)                                        \
     { .name = name_, .type = BLOCK_OPTION_NUMBER, .def = "0",       \
       .min = 0, .max = INT64_MAX,                                   \
       .offset = offsetof(IOThreadValues, unused[index]),            \
-      .help = "is taken, and changes nothing: the loop does not spin" }
+      .help = "is taken, and changes nothing" }
 
 static const BlockOption iothread_options[] = {
-    UNUSED("poll-max-ns", 0),
-    UNUSED("poll-grow", 1),
-    UNUSED("poll-shrink", 2),
-    UNUSED("aio-max-batch", 3),
-    UNUSED("thread-pool-min", 4),
-    UNUSED("thread-pool-max", 5),
+    POLLING("poll-max-ns", poll_max_ns, G_STRINGIFY(AIO_POLL_MAX_NS),
+            "how long it looks for work, at most, before it sleeps; it does "
+            "while its waits are shorter; 0: never"),
+    POLLING("poll-grow", poll_grow, "0",
+            "factor when a longer look would have found work; 0: 2"),
+    POLLING("poll-shrink", poll_shrink, "0",
+            "divisor when the longest would not; 0: no look then"),
+    UNUSED("aio-max-batch", 0),
+    UNUSED("thread-pool-min", 1),
+    UNUSED("thread-pool-max", 2),
     { .type = BLOCK_OPTION_END },
 };
 
 static int iothread_make(BlockGraph *graph, Object *object, void *values,
                          GError **errp)
 {
-    object->thing = iothread_new(object->id, AIO_ENGINE_AUTO, errp);
-    return object->thing ? 0 : -EAGAIN;
+    IOThreadValues *v = values;
+    IOThread *thread = iothread_new(object->id, AIO_ENGINE_AUTO, errp);
+
+    if (!thread) {
+        return -EAGAIN;
+    }
+    aio_context_set_polling(iothread_get_aio_context(thread), v->poll_max_ns,
+                            v->poll_grow, v->poll_shrink);
+    object->thing = thread;
+    return 0;
 }
 
 static bool iothread_in_use(const QmpObjects *objects, const Object *object)

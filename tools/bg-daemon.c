@@ -221,6 +221,8 @@ int main(int argc, char **argv)
         tool_report(error, NULL);
         return EXIT_FAILURE;
     }
+    aio_context_set_polling(block_graph_aio_context(daemon.graph),
+                            AIO_POLL_MAX_NS, 0, 0);
     daemon.server = qmp_server_new(daemon.graph);
     daemon.chardevs = g_ptr_array_new();
     daemon_catch_signals(&daemon);

@@ -310,6 +310,7 @@ static void serve(Session *s)
 {
     AioContext *ctx = block_graph_aio_context(s->graph);
 
+    aio_context_set_polling(ctx, AIO_POLL_MAX_NS, 0, 0);
     while (!s->told_to_end &&
            (s->args->persistent || !last_client_left(s))) {
         aio_poll(ctx, true);

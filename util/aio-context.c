@@ -291,7 +291,7 @@ static bool turn_once(AioContext *ctx, bool blocking)
     awake(ctx);                 /* an outer loop has waited for us */
     ran = aio_bhs_run(ctx);
     ran |= aio_cos_run(ctx);
-    if (blocking && !ran) {
+    if (blocking && !ran && !aio_polling_look(ctx)) {
         timeout = aio_context_announce_sleep(ctx);
     }
     ran |= ctx->ops->turn(ctx, ctx->state, timeout);

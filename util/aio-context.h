@@ -6,6 +6,7 @@
 #define UTIL_AIO_CONTEXT_H
 
 #include "util/aio-engine.h"
+#include "util/aio-polling.h"
 #include "util/aio-timer.h"
 
 #include <stdatomic.h>
@@ -54,6 +55,7 @@ struct AioContext {
     int poll_fd;                /* of aio_context_get_fd(), -1 before */
     int timer_fd;               /* wakes poll_fd for timers, -1 before */
     int64_t timer_fd_ns;        /* what timer_fd is set to, -1 not set */
+    AioPolling polling;         /* but its settings: any thread */
 };
 
 /** Per thread; touched only by that thread. */

@@ -123,6 +123,13 @@ typedef struct AioEngineOps {
     /** Submit what was prepared.  Returns whether turn() has work now. */
     bool (*flush)(AioContext *ctx, void *state);
 
+    /**
+     * flush() sees all that would end a wait, and with nothing prepared it
+     * takes no system call: then the loop may look before it sleeps, and
+     * turn() calls aio_polling_woken() after each wait.
+     */
+    bool flush_sees_all;
+
     /** End a wait of turn(), and make get_fd() readable.  Thread: any. */
     void (*wake)(AioContext *ctx, void *state);
 

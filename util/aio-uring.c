@@ -698,6 +698,9 @@ static bool uring_turn(AioContext *ctx, void *state, int64_t timeout_ns)
         kernel_holds_completions(u)) {
         enter(u, timeout_ns);
     }
+    if (timeout_ns != 0) {
+        aio_polling_woken(ctx);
+    }
     return reap(u) || ran;
 }
 
@@ -761,6 +764,7 @@ const AioEngineOps aio_uring_ops = {
     .cancel = uring_cancel,
     .turn = uring_turn,
     .flush = uring_flush,
+    .flush_sees_all = true,
     .wake = uring_wake,
     .get_fd = uring_get_fd,
     .update_fd = uring_update_fd,

@@ -108,6 +108,31 @@ BLOCK_API int64_t aio_context_prepare(AioContext *ctx);
  */
 BLOCK_API GSource *aio_context_get_gsource(AioContext *ctx);
 
+/**
+ * A good @max_ns for a loop that serves others: longer than it takes to wake
+ * two processors, so that a dialogue of requests and replies falls under it.
+ */
+#define AIO_POLL_MAX_NS 100000
+
+/**
+ * Have aio_poll() of @ctx look for work, for a time that follows the last
+ * waits, before the thread sleeps.  Waits get shorter by what it takes to wake
+ * a processor, for processor time: up to all of it while they are short.  A
+ * loop that waits longer than @max_ns sleeps at once, and so does one whose
+ * processor other threads want.
+ *
+ * @max_ns  the longest look, a second at most; 0, as in a new context: never
+ * @grow    by what the time is multiplied when a longer one would have been
+ *          enough; 0: by 2
+ * @shrink  by what it is divided when not even @max_ns would; 0: it is
+ *          nothing then
+ *
+ * Has no effect on the engine AIO_ENGINE_THREADS and where another loop polls
+ * the descriptor.  Thread: any.
+ */
+BLOCK_API void aio_context_set_polling(AioContext *ctx, int64_t max_ns,
+                                       int64_t grow, int64_t shrink);
+
 /** Nanoseconds of a monotonic clock of @ctx.  Thread: any. */
 BLOCK_API int64_t aio_clock_ns(const AioContext *ctx);
 

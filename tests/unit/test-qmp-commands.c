@@ -264,6 +264,10 @@ START_TEST(objects_are_made_once_and_stay_while_they_are_used)
     done("object-add", "{\"qom-type\":\"iothread\",\"id\":\"io\"}");
     fails("object-add", "{\"qom-type\":\"iothread\",\"id\":\"io\"}",
           "duplicate");
+    done("object-add", "{\"qom-type\":\"iothread\",\"id\":\"io2\","
+         "\"poll-max-ns\":32768,\"poll-grow\":2,\"poll-shrink\":4}");
+    fails("object-add", "{\"qom-type\":\"iothread\",\"id\":\"io3\","
+          "\"poll-max-ns\":-1}", "poll-max-ns");
     done("object-add", "{\"qom-type\":\"throttle-group\",\"id\":\"g\","
          "\"limits\":{\"iops-total\":100}}");
     fails("object-add", "{\"qom-type\":\"throttle-group\",\"id\":\"h\","
