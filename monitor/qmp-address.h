@@ -47,9 +47,13 @@ char *qmp_address_text(const QmpAddress *address);
 int qmp_address_listen(const QmpAddress *address, int fds[QMP_LISTEN_MAX],
                        GError **errp);
 
-/** Connect to @address, which has been checked.  Returns the descriptor, or a
- * negative errno with @errp set. */
-int qmp_address_connect(const QmpAddress *address, GError **errp);
+/**
+ * Connect to @address, which has been checked.  Who listens at each address
+ * that it stands for gets @patience_s seconds to answer.  Returns the
+ * descriptor, or a negative errno with @errp set.
+ */
+int qmp_address_connect(const QmpAddress *address, int patience_s,
+                        GError **errp);
 
 G_END_DECLS
 

@@ -20,6 +20,9 @@
 #include "util/log-limit.h"
 #include "util/tcp-peer.h"
 
+/* The daemon does nothing else while it connects. */
+#define CONNECT_PATIENCE_S 10
+
 #define READ_BYTES 4096
 
 /* A TCP client that has vanished keeps its place for that long. */
@@ -345,7 +348,7 @@ QmpSocket *qmp_socket_connect(QmpServer *server, const QmpAddress *address,
     QmpSocket *s;
 
     if (fd == 0) {
-        fd = qmp_address_connect(address, errp);
+        fd = qmp_address_connect(address, CONNECT_PATIENCE_S, errp);
     }
     if (fd < 0) {
         return NULL;

@@ -4,6 +4,7 @@
  */
 #include "util/socket-address.h"
 
+#include "util/socket-listen.h"
 #include "util/socket-lookup.h"
 
 #include <errno.h>
@@ -189,71 +190,6 @@ char *socket_address_text(const SocketAddress *addr)
 
 /* --- TCP ----------------------------------------------------------------- */
 
-static bool is_loopback(const struct sockaddr *to)
-{
-    const struct sockaddr_in *in = (const void *)to;
-    const struct sockaddr_in6 *in6 = (const void *)to;
-
-    return to->sa_family == AF_INET
-               ? ntohl(in->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET
-               : to->sa_family == AF_INET6 &&
-                     IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
-}
-
-/* Returns a listening descriptor or a negative errno. */
-static int listen_inet_one(const struct addrinfo *ai)
-{
-    int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int on = 1;
-    int err;
-
-    if (fd < 0) {
-        return -errno;
-    }
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (ai->ai_family == AF_INET6) {
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-    }
-    if (bind(fd, ai->ai_addr, ai->ai_addrlen) == 0 &&
-        listen(fd, LISTEN_BACKLOG) == 0) {
-        return fd;
-    }
-    err = errno;
-    close(fd);
-    return -err;
-}
-
-/* Files of hosts may give the same address twice. */
-static bool is_repeated(const struct addrinfo *found, const struct addrinfo *ai)
-{
-    while (found != ai && (found->ai_addrlen != ai->ai_addrlen ||
-                           memcmp(found->ai_addr, ai->ai_addr,
-                                  ai->ai_addrlen) != 0)) {
-        found = found->ai_next;
-    }
-    return found != ai;
-}
-
-/*
- * At all that this machine has of @found.  Where one address is taken, clients
- * of the name would reach somebody else.  Returns 0 or a negative errno.
- */
-static int listen_inet_all(SocketListener *listener,
-                           const struct addrinfo *found)
-{
-    for (const struct addrinfo *ai = found;
-         ai && listener->nr_sockets < SOCKET_LISTEN_MAX; ai = ai->ai_next) {
-        int fd = is_repeated(found, ai) ? -EADDRNOTAVAIL : listen_inet_one(ai);
-
-        if (fd >= 0) {
-            listener->sockets[listener->nr_sockets++] = aio_socket_new(fd);
-        } else if (fd != -EAFNOSUPPORT && fd != -EADDRNOTAVAIL) {
-            return fd;
-        }
-    }
-    return listener->nr_sockets > 0 ? 0 : -EADDRNOTAVAIL;
-}
-
 static int coroutine_fn listen_inet(SocketListener *listener,
                                     const SocketAddress *addr,
                                     bool open_to_all, GError **errp)
@@ -261,6 +197,7 @@ static int coroutine_fn listen_inet(SocketListener *listener,
     const SocketName name = { addr->host, addr->port, .passive = true };
     g_autofree char *text = socket_address_text(addr);
     struct addrinfo *found = NULL;
+    int fds[SOCKET_LISTEN_MAX];
     CoSleep wait = { 0 };
     int ret = socket_co_lookup(&name, AIO_NO_DEADLINE, &wait, &found, errp);
 
@@ -268,7 +205,7 @@ static int coroutine_fn listen_inet(SocketListener *listener,
         return ret;
     }
     for (struct addrinfo *ai = found; ai; ai = ai->ai_next) {
-        if (!open_to_all && !is_loopback(ai->ai_addr)) {
+        if (!open_to_all && !socket_is_loopback(ai->ai_addr)) {
             freeaddrinfo(found);
             return block_error(errp, EACCES, "Refused to listen on '%s' "
                                "without TLS: others than this machine could "
@@ -276,10 +213,15 @@ static int coroutine_fn listen_inet(SocketListener *listener,
                                "allows it", text);
         }
     }
-    ret = listen_inet_all(listener, found);
+    ret = socket_listen_inet(found, LISTEN_BACKLOG, fds, SOCKET_LISTEN_MAX);
     freeaddrinfo(found);
-    return ret == 0 ? 0 : block_error_errno(errp, -ret, "Could not listen on "
-                                            "'%s'", text);
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Could not listen on '%s'", text);
+    }
+    for (int i = 0; i < ret; i++) {
+        listener->sockets[listener->nr_sockets++] = aio_socket_new(fds[i]);
+    }
+    return 0;
 }
 
 unsigned socket_listener_port(const SocketListener *listener)
@@ -299,71 +241,14 @@ unsigned socket_listener_port(const SocketListener *listener)
 
 /* --- unix ---------------------------------------------------------------- */
 
-static void fill_un(struct sockaddr_un *un, const char *path)
-{
-    *un = (struct sockaddr_un) { .sun_family = AF_UNIX };
-    g_strlcpy(un->sun_path, path, sizeof(un->sun_path));
-}
-
-/* Remove a socket of ours at which nobody listens.  Returns whether it has. */
-static bool remove_stale(const char *path)
-{
-    struct sockaddr_un un;
-    struct stat st;
-    bool nobody;
-    int fd;
-
-    if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode) ||
-        st.st_uid != geteuid()) {
-        return false;
-    }
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) {
-        return false;
-    }
-    fill_un(&un, path);
-    nobody = connect(fd, (struct sockaddr *)&un, sizeof(un)) < 0 &&
-             errno == ECONNREFUSED;
-    close(fd);
-    return nobody && unlink(path) == 0;
-}
-
-static int bind_unix(int fd, const char *path)
-{
-    struct sockaddr_un un;
-
-    int err;
-
-    fill_un(&un, path);
-    if (bind(fd, (struct sockaddr *)&un, sizeof(un)) == 0) {
-        return 0;
-    }
-    err = errno;
-    if (err == EADDRINUSE && remove_stale(path)) {
-        return bind(fd, (struct sockaddr *)&un, sizeof(un)) == 0 ? 0 : -errno;
-    }
-    return -err;
-}
-
 static int listen_unix(SocketListener *listener, const char *path,
                        GError **errp)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket_listen_unix(path, LISTEN_BACKLOG);
     struct stat st;
-    int ret;
 
     if (fd < 0) {
-        return block_error_errno(errp, errno, "Could not make a unix socket");
-    }
-    /* The file takes over the mode of the socket: it never had another one. */
-    ret = fchmod(fd, 0600) < 0 ? -errno : bind_unix(fd, path);
-    if (ret == 0 && listen(fd, LISTEN_BACKLOG) < 0) {
-        ret = -errno;
-        unlink(path);
-    }
-    if (ret < 0) {
-        close(fd);
-        return block_error_errno(errp, -ret, "Could not listen on unix socket "
+        return block_error_errno(errp, -fd, "Could not listen on unix socket "
                                  "'%s'", path);
     }
     listener->sockets[listener->nr_sockets++] = aio_socket_new(fd);

@@ -43,6 +43,20 @@ static int coroutine_fn connect_one(const struct sockaddr *to, socklen_t bytes,
     return ret;
 }
 
+/* When the attempt at @ai, one of those that are left, has had its time: one
+ * that does not answer leaves some to the others. */
+static int64_t share_of_time(const struct addrinfo *ai, int64_t deadline_ns)
+{
+    int64_t now_ns = aio_clock_ns(aio_get_current());
+    int nr = 0;
+
+    for (; ai; ai = ai->ai_next) {
+        nr++;
+    }
+    return deadline_ns == AIO_NO_DEADLINE || deadline_ns <= now_ns
+               ? deadline_ns : now_ns + (deadline_ns - now_ns) / nr;
+}
+
 /* Returns 0 or a negative errno, without @errp when it is that of an address
  * that was found. */
 static int coroutine_fn connect_inet(const SocketAddress *addr,
@@ -61,8 +75,8 @@ static int coroutine_fn connect_inet(const SocketAddress *addr,
     ret = attempt->ended ? -ECANCELED : -EADDRNOTAVAIL;
     for (struct addrinfo *ai = found; ai && ret != 0 && !attempt->ended;
          ai = ai->ai_next) {
-        ret = connect_one(ai->ai_addr, ai->ai_addrlen, deadline_ns, attempt,
-                          ret_fd);
+        ret = connect_one(ai->ai_addr, ai->ai_addrlen,
+                          share_of_time(ai, deadline_ns), attempt, ret_fd);
     }
     freeaddrinfo(found);
     return ret;

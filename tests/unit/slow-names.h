@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A name server that answers when the test wants it: in place of that of the
- * system.  All names are this machine, but "nowhere".
+ * system.  All names are this machine, but "nowhere"; "twice" has a second
+ * address, 127.0.0.2.
  */
 #ifndef TESTS_UNIT_SLOW_NAMES_H
 #define TESTS_UNIT_SLOW_NAMES_H
@@ -26,8 +27,8 @@ static _Atomic bool names_held;
 static _Atomic unsigned names_asked, names_freed;
 
 typedef struct SlowName {
-    struct addrinfo info;       /* the first: that is what others see */
-    struct sockaddr_in at;
+    struct addrinfo info[2];    /* the first: that is what others see */
+    struct sockaddr_in at[2];
 } SlowName;
 
 int getaddrinfo(const char *host, const char *port,
@@ -43,14 +44,19 @@ int getaddrinfo(const char *host, const char *port,
         return EAI_NONAME;
     }
     name = g_new0(SlowName, 1);
-    name->at.sin_family = AF_INET;
-    name->at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    name->at.sin_port = htons(atoi(port));
-    name->info.ai_family = AF_INET;
-    name->info.ai_socktype = hints->ai_socktype;
-    name->info.ai_addr = (struct sockaddr *)&name->at;
-    name->info.ai_addrlen = sizeof(name->at);
-    *ret = &name->info;
+    for (int i = 0; i < 2; i++) {
+        name->at[i].sin_family = AF_INET;
+        name->at[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK + i);
+        name->at[i].sin_port = htons(atoi(port));
+        name->info[i].ai_family = AF_INET;
+        name->info[i].ai_socktype = hints->ai_socktype;
+        name->info[i].ai_addr = (struct sockaddr *)&name->at[i];
+        name->info[i].ai_addrlen = sizeof(name->at[i]);
+    }
+    if (g_strcmp0(host, "twice") == 0) {
+        name->info[0].ai_next = &name->info[1];
+    }
+    *ret = name->info;
     return 0;
 }
 

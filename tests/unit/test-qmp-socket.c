@@ -18,6 +18,7 @@
 
 #include "monitor/qmp-json.h"
 #include "monitor/qmp-socket.h"
+#include "util/socket-listen.h"
 
 #define KIB 1024
 #define MIB (1024 * KIB)
@@ -544,8 +545,8 @@ START_TEST(over_tcp_only_who_begins_with_an_object_is_heard)
     snprintf(port, sizeof(port), "%u", tcp_port(&tcp));
     socket = qmp_socket_listen(server, &tcp, false, NULL);
     ck_assert_ptr_nonnull(socket);
-    good = peer_on(qmp_address_connect(&tcp, NULL));
-    bad = peer_on(qmp_address_connect(&tcp, NULL));
+    good = peer_on(qmp_address_connect(&tcp, 10, NULL));
+    bad = peer_on(qmp_address_connect(&tcp, 10, NULL));
     say(good, "\r\n {\"execute\":\"qmp_capabilities\"}");
     say(good, "garbage\n{\"execute\":\"query-jobs\"}");
     say(bad, "POST / HTTP/1.0\r\n\r\n{\"execute\":\"qmp_capabilities\"}");
@@ -608,7 +609,7 @@ START_TEST(a_tcp_client_that_vanishes_is_noticed)
     snprintf(port, sizeof(port), "%u", tcp_port(&tcp));
     socket = qmp_socket_listen(server, &tcp, false, NULL);
     ck_assert_ptr_nonnull(socket);
-    fd = qmp_address_connect(&tcp, NULL);
+    fd = qmp_address_connect(&tcp, 10, NULL);
     ck_assert_int_ge(fd, 0);
     turn();
     ck_assert_int_eq(option_of_peer(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
@@ -616,6 +617,25 @@ START_TEST(a_tcp_client_that_vanishes_is_noticed)
     ck_assert_int_eq(option_of_peer(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 60000);
     close(fd);
     qmp_socket_free(socket);
+}
+END_TEST
+
+START_TEST(who_has_no_room_for_us_is_given_up)
+{
+    g_autofree char *path = g_build_filename(dir, "full", NULL);
+    const QmpAddress full = { .path = path };
+    int fd = socket_listen_unix(path, 0), in;
+    GError *error = NULL;
+
+    ck_assert_int_ge(fd, 0);
+    in = qmp_address_connect(&full, 1, NULL);
+    ck_assert_int_ge(in, 0);
+    ck_assert_int_eq(qmp_address_connect(&full, 1, &error), -ETIMEDOUT);
+    ck_assert_ptr_nonnull(strstr(error->message, path));
+    g_error_free(error);
+    close(in);
+    close(fd);
+    unlink(path);
 }
 END_TEST
 
@@ -706,6 +726,7 @@ int main(void)
     PROMISE(tcase, over_tcp_only_who_begins_with_an_object_is_heard);
     PROMISE(tcase, where_one_address_is_taken_nothing_listens);
     PROMISE(tcase, a_tcp_client_that_vanishes_is_noticed);
+    PROMISE(tcase, who_has_no_room_for_us_is_given_up);
     PROMISE(tcase, addresses_that_are_none_are_refused);
     PROMISE(tcase, a_pretty_socket_indents_greeting_replies_and_events);
     suite_add_tcase(suite, tcase);

@@ -10,7 +10,24 @@
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+
+/* So many attempts at 127.0.0.2 are told to come again, as by a full queue. */
+static unsigned come_again;
+
+int connect(int fd, const struct sockaddr *to, socklen_t bytes)
+{
+    const struct sockaddr_in *in = (const void *)to;
+
+    if (to->sa_family == AF_INET && come_again > 0 &&
+        ntohl(in->sin_addr.s_addr) == INADDR_LOOPBACK + 1) {
+        come_again--;
+        errno = EAGAIN;
+        return -1;
+    }
+    return syscall(SYS_connect, fd, to, bytes);
+}
 
 typedef struct Call {
     SocketAddress *addr;
@@ -188,6 +205,34 @@ START_TEST(an_attempt_that_nobody_ends_connects)
 }
 END_TEST
 
+/* The first one does not answer, the second not at once. */
+START_TEST(each_address_of_a_name_has_its_share_of_the_time)
+{
+    AIO_TEST(ctx);
+    int in, full = full_listener(0, &in);
+    int good = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in at = { .sin_family = AF_INET,
+                              .sin_port = htons(port_of(full)),
+                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1) };
+    Call call = call_to("twice", port_of(full));
+
+    ck_assert_int_eq(bind(good, (struct sockaddr *)&at, sizeof(at)), 0);
+    ck_assert_int_eq(listen(good, 1), 0);
+    come_again = 1;
+    call.deadline_ns = aio_clock_ns(ctx) + INT64_C(2) * 1000 * 1000 * 1000;
+    begin(ctx, &call);
+    wait_for(ctx, &call);
+    ck_assert_int_eq(call.ret, 0);
+    ck_assert_uint_eq(come_again, 0);
+    close(call.fd);
+    socket_address_free(call.addr);
+    close(in);
+    close(full);
+    close(good);
+    aio_context_unref(ctx);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("socket-connect");
@@ -201,6 +246,7 @@ int main(void)
     PROMISE_ENGINES(tc, an_attempt_ends_while_the_other_side_does_not_answer);
     PROMISE_ENGINES(tc, an_attempt_ends_while_a_unix_socket_is_full);
     PROMISE_ENGINES(tc, what_has_ended_does_not_begin);
+    PROMISE_ENGINES(tc, each_address_of_a_name_has_its_share_of_the_time);
     PROMISE_ENGINES(tc, an_attempt_that_nobody_ends_connects);
     suite_add_tcase(suite, tc);
     return check_main(suite);
