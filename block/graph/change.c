@@ -163,9 +163,11 @@ static BlockDriverState *insertion_point(BlockDriverState *node,
     return NULL;
 }
 
-/* @node, which is open above @bs, gets the parents of what it is above of. */
+/* @node, which is open above @bs, gets the parents of what it is above of, if
+ * @check says 0 then. */
 static int coroutine_fn insert_opened(BlockDriverState *node,
-                                      BlockDriverState *bs, GError **errp)
+                                      BlockDriverState *bs, GraphCheck *check,
+                                      void *opaque, GError **errp)
 {
     BlockDriverState *at = insertion_point(node, bs);
     int ret;
@@ -178,6 +180,9 @@ static int coroutine_fn insert_opened(BlockDriverState *node,
     bdrv_ref(at);
     drain_both(at, node);
     ret = check_length(at, node, errp);
+    if (ret == 0 && check) {
+        ret = check(opaque, errp);
+    }
     if (ret == 0) {
         ret = replace_node_drained(at, node, errp);
     }
@@ -186,9 +191,9 @@ static int coroutine_fn insert_opened(BlockDriverState *node,
     return ret;
 }
 
-int coroutine_fn bdrv_co_insert_node(BlockDriverState *bs,
-                                     BlockOptions *options,
-                                     BlockDriverState **ret_bs, GError **errp)
+int coroutine_fn graph_insert_node(BlockDriverState *bs, BlockOptions *options,
+                                   GraphCheck *check, void *opaque,
+                                   BlockDriverState **ret_bs, GError **errp)
 {
     const char *child_key = first_child_key(options);
     BlockGraph *graph = bs->graph;
@@ -208,7 +213,7 @@ int coroutine_fn bdrv_co_insert_node(BlockDriverState *bs,
         ret = -block_error_code(error);
         g_propagate_error(errp, error);
     } else {
-        ret = insert_opened(node, bs, errp);
+        ret = insert_opened(node, bs, check, opaque, errp);
     }
     drain_change_end(graph);
     if (ret < 0) {
@@ -218,6 +223,13 @@ int coroutine_fn bdrv_co_insert_node(BlockDriverState *bs,
     }
     bdrv_co_unref(bs);
     return ret;
+}
+
+int coroutine_fn bdrv_co_insert_node(BlockDriverState *bs,
+                                     BlockOptions *options,
+                                     BlockDriverState **ret_bs, GError **errp)
+{
+    return graph_insert_node(bs, options, NULL, NULL, ret_bs, errp);
 }
 
 /* The filter's parents move to what it filters, and it lets go of that. */

@@ -233,6 +233,12 @@ int coroutine_fn graph_replace_node(BlockDriverState *from,
                                     BlockDriverState *to, GraphCheck *check,
                                     void *opaque, GError **errp);
 
+/** bdrv_co_insert_node(), if @check (or NULL) says 0 in its section.  Nobody
+ * else runs between the change and the return. */
+int coroutine_fn graph_insert_node(BlockDriverState *bs, BlockOptions *options,
+                                   GraphCheck *check, void *opaque,
+                                   BlockDriverState **ret_bs, GError **errp);
+
 /**
  * bdrv_co_drop_filter() and bdrv_co_set_backing() for a caller that has frozen
  * the edge to what is filtered (@held), or to the backing node (with @check,

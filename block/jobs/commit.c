@@ -279,8 +279,9 @@ static int find_nodes(CommitJob *s, GError **errp)
 }
 
 /* The nodes are referenced, but may not be what they were any more. */
-static int look_again(CommitJob *s, GError **errp)
+static int look_again(void *opaque, GError **errp)
 {
+    CommitJob *s = opaque;
     const CommitNodes held = s->n;
     int ret = find_nodes(s, errp);
 
@@ -305,10 +306,13 @@ static int coroutine_fn insert_filter(CommitJob *s, GError **errp)
     if (s->o.filter_node_name) {
         block_options_set_str(options, "node-name", s->o.filter_node_name);
     }
-    return bdrv_co_insert_node(s->n.top, options, &s->filter, errp);
+    /* A job that ends meanwhile may leave top out of the chain, and let others
+     * read the base itself: then C1 does not hold. */
+    return graph_insert_node(s->n.top, options, look_again, s, &s->filter,
+                             errp);
 }
 
-/* C2, C3.  The chain may be another than when we looked. */
+/* C2, C3.  The chain is what it was when we looked; but others may hold it. */
 static int hold_chain(CommitJob *s, GError **errp)
 {
     g_autoptr(GError) why = NULL;
@@ -317,11 +321,6 @@ static int hold_chain(CommitJob *s, GError **errp)
     if (ret < 0) {
         return block_error(errp, -ret, "Job '%s': %s", s->job.id,
                            why->message);
-    }
-    if (chain_above(s->filter, s->n.base) != s->n.above_base) {
-        bdrv_unfreeze_chain(s->filter, s->n.base);
-        return block_error(errp, EBUSY, "Job '%s': the chain below node '%s' "
-                           "has changed", s->job.id, s->o.device);
     }
     edge_set_unguarded(chain_edge(s->n.above_base), true);
     s->frozen = true;
@@ -397,9 +396,6 @@ static int coroutine_fn begin(CommitJob *s, GError **errp)
 {
     int ret = chain_make_writable(s->n.base, &s->made_writable, errp);
 
-    if (ret == 0) {
-        ret = look_again(s, errp);
-    }
     if (ret == 0) {
         ret = insert_filter(s, errp);
     }

@@ -322,6 +322,65 @@ START_TEST(the_chain_is_held_until_the_base_is_in_its_place)
 }
 END_TEST
 
+typedef struct StartCall {
+    const char *text;
+    BlockJob *job;
+    GError *error;
+    bool over;
+} StartCall;
+
+static void coroutine_fn start_entry(void *opaque)
+{
+    StartCall *c = opaque;
+
+    c->job = block_co_job_start(graph, BLOCK_JOB_COMMIT,
+                                block_options_parse_keyval(c->text, NULL, NULL),
+                                &c->error);
+    c->over = true;
+}
+
+static void coroutine_fn read_entry(void *opaque)
+{
+    uint8_t buf[512];
+
+    ck_assert_int_eq(blk_co_pread(guest, 0, sizeof(buf), buf, 0), 0);
+    ck_assert_int_eq(buf[0], 'C');
+    *(bool *)opaque = true;
+}
+
+static void run_beside(CoroutineEntry *entry, void *opaque)
+{
+    aio_co_schedule(block_graph_aio_context(graph),
+                    coroutine_create(entry, opaque));
+    job_settle();
+}
+
+/* A commit of n2 and n1 ends while another one, of n1 alone, waits for it to
+ * change the graph.  What n2 hid would come back if that began then. */
+START_TEST(what_left_the_chain_is_not_committed_to_its_base)
+{
+    StartCall second = { .text = "device=n3,top=n1,base=n0,job-id=second" };
+    bool was_read = false;
+    BlockJob *first;
+
+    given_in_memory("AAAA", "BB--", "C---", "----");
+    set_read_only(layer[0], false);
+    first = commit("device=n3,top=n2,base=n0,job-id=first");
+    atomic_store(&mem_disk(layer[3])->hold[MEM_READ], true);
+    run_beside(read_entry, &was_read);
+    run_beside(start_entry, &second);
+    ck_assert(!second.over && !was_read);
+    atomic_store(&mem_disk(layer[3])->hold[MEM_READ], false);
+    job_end_ok(first);
+    job_settle();
+    ck_assert(second.over && was_read);
+    ck_assert_ptr_null(second.job);
+    expect_error(&second.error, EINVAL, "not in the chain");
+    expect_picture(guest, "CBAA");
+    chain_stop();
+}
+END_TEST
+
 static bool names_file(BlockDriverState *bs, const char *file)
 {
     g_autofree char *name = NULL;
@@ -795,6 +854,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_part_of_the_chain_that_a_job_works_on_is_refused);
     PROMISE(tcase, a_stream_above_and_a_commit_below_end_in_any_order_R102);
     PROMISE(tcase, the_chain_is_held_until_the_base_is_in_its_place);
+    PROMISE(tcase, what_left_the_chain_is_not_committed_to_its_base);
     tcase_add_loop_test(tcase, a_commit_waits_for_who_holds_the_edge_above, 0,
                         2);
     PROMISE(tcase, an_image_that_comes_above_meanwhile_names_the_base);
