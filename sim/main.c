@@ -494,6 +494,8 @@ int bgsim_main(int argc, char **argv, const BgSimScenario *const *scenarios)
                   .program = argc > 0 ? argv[0] : "bg-sim" };
     int ret;
 
+    /* What GLib calls critical is a wrong call of ours: a crash to be found. */
+    g_log_set_always_fatal(G_LOG_FATAL_MASK | G_LOG_LEVEL_CRITICAL);
     o.words = g_ptr_array_new();
     o.chosen = g_ptr_array_new();
     ret = parse_options(&o, &argc, &rest);
