@@ -16,6 +16,7 @@ typedef struct ObjectType {
     const char *name;
     const BlockOption *options; /* its properties */
     size_t values_size;         /* of the struct that they are put into */
+    bool is_secret;             /* no error shows what was given */
     /** Make object->thing.  Returns 0 or a negative errno with @errp set. */
     int (*make)(BlockGraph *graph, Object *object, void *values,
                 GError **errp);

@@ -176,6 +176,7 @@ static void secret_destroy(Object *object)
 
 const ObjectType object_type_secret = {
     .name = "secret", .options = secret_options,
-    .values_size = sizeof(SecretValues), .make = secret_make,
+    .values_size = sizeof(SecretValues), .is_secret = true,
+    .make = secret_make,
     .destroy = secret_destroy,
 };

@@ -252,22 +252,40 @@ static const ObjectType *take_type(BlockOptions *options, char **ret_id,
     return type;
 }
 
+/* Take all of @options.  Returns 0, then they are to be cleared, or a negative
+ * errno. */
+static int take_values(const Object *object, BlockOptions *options,
+                       void *values, GError **errp)
+{
+    const BlockOption *table = object->type->options;
+    const BlockOption *const known[] = { table, NULL };
+    g_autofree char *what = g_strdup_printf("Object '%s'", object->id);
+    int ret = block_options_absorb(options, table, values, what, errp);
+
+    if (ret == 0) {
+        ret = block_options_check_empty(options, known, what, errp);
+        if (ret < 0) {
+            block_options_clear(table, values);
+        }
+    }
+    return ret;
+}
+
 static int make(BlockGraph *graph, Object *object, BlockOptions *options,
                 GError **errp)
 {
-    const BlockOption *const known[] = { object->type->options, NULL };
-    g_autofree char *what = g_strdup_printf("Object '%s'", object->id);
     g_autofree void *values = g_malloc0(object->type->values_size);
-    int ret = block_options_absorb(options, object->type->options, values,
-                                   what, errp);
+    bool is_secret = object->type->is_secret;
+    int ret = take_values(object, options, values, is_secret ? NULL : errp);
 
     if (ret < 0) {
-        return ret;
+        return !is_secret ? ret : block_error(
+            errp, EINVAL, "Object '%s' has other options than an object of "
+            "type '%s', or other values (they are not shown; as key=value text "
+            "a comma in a value is written twice)", object->id,
+            object->type->name);
     }
-    ret = block_options_check_empty(options, known, what, errp);
-    if (ret == 0) {
-        ret = object->type->make(graph, object, values, errp);
-    }
+    ret = object->type->make(graph, object, values, errp);
     block_options_clear(object->type->options, values);
     return ret;
 }

@@ -275,6 +275,11 @@ static void decode(QmpParser *p, json_t **ret, GError **errp)
     *ret = json_loadb(p->text->str, p->text->len,
                       JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
     if (!*ret) {
+        char *near = strstr(error.text, " near ");
+
+        if (near) {
+            *near = '\0';       /* what stands there may be a secret */
+        }
         block_error(errp, EINVAL, "JSON parse error, %s", error.text);
     }
     begin_anew(p, BETWEEN);

@@ -296,6 +296,37 @@ START_TEST(secrets_are_data_or_a_file)
 }
 END_TEST
 
+/* What stands beside a secret, or in its place, may be part of it. */
+START_TEST(no_error_tells_of_a_secret)
+{
+    static const char *const texts[] = {
+        "{\"data\": \"pa\", \"k7331\": \"1\"}", "{\"data\": 7331}",
+        "{\"data\": {\"k7331\": 1}}", "{\"data\": [7331]}",
+        "{\"data\": \"pa\", \"format\": \"7331\"}",
+        "{\"data\": \"7331\", \"format\": \"base64\", \"x\": 7331}",
+    };
+    g_autofree char *shown = NULL;
+    json_t *reply;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
+        BlockOptions *options = block_options_parse_json(texts[i], NULL);
+        GError *error = NULL;
+
+        block_options_set_str(options, "qom-type", "secret");
+        block_options_set_str(options, "id", "s");
+        ck_assert_int_lt(qmp_objects_add(server->objects, options, &error), 0);
+        ck_assert_ptr_nonnull(strstr(error->message, "'s'"));
+        ck_assert_msg(!strstr(error->message, "7331"), "%s", error->message);
+        g_error_free(error);
+    }
+    reply = ask("{\"data\":p7331}");
+    shown = qmp_json_text(reply);
+    ck_assert_ptr_nonnull(strstr(shown, "JSON parse error, invalid token"));
+    ck_assert_ptr_null(strstr(shown, "7331"));
+    json_decref(reply);
+}
+END_TEST
+
 START_TEST(credentials_that_cannot_be_loaded_are_refused)
 {
     fails("object-add", "{\"qom-type\":\"tls-creds-x509\",\"id\":\"c\","
@@ -341,6 +372,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_passed_threshold_is_an_event);
     PROMISE(tcase, objects_are_made_once_and_stay_while_they_are_used);
     PROMISE(tcase, secrets_are_data_or_a_file);
+    PROMISE(tcase, no_error_tells_of_a_secret);
     PROMISE(tcase, credentials_that_cannot_be_loaded_are_refused);
     PROMISE(tcase, a_transaction_is_undone_as_a_whole);
 }
