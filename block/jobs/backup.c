@@ -124,28 +124,6 @@ static void clear_options(BackupJob *b)
     block_options_clear(backup_options, &b->o);
 }
 
-static int find_nodes(BackupJob *b, GError **errp)
-{
-    b->source = job_find_node(&b->job, "device", b->o.device, errp);
-    b->target = b->source ? job_find_node(&b->job, "target", b->o.target, errp)
-                          : NULL;
-    if (!b->target) {
-        return -ENOENT;
-    }
-    if (b->source == b->target) {
-        return block_error(errp, EINVAL, "Job '%s': node '%s' cannot be backed "
-                           "up to itself", b->job.id, b->o.device);
-    }
-    if (bdrv_length(b->source) != bdrv_length(b->target)) {
-        return block_error(errp, EINVAL, "Job '%s': node '%s' has %"
-                           G_GINT64_FORMAT " bytes, its target '%s' has %"
-                           G_GINT64_FORMAT "; they must be the same",
-                           b->job.id, b->o.device, bdrv_length(b->source),
-                           b->o.target, bdrv_length(b->target));
-    }
-    return 0;
-}
-
 static int check_chunk(BackupJob *b, GError **errp)
 {
     int64_t cluster = block_copy_cluster_bytes(b->copy);
@@ -217,7 +195,8 @@ static int coroutine_fn backup_start(BlockJob *job, BlockOptions *options,
     if (ret < 0) {
         return ret;
     }
-    ret = find_nodes(b, errp);
+    ret = job_find_pair(job, b->o.device, b->o.target, &b->source, &b->target,
+                        errp);
     if (ret == 0) {
         ret = begin(b, errp);
     }

@@ -146,3 +146,33 @@ BlockDriverState *job_find_node(BlockJob *job, const char *key,
     }
     return bs;
 }
+
+int job_find_pair(BlockJob *job, const char *device, const char *target,
+                  BlockDriverState **ret_source, BlockDriverState **ret_target,
+                  GError **errp)
+{
+    *ret_source = job_find_node(job, "device", device, errp);
+    *ret_target = *ret_source ? job_find_node(job, "target", target, errp)
+                              : NULL;
+    if (!*ret_target) {
+        return -ENOENT;
+    }
+    if (*ret_source == *ret_target) {
+        return block_error(errp, EINVAL, "Job '%s': node '%s' cannot be copied "
+                           "to itself", job->id, device);
+    }
+    return job_check_lengths(job, *ret_source, *ret_target, errp);
+}
+
+int job_check_lengths(BlockJob *job, BlockDriverState *source,
+                      BlockDriverState *target, GError **errp)
+{
+    if (bdrv_length(source) == bdrv_length(target)) {
+        return 0;
+    }
+    return block_error(errp, EINVAL, "Job '%s': node '%s' has %" G_GINT64_FORMAT
+                       " bytes, its target '%s' has %" G_GINT64_FORMAT "; they "
+                       "must be the same", job->id, bdrv_node_name(source),
+                       bdrv_length(source), bdrv_node_name(target),
+                       bdrv_length(target));
+}

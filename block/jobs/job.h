@@ -208,6 +208,17 @@ BlockJobAction job_error_action(BlockJob *job, BlockOnError policy, bool read,
 BlockDriverState *job_find_node(BlockJob *job, const char *key,
                                 const char *name, GError **errp);
 
+/** The two nodes of a job that copies one to the other, from its options
+ * "device" and "target"; no references.  0 or a negative errno with @errp. */
+int job_find_pair(BlockJob *job, const char *device, const char *target,
+                  BlockDriverState **ret_source, BlockDriverState **ret_target,
+                  GError **errp);
+
+/** Whether they have the same length; 0 or -EINVAL with @errp.  To be asked
+ * again when that cannot change any more. */
+int job_check_lengths(BlockJob *job, BlockDriverState *source,
+                      BlockDriverState *target, GError **errp);
+
 /* --- job-txn.c ------------------------------------------------------------ */
 
 /** An empty transaction, with one reference. */

@@ -157,24 +157,10 @@ static int find_replaces(MirrorJob *m, GError **errp)
 
 static int find_nodes(MirrorJob *m, GError **errp)
 {
-    m->source = job_find_node(&m->job, "device", m->o.device, errp);
-    m->target = m->source ? job_find_node(&m->job, "target", m->o.target, errp)
-                          : NULL;
-    if (!m->target) {
-        return -ENOENT;
-    }
-    if (m->source == m->target) {
-        return block_error(errp, EINVAL, "Job '%s': node '%s' cannot be "
-                           "mirrored to itself", m->job.id, m->o.device);
-    }
-    if (bdrv_length(m->source) != bdrv_length(m->target)) {
-        return block_error(errp, EINVAL, "Job '%s': node '%s' has %"
-                           G_GINT64_FORMAT " bytes, its target '%s' has %"
-                           G_GINT64_FORMAT "; they must be the same",
-                           m->job.id, m->o.device, bdrv_length(m->source),
-                           m->o.target, bdrv_length(m->target));
-    }
-    return find_replaces(m, errp);
+    int ret = job_find_pair(&m->job, m->o.device, m->o.target, &m->source,
+                            &m->target, errp);
+
+    return ret < 0 ? ret : find_replaces(m, errp);
 }
 
 /* --- start: the graph ----------------------------------------------------- */
