@@ -151,7 +151,11 @@ static int coroutine_fn insert_filter(BackupJob *b, GError **errp)
     bdrv_freeze_child(bdrv_filter_child(b->cbw));
     b->copy = cbw_block_copy(b->cbw);
     b->work = cbw_node(b->cbw)->work;
-    ret = check_chunk(b, errp);
+    /* It may have become another while we waited for requests. */
+    ret = job_check_lengths(&b->job, b->source, b->target, errp);
+    if (ret == 0) {
+        ret = check_chunk(b, errp);
+    }
     if (ret == 0) {
         ret = backup_begin_bitmaps(b, errp);
     }

@@ -186,18 +186,29 @@ void mirror_guard(MirrorJob *m, bool on)
     }
 }
 
+/* What was found may have become another while we waited for requests.  That of
+ * a commit will be made fit. */
+static int check_again(MirrorJob *m, GError **errp)
+{
+    return m->above_target ? 0 : job_check_lengths(&m->job, m->source,
+                                                   m->target, errp);
+}
+
 /* Drained: no guest writes before its writes are noted. */
 static int coroutine_fn begin_drained(MirrorJob *m, GError **errp)
 {
+    unsigned flags = (m->o.unmap ? MIRROR_UNMAP : 0) |
+                     (m->above_target ? MIRROR_RESIZES : 0);
     int ret = insert_filter(m, errp);
 
     if (ret < 0) {
         return ret;
     }
     m->top = mirror_top(m->filter);
-    ret = mirror_top_begin(m->top, m->granularity,
-                           (m->o.unmap ? MIRROR_UNMAP : 0) |
-                               (m->above_target ? MIRROR_RESIZES : 0), errp);
+    ret = check_again(m, errp);
+    if (ret == 0) {
+        ret = mirror_top_begin(m->top, m->granularity, flags, errp);
+    }
     if (ret < 0) {
         chain_drop_failed_filter(&m->job, m->filter);
         return ret;

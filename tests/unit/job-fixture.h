@@ -166,6 +166,70 @@ static inline void job_expect(BlockDriverState *bs, int64_t offset,
     blk_unref(blk);
 }
 
+/* A job that is being started, or a disk that is being resized. */
+typedef struct JobStep {
+    BlockJobType type;
+    const char *text;
+    BlockBackend *blk;
+    BlockJob *job;
+    GError *error;
+    bool over;
+} JobStep;
+
+static inline void coroutine_fn job_start_entry(void *opaque)
+{
+    JobStep *step = opaque;
+
+    step->job = block_co_job_start(
+        graph, step->type, block_options_parse_keyval(step->text, NULL, NULL),
+        &step->error);
+    step->over = true;
+}
+
+static inline void coroutine_fn job_resize_entry(void *opaque)
+{
+    BlockTruncate how = { .offset = 4096, .exact = true };
+    JobStep *step = opaque;
+
+    ck_assert_int_eq(blk_co_truncate(step->blk, &how, NULL), 0);
+    step->over = true;
+}
+
+/** A job does not start when @bs is resized while it waits for a request of
+ * "source", a mem node: for the resize, if that is @bs. */
+static inline void job_finds_length(BlockJobType type, const char *text,
+                                    BlockDriverState *bs)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockDriverState *source = bdrv_find_node(graph, "source");
+    JobStep step = { .type = type, .text = text };
+    JobStep resize = { .blk = backend_ok("resize", source, BLK_PERM_RESIZE,
+                                         BLK_PERM_ALL) };
+    unsigned nodes = block_graph_nr_nodes(graph);
+
+    mem_disk(source)->hold[MEM_TRUNCATE] = true;
+    aio_co_enter(ctx, coroutine_create(job_resize_entry, &resize));
+    aio_co_enter(ctx, coroutine_create(job_start_entry, &step));
+    job_settle();
+    ck_assert(!resize.over && !step.over);
+    if (bs != source) {
+        BlockBackend *blk = backend_ok("other", bs, BLK_PERM_RESIZE,
+                                       BLK_PERM_ALL);
+        BlockTruncate how = { .offset = 8192, .exact = true };
+
+        ck_assert_int_eq(blk_truncate(blk, &how, NULL), 0);
+        blk_unref(blk);
+    }
+    mem_disk(source)->hold[MEM_TRUNCATE] = false;
+    while (!resize.over || !step.over) {
+        aio_poll(ctx, true);
+    }
+    ck_assert_ptr_null(step.job);
+    expect_error(&step.error, EINVAL, "must be the same");
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), nodes);
+    blk_unref(resize.blk);
+}
+
 /** The main() of a test of jobs, with fixtures of its own. */
 static inline int job_main_with(const char *name,
                                 void (*add_tests)(TCase *tcase),

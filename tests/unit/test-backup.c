@@ -702,6 +702,14 @@ START_TEST(nodes_that_another_job_uses_are_refused)
 }
 END_TEST
 
+START_TEST(the_lengths_are_the_same_when_nobody_can_change_them_any_more)
+{
+    disks();
+    job_finds_length(BLOCK_JOB_BACKUP, BACKUP, _i ? target : source);
+    no_disks();
+}
+END_TEST
+
 START_TEST(a_writer_of_the_target_is_refused)
 {
     BlockBackend *blk;
@@ -746,6 +754,9 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, areas_that_a_guests_copy_failed_on_are_copied_again);
     PROMISE(tcase, bad_options_are_refused_and_change_nothing);
     PROMISE(tcase, nodes_that_another_job_uses_are_refused);
+    tcase_add_loop_test(
+        tcase, the_lengths_are_the_same_when_nobody_can_change_them_any_more,
+        0, 2);
     PROMISE(tcase, a_writer_of_the_target_is_refused);
 }
 

@@ -521,6 +521,14 @@ START_TEST(a_target_in_the_chain_is_refused)
 }
 END_TEST
 
+START_TEST(the_lengths_are_the_same_when_nobody_can_change_them_any_more)
+{
+    disks();
+    job_finds_length(BLOCK_JOB_MIRROR, MIRROR, _i ? target : source);
+    no_disks();
+}
+END_TEST
+
 START_TEST(a_writer_of_the_target_is_refused)
 {
     BlockBackend *blk;
@@ -614,6 +622,9 @@ static void add_tests(TCase *tcase)
             progress_grows_with_what_guests_change_and_reaches_its_total);
     PROMISE(tcase, bad_options_are_refused_and_change_nothing);
     PROMISE(tcase, a_target_in_the_chain_is_refused);
+    tcase_add_loop_test(
+        tcase, the_lengths_are_the_same_when_nobody_can_change_them_any_more,
+        0, 2);
     PROMISE(tcase, a_writer_of_the_target_is_refused);
     PROMISE(tcase, nobody_may_write_the_source_past_the_mirror);
     PROMISE(tcase, nodes_that_another_job_uses_are_refused);
