@@ -253,7 +253,8 @@ static bool coroutine_fn launch(MirrorJob *m)
     bytes = part_of(m, offset, bytes, &kind);
     if (kind != MIRROR_DATA || job_limit(&m->job, bytes)) {
         start_copy(m, offset, bytes);
-        m->cursor = offset + bytes;
+        /* A disk that ends inside a granule may grow there. */
+        m->cursor = (offset + bytes) & ~(m->granularity - 1);
     }
     return true;
 }

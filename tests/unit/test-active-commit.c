@@ -293,8 +293,62 @@ START_TEST(a_file_that_grows_under_its_mirror_is_followed)
 }
 END_TEST
 
+/* A disk in memory that writes make longer, as long as the file "a". */
+static BlockDriverState *growing_disk(const char *name, int64_t bytes)
+{
+    g_autofree char *text = g_strdup_printf(
+        "mem,node-name=%s,grow=on,size=%" G_GINT64_FORMAT, name, bytes);
+
+    return open_ok(text);
+}
+
+/* An image whose file ends in the middle of a granule, and grows there while
+ * the only copy at a time is that of its end. */
+START_TEST(a_file_that_grows_inside_a_granule_is_followed)
+{
+    g_autofree char *path = path_of("a");
+    g_autofree char *bytes = NULL;
+    BlockDriverState *source, *target, *image;
+    BlockBackend *blk;
+    size_t length;
+    BlockJob *job;
+
+    make_image_ok("a", "qcow2,size=1M,cluster_size=512");
+    ck_assert(g_file_get_contents(path, &bytes, &length, NULL));
+    source = growing_disk("source", length);
+    target = growing_disk("target", length);
+    blk = backend_ok("fill", source, BLK_PERM_WRITE, BLK_PERM_ALL);
+    ck_assert_int_eq(blk_pwrite(blk, 0, length, bytes, 0), 0);
+    blk_unref(blk);
+    image = open_ok("qcow2,node-name=image,file=source");
+    guest = backend_ok("guest", image, BLK_PERM_CONSISTENT_READ |
+                       BLK_PERM_WRITE, BLK_PERM_ALL);
+    job = job_ok(BLOCK_JOB_MIRROR, "job-id=j,device=source,target=target,"
+                 "sync=full,granularity=64k,max-workers=1");
+    job_reach(job, BLOCK_JOB_READY);
+    mem_disk(target)->hold[MEM_WRITE] = true;
+    job_fill(guest, 0, 4096, 'a');
+    while (mem_disk(target)->held == 0) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    job_fill(guest, 4096, 4096, 'b');
+    mem_disk(target)->hold[MEM_WRITE] = false;
+    complete_ok(job);
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(image, "file")), target);
+    blk_unref(guest);
+    bdrv_unref(image);
+    image = open_ok("qcow2,node-name=image,file=target");
+    job_expect(image, 0, 4096, 'a');
+    job_expect(image, 4096, 4096, 'b');
+    bdrv_unref(image);
+    bdrv_unref(target);
+    bdrv_unref(source);
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
+    PROMISE(tcase, a_file_that_grows_inside_a_granule_is_followed);
     tcase_add_loop_test(tcase, a_file_that_grows_under_its_mirror_is_followed,
                         0, 2);
     PROMISE(tcase, guests_go_on_at_the_base_that_has_all);
