@@ -9,7 +9,6 @@
 #include <errno.h>
 
 #include "block/drivers.h"
-#include "block/graph/graph-int.h"
 #include "block/graph/transaction.h"
 
 static const BlockOption mirror_top_options[] = {
@@ -134,13 +133,14 @@ void mirror_top_set_mode(MirrorTop *s, MirrorMode mode)
 }
 
 int coroutine_fn mirror_top_replace(MirrorTop *s, BlockDriverState *bs,
+                                    GraphCheck *check, void *opaque,
                                     GError **errp)
 {
     int ret;
 
     s->leaving = true;
-    ret = bdrv_co_replace_node(bs ? bs : s->bs, bdrv_child_bs(s->target),
-                               errp);
+    ret = graph_replace_node(bs, bdrv_child_bs(s->target), check, opaque,
+                             errp);
     s->leaving = ret == 0;
     return ret;
 }

@@ -33,6 +33,7 @@
 #include <blockgraph/driver.h>
 
 #include "block/copy/reqlist.h"
+#include "block/graph/graph-int.h"
 #include "util/hbitmap.h"
 #include "util/spare-buffers.h"
 
@@ -115,11 +116,12 @@ int coroutine_fn mirror_top_resize_target(MirrorTop *s, int64_t length,
 void mirror_top_set_mode(MirrorTop *s, MirrorMode mode);
 
 /**
- * Put the target in the place of @bs (NULL: the filter).  Drained, and nothing
- * is dirty.  Returns 0, or a negative errno with @errp set and the graph as it
- * was.
+ * Put the target in the place of @bs, the filter or one above it, if @check
+ * says 0 then, too.  Drained, and nothing is dirty.  Returns 0, or a negative
+ * errno with @errp set and the graph as it was.
  */
 int coroutine_fn mirror_top_replace(MirrorTop *s, BlockDriverState *bs,
+                                    GraphCheck *check, void *opaque,
                                     GError **errp);
 
 /** Wait until nobody writes the target any more; the mode is MIRROR_OFF. */

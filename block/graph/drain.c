@@ -256,9 +256,19 @@ void drain_kick(BlockGraph *graph)
     co_queue_restart_all(&graph->drain_waiters);
 }
 
-/* @how: what the section is of; the rest is filled in here. */
-static void coroutine_fn section_begin(BlockGraph *graph,
-                                       const DrainSection *how)
+static void section_remove(BlockGraph *graph, DrainSection *section)
+{
+    list_remove(&section->link);
+    cover_release(section->roots, section->nodes);
+    g_free(section);
+    root_notify(graph->notifier); /* others may wait for its end, D5 */
+}
+
+/* @how: what the section is of; the rest is filled in here.  Returns whether
+ * it has begun; @give_up (or NULL) may say that it is not to any more. */
+static bool coroutine_fn section_begin(BlockGraph *graph,
+                                       const DrainSection *how,
+                                       const bool *give_up)
 {
     DrainSection *section = g_memdup2(how, sizeof(*how));
 
@@ -269,9 +279,14 @@ static void coroutine_fn section_begin(BlockGraph *graph,
     list_append(&graph->sections, &section->link);
     SIM_POINT("drain.begin", how->bs ? how->bs->node_name : NULL);
     while (!SIM_PLANTED(18) && section_in_flight(graph, section) > 0) {
+        if (give_up && *give_up) {
+            section_remove(graph, section);
+            return false;
+        }
         /* The cover may have changed over the yield; it is read again. */
         co_queue_wait(&graph->drain_waiters, NULL);
     }
+    return true;
 }
 
 static bool is_ours(const DrainSection *section)
@@ -303,15 +318,17 @@ static void section_end(BlockGraph *graph, BlockRoot *root,
 
     g_assert(aio_context_in_home(graph->ctx));
     g_assert(section);
-    list_remove(&section->link);
-    cover_release(section->roots, section->nodes);
-    g_free(section);
-    root_notify(graph->notifier); /* others may wait for its end, D5 */
+    section_remove(graph, section);
 }
 
 void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
 {
-    section_begin(bs->graph, &(DrainSection){ .bs = bs });
+    section_begin(bs->graph, &(DrainSection){ .bs = bs }, NULL);
+}
+
+bool coroutine_fn drain_begin_unless(BlockDriverState *bs, const bool *give_up)
+{
+    return section_begin(bs->graph, &(DrainSection){ .bs = bs }, give_up);
 }
 
 void bdrv_drained_end(BlockDriverState *bs)
@@ -321,7 +338,7 @@ void bdrv_drained_end(BlockDriverState *bs)
 
 void coroutine_fn bdrv_co_drain_all_begin(BlockGraph *graph)
 {
-    section_begin(graph, &(DrainSection){ .bs = NULL });
+    section_begin(graph, &(DrainSection){ .bs = NULL }, NULL);
 }
 
 void bdrv_drain_all_end(BlockGraph *graph)
@@ -331,7 +348,7 @@ void bdrv_drain_all_end(BlockGraph *graph)
 
 void coroutine_fn drain_root_begin(BlockRoot *root)
 {
-    section_begin(root->graph, &(DrainSection){ .root = root });
+    section_begin(root->graph, &(DrainSection){ .root = root }, NULL);
 }
 
 void drain_root_end(BlockRoot *root)

@@ -321,6 +321,14 @@ void bdrv_refresh_limits_above(BlockDriverState *bs);
 /* --- drain.c -------------------------------------------------------------- */
 
 /**
+ * bdrv_co_drained_begin(), but when requests in flight are waited for and
+ * *@give_up becomes true, which drain_kick() tells, everything goes on.
+ * Returns whether the section has begun.  Main context.
+ */
+bool coroutine_fn drain_begin_unless(BlockDriverState *bs,
+                                     const bool *give_up);
+
+/**
  * The node of @work, which opens or closes, goes on to send requests below,
  * also to @below (or NULL), to which it will have an edge.  Waits while others
  * have a section over it; until drain_own_end(), new sections wait for it.

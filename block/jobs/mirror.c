@@ -9,7 +9,6 @@
 
 #include <blockgraph/dirty-bitmap.h>
 
-#include "block/graph/graph-int.h"
 #include "block/jobs/chain.h"
 
 #define BUF_SIZE_DEFAULT (INT64_C(16) << 20)
@@ -285,6 +284,7 @@ void mirror_kick(BlockJob *job)
 {
     if (job_is_cancelled(job)) {
         mirror_top_set_mode(mirror_of(job)->top, MIRROR_OFF);
+        drain_kick(job->graph); /* take_effect() may wait for the target */
     }
 }
 
@@ -341,17 +341,56 @@ static int mirror_change(BlockJob *job, BlockOptions *options, GError **errp)
 
 /* --- the end -------------------------------------------------------------- */
 
+/* The node that goes when the target comes. */
+static BlockDriverState *replaced(const MirrorJob *m)
+{
+    return m->replaces ? m->replaces : m->filter;
+}
+
+static int was_cancelled(MirrorJob *m, GError **errp)
+{
+    return block_error(errp, ECANCELED, "Job '%s' was cancelled", m->job.id);
+}
+
+/* Drained, the target is about to come: it is too late to cancel from here on,
+ * and not before.  What was looked at before may be another, if the change had
+ * to wait.  -EAGAIN: it has to be put off. */
+static int may_switch(void *opaque, GError **errp)
+{
+    MirrorJob *m = opaque;
+
+    if ((!SIM_PLANTED(37) && !mirror_work_is_over(m)) ||
+        chain_is_held_above(replaced(m))) {
+        return block_error(errp, EAGAIN, "Job '%s': node '%s' cannot go yet",
+                           m->job.id, bdrv_node_name(replaced(m)));
+    }
+    if (!filters_reach(replaced(m), m->source)) {
+        return block_error(errp, EBUSY, "Job '%s': node '%s' is not above node "
+                           "'%s' any more", m->job.id, m->o.replaces,
+                           m->o.device);
+    }
+    return job_txn_close(&m->job) ? 0 : was_cancelled(m, errp);
+}
+
 /* Above the target of a commit are the layers that hid what we wrote to it.
  * They do not hide what its new users do: whoever looks at them objects. */
 static int coroutine_fn switch_drained(MirrorJob *m, GError **errp)
 {
+    GError *why = NULL;
     int ret;
 
     mirror_guard(m, true);
-    ret = mirror_top_replace(m->top, m->replaces, errp);
+    ret = mirror_top_replace(m->top, replaced(m), may_switch, m, &why);
     m->switched = ret == 0;
     if (ret < 0) {
         mirror_guard(m, false);
+    }
+    if (ret == -EAGAIN) {
+        g_error_free(why);
+        return 1;
+    }
+    if (ret < 0) {
+        g_propagate_error(errp, why);
     }
     return ret;
 }
@@ -362,33 +401,46 @@ static int coroutine_fn take_effect_drained(MirrorJob *m, GError **errp)
     int ret = 0;
 
     SIM_POINT("mirror.effect", m->job.id);
-    if (!job_txn_close(&m->job)) {
-        return block_error(errp, ECANCELED, "Job '%s' was cancelled",
-                           m->job.id);
-    }
-    if (m->end == MIRROR_END_PIVOT && m->replaces &&
-        !filters_reach(m->replaces, m->source)) {
-        return block_error(errp, EBUSY, "Job '%s': node '%s' is not above node "
-                           "'%s' any more", m->job.id, m->o.replaces,
-                           m->o.device);
-    }
     if (m->end == MIRROR_END_PIVOT) {
         ret = switch_drained(m, errp);
+    } else if (!job_txn_close(&m->job)) {
+        ret = was_cancelled(m, errp);
     }
-    mirror_top_set_mode(m->top, MIRROR_OFF);
+    if (ret == 0) {
+        mirror_top_set_mode(m->top, MIRROR_OFF);
+    }
     return ret;
 }
 
-/* Returns 0, 1 if there is something left to be copied, or the error. */
+/* Both sides: who has requests at the target holds up a switch.  Whoever hangs
+ * there does not hold up guests any longer than the job.  Returns false if it
+ * was cancelled. */
+static bool coroutine_fn begin_section(MirrorJob *m)
+{
+    if (!drain_begin_unless(m->target, &m->job.cancelled)) {
+        return false;
+    }
+    if (!drain_begin_unless(m->filter, &m->job.cancelled)) {
+        bdrv_drained_end(m->target);
+        return false;
+    }
+    return true;
+}
+
+/* Returns 0, 1 if there is something left to be copied or to be waited for, or
+ * the error. */
 static int coroutine_fn take_effect(MirrorJob *m, GError **errp)
 {
     bool over = SIM_PLANTED(37) && mirror_work_is_over(m);
     int ret;
 
-    bdrv_co_drained_begin(m->filter);
+    if (!begin_section(m)) {
+        return was_cancelled(m, errp);
+    }
     over = over || mirror_work_is_over(m);
     ret = over ? take_effect_drained(m, errp) : 1;
     bdrv_drained_end(m->filter);
+    bdrv_drained_end(m->target);
     return ret;
 }
 
@@ -398,6 +450,10 @@ int coroutine_fn mirror_prepare(BlockJob *job, GError **errp)
     int ret;
 
     do {
+        if (m->end == MIRROR_END_PIVOT &&
+            !chain_wait_above(job, replaced(m))) {
+            return was_cancelled(m, errp);
+        }
         ret = mirror_work_rest(m, errp);                        /* E2 */
         ret = ret < 0 ? ret : take_effect(m, errp);
     } while (ret > 0);

@@ -412,6 +412,91 @@ START_TEST(a_target_that_hangs_at_the_end_does_not_keep_a_mirror_from_ending)
 }
 END_TEST
 
+/* A guest's write hangs at the target, or a reader's at what hangs there, when
+ * the job takes effect.  Others need not wait for it any more when the job is
+ * given up. */
+START_TEST(guests_do_not_wait_for_a_target_that_was_given_up_at_the_end)
+{
+    BlockBackend *reader;
+    BlockIOVec1 iov;
+    uint8_t byte[512];
+    Flying f[2], r = { .ended = false };
+    BlockJob *job;
+
+    disks();
+    reader = backend_ok("reader", target, BLK_PERM_CONSISTENT_READ,
+                        BLK_PERM_ALL);
+    job = ready_mirror(",auto-finalize=off");
+    ask_for(job, WITH_SWITCH);
+    job_reach(job, BLOCK_JOB_PENDING);
+    hold(target, _i ? MEM_READ : MEM_WRITE, true);
+    if (_i) {
+        blk_aio_preadv(reader, 0, block_iov_buf(&iov, byte, sizeof(byte)), 0,
+                       flying_ended, &r);
+    } else {
+        fly(&f[0], 0, 'f');
+    }
+    job_settle();
+    ck_assert_int_eq(block_job_finalize(job, NULL), 0);
+    job_settle();
+    fly(&f[1], CLUSTER, 'g');
+    job_settle();
+    ck_assert(!f[1].ended);
+    ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
+    ck_assert_int_eq(block_job_wait(job, NULL), -ECANCELED);
+    block_job_unref(job);
+    job_settle();
+    ck_assert(f[1].ended && f[1].ret == 0);
+    ck_assert(_i ? !r.ended : !f[0].ended);
+    hold(target, _i ? MEM_READ : MEM_WRITE, false);
+    while (_i ? !r.ended : !f[0].ended) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    ck_assert_int_eq(_i ? r.ret : f[0].ret, 0);
+    expect_gone();
+    ck_assert_ptr_eq(blk_bs(guest), source);
+    blk_unref(reader);
+    no_disks();
+}
+END_TEST
+
+/* A backup above holds its edge to the mirror's filter. */
+START_TEST(a_switch_waits_for_who_holds_the_edge_above)
+{
+    BlockDriverState *other;
+    BlockJob *job, *backup;
+
+    disks();
+    other = open_ok("mem,node-name=other,size=512k");
+    job = ready_mirror(",filter-node-name=mirror");
+    backup = job_ok(BLOCK_JOB_BACKUP, "job-id=b,device=mirror,target=other,"
+                    "sync=none");
+    ask_for(job, WITH_SWITCH);
+    ck_assert(!job_turns(job, 50));
+    job_fill(guest, 0, CLUSTER, 'b');
+    if (_i) {
+        ask_for(job, BY_FORCE);
+        ck_assert_int_eq(block_job_wait(job, NULL), -ECANCELED);
+    }
+    ck_assert_int_eq(block_job_cancel(backup, true, NULL), 0);
+    job_end_fails(backup, ECANCELED, "cancelled");
+    if (_i) {
+        job_settle();
+    } else {
+        ck_assert_int_eq(block_job_wait(job, NULL), 0);
+        expect_same();
+    }
+    block_job_unref(job);
+    while (block_graph_nr_nodes(graph) > 3) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    ck_assert_ptr_eq(blk_bs(guest), _i ? source : target);
+    bdrv_unref(other);
+    expect_gone();
+    no_disks();
+}
+END_TEST
+
 /* --- errors --------------------------------------------------------------- */
 
 /* Complete the job when it is ready, and resume it when an error has stopped
@@ -593,6 +678,11 @@ static void add_tests(TCase *tcase)
         tcase, a_pending_mirror_follows_guests_until_it_is_finalized, 0,
         ENDINGS);
     PROMISE(tcase, a_target_that_hangs_does_not_keep_a_mirror_from_ending);
+    tcase_add_loop_test(
+        tcase, guests_do_not_wait_for_a_target_that_was_given_up_at_the_end, 0,
+        2);
+    tcase_add_loop_test(tcase, a_switch_waits_for_who_holds_the_edge_above, 0,
+                        2);
     tcase_add_loop_test(
         tcase,
         a_target_that_hangs_at_the_end_does_not_keep_a_mirror_from_ending, 0,
