@@ -7,7 +7,7 @@
  * lock.c      locks that other processes see
  * io.c        reads, writes, flushes
  * zero.c      zero writes and discards
- * status.c    length, extents
+ * status.c    length, extents; data-extent.c, what of them is remembered
  * truncate.c  changes of the length, new images
  * copy.c      copies inside the kernel
  */
@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 
+#include "block/protocols/file/data-extent.h"
 #include "block/protocols/file/lock.h"
 
 /** The option "locking". */
@@ -79,6 +80,7 @@ typedef struct FileState {
     _Atomic bool lost;                /* a sync has failed: see io.c */
     _Atomic bool cache_used;          /* despite O_DIRECT; only ever set */
     _Atomic uint64_t syncs_begun;
+    DataExtent data;                  /* has its own lock; see status.c */
 
     /* Writes that grow the file hold it shared, allocations exclusive. */
     CoRwlock growth;
@@ -168,7 +170,10 @@ int64_t coroutine_fn file_getlength(BlockDriverState *bs);
 /** Bytes that the file system holds for the file; 0 for a device. */
 int64_t coroutine_fn file_get_allocated_size(BlockDriverState *bs);
 
-/** Data or hole, as the file system says at this moment. */
+/**
+ * Data or hole, as the file system says; what it has called data is data until
+ * this node makes a hole.
+ */
 int coroutine_fn file_block_status(BlockDriverState *bs, const BlockIO *io,
                                    BlockExtent *ret);
 

@@ -107,6 +107,7 @@ static int coroutine_fn file_open(BlockDriverState *bs, BlockOptions *options,
     co_rwlock_init(&s->quick_syncs);
     co_mutex_init(&s->copy_lock);
     co_mutex_init(&s->sync_lock);
+    data_extent_init(&s->data);
     s->perm = file_lock_nothing;
     return 0;
 }
@@ -222,6 +223,7 @@ static void file_reopen_commit(BdrvReopenState *state)
         s->next = NULL;
         /* Direct I/O or the other way round may be able to do more. */
         atomic_store(&s->cannot, 0);
+        data_extent_forget(&s->data);
     }
 }
 

@@ -2,9 +2,10 @@
 /*
  * Facts about a file: its length, its space, which parts are holes.
  *
- * Nothing is remembered between two questions about extents: the answer is
- * the file system's at that moment, which knows of data that has not been
- * written back.
+ * Of extents only one that is data is remembered between two questions, until
+ * this node does something that may make a hole.  Otherwise the answer is the
+ * file system's at that moment, which knows of data that has not been written
+ * back.
  */
 #include "block/protocols/file/file-int.h"
 
@@ -90,6 +91,23 @@ static int extent_work(void *opaque)
     return 0;
 }
 
+/* As extent_work(), but that what is known to be data is not asked for. */
+static int coroutine_fn ask_extent(FileState *s, ExtentJob *job)
+{
+    uint64_t changes = data_extent_changes(&s->data);
+    int ret;
+
+    job->end = data_extent_end(&s->data, job->offset);
+    if (job->end > job->offset) {
+        return 0;
+    }
+    ret = aio_co_work(extent_work, job);
+    if (ret == 0 && !job->is_hole) {
+        data_extent_note(&s->data, changes, job->offset, job->end);
+    }
+    return ret;
+}
+
 int coroutine_fn file_block_status(BlockDriverState *bs, const BlockIO *io,
                                    BlockExtent *ret)
 {
@@ -102,7 +120,7 @@ int coroutine_fn file_block_status(BlockDriverState *bs, const BlockIO *io,
                           .status = BDRV_BLOCK_DATA |
                                     BDRV_BLOCK_OFFSET_VALID };
     if (!(io->flags & BDRV_WANT_ZERO) || s->handle->is_device ||
-        aio_co_work(extent_work, &job) < 0) {
+        ask_extent(s, &job) < 0) {
         return 0; /* what is not known is data */
     }
     bytes = MIN(job.end - io->offset, io->bytes);

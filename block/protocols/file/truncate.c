@@ -184,6 +184,7 @@ int coroutine_fn file_truncate(BlockDriverState *bs, const BlockTruncate *how,
 
     file_use_cache(s);
     ret = aio_co_work(resize_work, &job);
+    data_extent_forget(&s->data);
     if (job.error) {
         g_propagate_error(errp, job.error);
     }

@@ -49,6 +49,7 @@ static int coroutine_fn try_fallocate(FileState *s, FileCannot what, int mode,
     }
     file_use_cache(s);
     ret = aio_file_fallocate(s->handle->file, mode, offset, bytes);
+    data_extent_forget(&s->data);
     if (is_unsupported(ret)) {
         file_note_cannot(s, what);
         return -ENOTSUP;
