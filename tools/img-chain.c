@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <blockgraph/job.h>
 
@@ -32,12 +33,13 @@ static char *name_beside(BlockDriverState *bs, const char *name)
                                     : g_build_filename(dir, name, NULL);
 }
 
+/* By whatever name. */
 static bool same_file(const char *a, const char *b)
 {
-    g_autofree char *real_a = realpath(a, NULL);
-    g_autofree char *real_b = realpath(b, NULL);
+    struct stat of_a, of_b;
 
-    return real_a && real_b && g_str_equal(real_a, real_b);
+    return stat(a, &of_a) == 0 && stat(b, &of_b) == 0 &&
+           of_a.st_dev == of_b.st_dev && of_a.st_ino == of_b.st_ino;
 }
 
 /* The layer below @bs that is the file @name, or NULL. */
@@ -428,7 +430,11 @@ static int rebase(Rebase *r)
     if (r->blk && has_backing(r)) {
         r->backing_name = name_beside(blk_bs(r->blk), r->backing);
     }
-    if (r->blk && (r->unsafe || copy_content(r) == 0)) {
+    if (r->backing_name &&
+        same_file(bdrv_filename(blk_bs(r->blk)), r->backing_name)) {
+        tool_error("'%s' cannot be the backing file of '%s': it is the same "
+                   "image, which would back itself", r->backing, r->name);
+    } else if (r->blk && (r->unsafe || copy_content(r) == 0)) {
         ret = change_name(r);
     }
     ret = img_close(r->blk, r->name, ret);

@@ -238,6 +238,19 @@ static bool has_backing(const char *format)
     return false;
 }
 
+/* The image of @options alone, unless they say what is below it. */
+static void leave_out_backing(BlockOptions *options)
+{
+    const char *driver = block_options_peek_str(options, "driver");
+
+    if (has_backing(driver) && !block_options_has(options, "backing")) {
+        g_autoptr(BlockOptions) none =
+            block_options_parse_json("{\"backing\": null}", NULL);
+
+        block_options_merge(options, none);
+    }
+}
+
 BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
                        const char *name, unsigned flags, BlockOptions *extra)
 {
@@ -255,13 +268,10 @@ BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
         (plain || !g_str_has_prefix(name, "json:"))) {
         image.format = tool_guess_format(name, plain);
     }
-    if ((flags & IMG_OPEN_NO_BACKING) && has_backing(image.format)) {
-        g_autoptr(BlockOptions) none =
-            block_options_parse_json("{\"backing\": null}", NULL);
-
-        block_options_merge(more, none);
-    }
     options = tool_image_options(&image, name, more, &guess, &error);
+    if (options && (flags & IMG_OPEN_NO_BACKING)) {
+        leave_out_backing(options);
+    }
     if (options) {
         blk = blk_open(graph, options, &error);
     }

@@ -285,8 +285,23 @@ static void print_info(const Info *info)
 
 /* --- the command ---------------------------------------------------------- */
 
+/* Whether to go on with what the image @bs names: it may be trusted or not.
+ * Returns the exit status. */
+static int check_next(const BlockDriverState *bs, const Info *info)
+{
+    GError *error = NULL;
+    const char *root;
+
+    return info->full_backing &&
+           bdrv_check_named_file(bs, info->backing, "backing", &root,
+                                 &error) < 0
+               ? img_fail(error, "The chain of '%s' is not followed",
+                          info->filename)
+               : EXIT_SUCCESS;
+}
+
 /* Print what there is to one image.  Returns the exit status, and the image to
- * go on with in @ret_next and @ret_format. */
+ * go on with, if one is wanted, in @ret_next and @ret_format. */
 static int one_image(const ImgArgs *args, const char *name, json_t *list,
                      char **ret_next, char **ret_format)
 {
@@ -306,8 +321,11 @@ static int one_image(const ImgArgs *args, const char *name, json_t *list,
             print_info(&info);
             ret = EXIT_SUCCESS;
         }
-        *ret_next = g_strdup(info.full_backing);
-        *ret_format = g_strdup(info.backing_format);
+        if (ret_next && ret == EXIT_SUCCESS) {
+            ret = check_next(blk_bs(blk), &info);
+            *ret_next = g_strdup(info.full_backing);
+            *ret_format = g_strdup(info.backing_format);
+        }
         info_clear(&info);
         blk_unref(blk);
     }
@@ -335,15 +353,12 @@ static int print_chain(ImgArgs *args, const char *name, bool chain)
             printf("\n");
         }
         args->image.format = format;
-        ret = one_image(args, image, list, &next, &next_format);
+        ret = one_image(args, image, list, chain ? &next : NULL,
+                        &next_format);
         g_free(image);
         g_free(format);
-        image = chain ? next : NULL;
-        format = chain ? next_format : NULL;
-        if (!chain) {
-            g_free(next);
-            g_free(next_format);
-        }
+        image = next;
+        format = next_format;
         args->image.image_opts = false;
         args->image.plain_name = true; /* the image says what is next */
     }

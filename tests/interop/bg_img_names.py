@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""bg-img and the names that images have for others.
+
+    bg_img_names.py BG_IMG
+"""
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BG_IMG = Path(sys.argv[1]).resolve()
+failures = []
+
+
+def check(good, *what):
+    if not good:
+        failures.append(what)
+        print('FAILED:', *what)
+
+
+def img(folder, *words):
+    return subprocess.run([str(BG_IMG), *words], cwd=folder, text=True,
+                          capture_output=True, timeout=60, check=False)
+
+
+def must(folder, *words):
+    done = img(folder, *words)
+    check(done.returncode == 0, words, done.stderr)
+    return done.stdout
+
+
+def chain(folder):
+    """base <- mid <- top"""
+    must(folder, 'create', '-q', '-f', 'qcow2', 'base', '1M')
+    for top, below in ('mid', 'base'), ('top', 'mid'):
+        must(folder, 'create', '-q', '-f', 'qcow2', '-b', below, '-F', 'qcow2',
+             top)
+
+
+def test_no_chain_of_an_image_that_is_not_trusted(folder):
+    chain(folder)
+    tree = 'driver=qcow2,file.driver=file,file.filename=top'
+    check(must(folder, 'info', '--backing-chain', '--image-opts',
+               tree).count('image: ') == 3)
+    for how in ([], ['--output=json']):
+        done = img(folder, 'info', '--backing-chain', *how, '--image-opts',
+                   tree + ',untrusted=on')
+        check(done.returncode == 1, done)
+        check("'mid', which it names as its backing file, is not opened"
+              in done.stderr, done.stderr)
+        check('base' not in done.stdout, done.stdout)
+    # The image itself may be looked at.
+    must(folder, 'info', '--image-opts', tree + ',untrusted=on')
+
+
+def test_no_image_becomes_its_own_backing_file(folder):
+    chain(folder)
+    os.symlink('base', Path(folder) / 'symbolic')
+    os.link(Path(folder) / 'base', Path(folder) / 'hard')
+    (Path(folder) / 'sub').mkdir()
+    for name in 'base', './base', 'sub/../base', 'symbolic', 'hard':
+        for image in 'base', 'symbolic', 'hard':
+            done = img(folder, 'rebase', '-u', '-b', name, '-F', 'qcow2', image)
+            check(done.returncode == 1, name, image, done)
+            check('would back itself' in done.stderr, done.stderr)
+    check('backing' not in must(folder, 'info', 'base'))
+    # What is not there yet may be named.
+    must(folder, 'rebase', '-u', '-b', 'later', '-F', 'qcow2', 'top')
+    check('later' in must(folder, 'info', 'top'))
+
+
+def main():
+    for name, test in list(globals().items()):
+        if name.startswith('test_'):
+            with tempfile.TemporaryDirectory(prefix='bg-img-names-') as folder:
+                test(folder)
+    return 1 if failures else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
