@@ -69,6 +69,7 @@ static void print_help(void)
 "                       make an object, such as tls-creds-x509, tls-creds-psk,\n"
 "                       secret, throttle-group, that the options refer to\n"
 "  -r, --read-only      do not write\n"
+"  -s, --snapshot       writes go to a temporary file\n"
 "  -n, --nocache        past the page cache; the same as -t none\n"
 "  -t, --cache=MODE     none, off, writeback, writethrough, directsync, unsafe\n"
 "  -d, --discard=MODE   unmap, on (the default), ignore, off\n"
@@ -80,7 +81,7 @@ static void print_help(void)
 "  -h, --help           show this text and exit\n"
 "  -V, --version        show the version and exit\n"
 "\n"
-"Refused, since this version cannot do it: -s (--snapshot), -T (--trace).\n"
+"Refused, since this version cannot do it: -T (--trace).\n"
 "\n"
 "See '%s -c help' for the commands.\n",
         g_get_prgname(), g_get_prgname());

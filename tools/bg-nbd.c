@@ -21,6 +21,7 @@
 
 #include "tools/nbd-args.h"
 #include "tools/tool-objects.h"
+#include "tools/tool-overlay.h"
 #include "tools/tool-nbd-uri.h"
 #include "tools/tool-print.h"
 
@@ -28,7 +29,6 @@ typedef struct Session {
     const NbdArgs *args;
     BlockGraph *graph;
     BlockDriverState *bs;
-    char *overlay;              /* -s: its path until it is open */
     bool read_only;             /* what clients get */
     int signal_fd;
     bool told_to_end;
@@ -137,65 +137,6 @@ static BlockOptions *image_options(Session *s, GError **errp)
     return tool_image_options(&image, args->name, extra, &guess, errp);
 }
 
-static const char *temporary_directory(void)
-{
-    const char *dir = getenv("TMPDIR");
-
-    return dir ? dir : "/var/tmp";
-}
-
-/* A qcow2 image over @options that nobody else will see.  Takes it over. */
-static BlockOptions *put_overlay(Session *s, BlockOptions *options,
-                                 int64_t size, GError **errp)
-{
-    BlockOptions *create = block_options_new();
-    BlockOptions *top;
-    int fd;
-
-    s->overlay = g_build_filename(temporary_directory(), "bg-nbd-XXXXXX",
-                                  NULL);
-    fd = g_mkstemp(s->overlay);
-    if (fd < 0) {
-        block_error_errno(errp, errno, "Could not make '%s'", s->overlay);
-        block_options_free(create);
-        block_options_free(options);
-        return NULL;
-    }
-    close(fd);
-    block_options_set_str(create, "driver", "qcow2");
-    block_options_set_str(create, "file.driver", "file");
-    block_options_set_str(create, "file.filename", s->overlay);
-    block_options_set_int(create, "size", size);
-    if (bdrv_create(s->graph, create, errp) < 0) {
-        block_options_free(options);
-        return NULL;
-    }
-    top = block_options_new();
-    block_options_set_str(top, "driver", "qcow2");
-    block_options_set_str(top, "file.driver", "file");
-    block_options_set_str(top, "file.filename", s->overlay);
-    block_options_set_tree(top, "backing", options);
-    return top;
-}
-
-static int open_snapshot(Session *s, BlockOptions *options, GError **errp)
-{
-    BlockDriverState *base = bdrv_open(s->graph,
-                                       block_options_clone(options), errp);
-    BlockOptions *top;
-
-    if (!base) {
-        block_options_free(options);
-        return -EINVAL;
-    }
-    top = put_overlay(s, options, bdrv_length(base), errp);
-    bdrv_unref(base);
-    s->bs = top ? bdrv_open(s->graph, top, errp) : NULL;
-    /* It lives as long as we have it open. */
-    unlink(s->overlay);
-    return s->bs ? 0 : -EINVAL;
-}
-
 static int open_image(Session *s, GError **errp)
 {
     BlockOptions *options = image_options(s, errp);
@@ -203,10 +144,8 @@ static int open_image(Session *s, GError **errp)
     if (!options) {
         return -EINVAL;
     }
-    if (s->args->snapshot) {
-        return open_snapshot(s, options, errp);
-    }
-    s->bs = bdrv_open(s->graph, options, errp);
+    s->bs = s->args->snapshot ? tool_open_overlay(s->graph, options, errp)
+                              : bdrv_open(s->graph, options, errp);
     return s->bs ? 0 : -EINVAL;
 }
 
@@ -352,7 +291,6 @@ static int session_end(Session *s, int status)
         bdrv_unref(s->bs);
         tool_graph_free(s->graph);
     }
-    g_free(s->overlay);
     return status;
 }
 

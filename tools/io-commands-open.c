@@ -8,14 +8,19 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "tools/tool-overlay.h"
 #include "tools/tool-print.h"
 
 /* --- open, close ---------------------------------------------------------- */
 
-/* Open the node of @options and put a backend on it. */
-static int attach_node(IoSession *io, BlockOptions *options, GError **errp)
+/* Open the node of @options, or one above it that takes what is written, and
+ * put a backend on it. */
+static int attach_node(IoSession *io, BlockOptions *options, bool overlay,
+                       GError **errp)
 {
-    BlockDriverState *bs = bdrv_open(io->graph, options, errp);
+    BlockDriverState *bs = overlay
+        ? tool_open_overlay(io->graph, options, errp)
+        : bdrv_open(io->graph, options, errp);
     uint64_t used = BLK_PERM_CONSISTENT_READ;
     BlockPerm perm;
     int ret;
@@ -42,6 +47,8 @@ int io_open(IoSession *io, const ToolImage *image, const char *name,
             BlockOptions *extra)
 {
     g_autoptr(BlockOptions) owned = extra;
+    bool overlay = image->snapshot && !image->read_only;
+    ToolImage below = *image;
     g_autofree char *prefix = NULL;
     GError *error = NULL;
     BlockOptions *options;
@@ -52,8 +59,9 @@ int io_open(IoSession *io, const ToolImage *image, const char *name,
         tool_error("file open already, try 'help close'");
         return -EBUSY;
     }
-    options = tool_image_options(image, name, owned, &guess, &error);
-    ret = options ? attach_node(io, options, &error) : -EINVAL;
+    below.read_only |= overlay;
+    options = tool_image_options(&below, name, owned, &guess, &error);
+    ret = options ? attach_node(io, options, overlay, &error) : -EINVAL;
     if (ret < 0) {
         prefix = name && !image->image_opts ?
                  g_strdup_printf("can't open device %s", name) :
@@ -113,13 +121,6 @@ static int parse_extra(BlockOptions **extra, const char *text)
     return 0;
 }
 
-/* Say which option is at fault, and why. */
-static int refuse(const char *option, const char *why)
-{
-    tool_error("%s: %s", option, why);
-    return -ENOTSUP;
-}
-
 static int bad_mode(const char *what)
 {
     tool_error("Invalid %s option: %s", what, optarg);
@@ -145,8 +146,8 @@ int io_image_option(ToolImage *image, int letter)
         image->read_only = true;
         return 0;
     case 's':
-        return refuse("-s (snapshot)", "needs an overlay format, and this "
-                      "version has none");
+        image->snapshot = true;
+        return 0;
     case 't':
         return tool_image_set_cache(image, optarg) < 0 ? bad_mode("cache") : 0;
     case 'U':
@@ -306,7 +307,7 @@ const IoCommand io_commands_open[] = {
       " -d  what a discard does: unmap (the default) or ignore\n"
       " -o  options of the node, key=value,...\n"
       " -C  copy what is read from backing files into the image\n"
-      " -s  refused: overlays\n" },
+      " -s  writes go to a temporary file, which goes when the image is closed\n" },
     { .name = "close", .alt_name = "c", .run = close_run,
       .oneline = "close the current open file" },
     { .name = "reopen", .run = reopen_run, .args_max = IO_ARGS_ANY,

@@ -13,6 +13,7 @@ typedef struct ToolImage {
     bool image_opts;     /* the name is key=value text */
     bool plain_name;     /* it came out of an image: a file, whatever it says */
     bool read_only;
+    bool snapshot;       /* what is written goes to tool_open_overlay() */
     bool force_share;
     bool copy_on_read;   /* copy-on-read=on */
     bool nocache;        /* cache.direct=on */

@@ -296,6 +296,15 @@ SAME_WORDS = {
         'write 0 1', 'writev 0 1', 'aio_write 0 1', 'truncate 5',
         'discard 0 512', 'write -z 0 512', 'flush', 'read 0 1', 'aio_flush',
         'reopen -w', 'write -P 5 0 1'), ''),
+    'a temporary file for what is written': (['-s'] + RAW + ['@'], (
+        'write -P 5 1000 70000', 'read -P 5 1000 70000', 'read 64k 8k',
+        'write -z 0 64k', 'read -P 0 0 64k', 'discard 128k 64k', 'flush',
+        'length'), ''),
+    'a temporary file for an image that is opened': ([], (
+        'open -s -o driver=raw @', 'write -P 5 0 512', 'read -P 5 0 512',
+        'close', 'open -r -o driver=raw @', 'read -P 0xcd 0 512'), ''),
+    'no temporary file for who only reads': (['-r', '-s'] + RAW + ['@'], (
+        'write 0 512', 'read 0 512'), ''),
     'a reader that shares by force': (['-r', '-U'] + RAW + ['@'],
                                       ('read 0 512',), ''),
     'aio with threads': (['-i', 'threads'] + RAW + ['@'],
@@ -384,10 +393,9 @@ def fuzz_alone(bg_io, folder):
 
 def refusals(bg_io, folder):
     """What bg-io cannot do is refused, naming the option."""
-    for argv, word in ((['-s'], '-s'), (['--snapshot'], '-s'),
-                       (['-T', 'x'], '-T'),
+    for argv, word in ((['-T', 'x'], '-T'),
                        (['-C', '-r', '-f', 'raw', 'pattern'], 'copy-on-read'),
-                       (['-c', 'open -s pattern'], '-s')):
+                       (['-s', '-f', 'raw', 'none'], 'none')):
         done = subprocess.run([bg_io] + argv, cwd=folder, text=True,
                               stdin=subprocess.DEVNULL, capture_output=True,
                               timeout=TIMEOUT_S, check=False)

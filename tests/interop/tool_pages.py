@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 # These are listed to say that they are refused.
-REFUSED = {'bg-io': {'--snapshot', '--copy-on-read', '--trace', '--object'}}
+REFUSED = {'bg-io': {'--copy-on-read', '--trace', '--object'}}
 
 failures = []
 
