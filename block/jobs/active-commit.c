@@ -39,17 +39,13 @@ static MirrorJob *mirror_of(BlockJob *job)
 /* What the options of a commit mean for a mirror; takes the strings over. */
 static int take_options(MirrorJob *m, BlockOptions *options, GError **errp)
 {
-    const BlockOption *known[] = { commit_options, NULL };
-    g_autofree char *what = g_strdup_printf("Job '%s' (type 'commit')",
-                                            m->job.id);
     CommitOptions o;
-    int ret = block_options_absorb(options, commit_options, &o, what, errp);
+    int ret = job_take_options(&m->job, options, commit_options, &o, errp);
 
     if (ret < 0) {
         return ret;
     }
-    ret = block_options_check_empty(options, known, what, errp);
-    if (ret == 0 && o.backing_file) {
+    if (o.backing_file) {
         ret = block_error(errp, EINVAL, "Job '%s': node '%s' is the active "
                           "layer: no image above it could record "
                           "'backing-file'", m->job.id, o.device);

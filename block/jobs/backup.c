@@ -96,17 +96,11 @@ static BlockOptions *take_filter_options(BlockOptions *options)
 
 static int take_options(BackupJob *b, BlockOptions *options, GError **errp)
 {
-    const BlockOption *known[] = { backup_options, NULL };
-    g_autofree char *what = g_strdup_printf("Job '%s' (type 'backup')",
-                                            b->job.id);
     g_autoptr(BlockOptions) filter = take_filter_options(options);
+    int ret = job_take_options(&b->job, options, backup_options, &b->o, errp);
 
-    if (block_options_absorb(options, backup_options, &b->o, what, errp) < 0) {
-        return -EINVAL;
-    }
-    if (block_options_check_empty(options, known, what, errp) < 0) {
-        block_options_clear(backup_options, &b->o);
-        return -EINVAL;
+    if (ret < 0) {
+        return ret;
     }
     block_options_set_str(filter, "driver", "copy-before-write");
     block_options_set_str(filter, "file", b->o.device);

@@ -191,23 +191,6 @@ static int check_names(CommitJob *s, GError **errp)
 
 /* --- start: which nodes --------------------------------------------------- */
 
-static int take_options(CommitJob *s, BlockOptions *options, GError **errp)
-{
-    const BlockOption *known[] = { commit_options, NULL };
-    g_autofree char *what = g_strdup_printf("Job '%s' (type 'commit')",
-                                            s->job.id);
-    int ret = block_options_absorb(options, commit_options, &s->o, what, errp);
-
-    if (ret < 0) {
-        return ret;
-    }
-    ret = block_options_check_empty(options, known, what, errp);
-    if (ret < 0) {
-        block_options_clear(commit_options, &s->o);
-    }
-    return ret;
-}
-
 /* The layer that guests write to. */
 static int became_active(CommitJob *s, GError **errp)
 {
@@ -396,12 +379,8 @@ static int coroutine_fn begin(CommitJob *s, GError **errp)
 {
     int ret = chain_make_writable(s->n.base, &s->made_writable, errp);
 
-    if (ret == 0) {
-        ret = insert_filter(s, errp);
-    }
-    if (ret == 0) {
-        ret = hold_chain(s, errp);
-    }
+    ret = ret < 0 ? ret : insert_filter(s, errp);
+    ret = ret < 0 ? ret : hold_chain(s, errp);
     return ret < 0 ? ret : attach(s, errp);
 }
 
@@ -409,7 +388,7 @@ static int coroutine_fn commit_start(BlockJob *job, BlockOptions *options,
                                      GError **errp)
 {
     CommitJob *s = commit_of(job);
-    int ret = take_options(s, options, errp);
+    int ret = job_take_options(job, options, commit_options, &s->o, errp);
 
     if (ret < 0) {
         return ret;

@@ -135,6 +135,23 @@ BlockJobAction job_error_action(BlockJob *job, BlockOnError policy, bool read,
 
 /* --- options -------------------------------------------------------------- */
 
+int job_take_options(const BlockJob *job, BlockOptions *options,
+                     const BlockOption *table, void *ret, GError **errp)
+{
+    const BlockOption *known[] = { table, NULL };
+    g_autofree char *what = g_strdup_printf(
+        "Job '%s' (type '%s')", job->id, block_job_type_names[job->drv->type]);
+
+    if (block_options_absorb(options, table, ret, what, errp) < 0) {
+        return -EINVAL;
+    }
+    if (block_options_check_empty(options, known, what, errp) < 0) {
+        block_options_clear(table, ret);
+        return -EINVAL;
+    }
+    return 0;
+}
+
 BlockDriverState *job_find_node(BlockJob *job, const char *key,
                                 const char *name, GError **errp)
 {

@@ -203,6 +203,11 @@ extern const char *const job_on_error_names[];
 BlockJobAction job_error_action(BlockJob *job, BlockOnError policy, bool read,
                                 int err);
 
+/** Take @options, of which none may be left, into @ret as @table says.  0, or
+ * -EINVAL with @errp and nothing to be freed in @ret. */
+int job_take_options(const BlockJob *job, BlockOptions *options,
+                     const BlockOption *table, void *ret, GError **errp);
+
 /** The node that @key of a job's options names, or NULL with @errp set.  No
  * reference is taken. */
 BlockDriverState *job_find_node(BlockJob *job, const char *key,

@@ -85,24 +85,6 @@ static MirrorJob *mirror_of(BlockJob *job)
 
 /* --- start: options and nodes --------------------------------------------- */
 
-/* Take @options into @ret; there must be no others. */
-static int absorb_all(const BlockJob *job, BlockOptions *options,
-                      const BlockOption *table, void *ret, GError **errp)
-{
-    const BlockOption *known[] = { table, NULL };
-    g_autofree char *what = g_strdup_printf(
-        "Job '%s' (type '%s')", job->id, block_job_type_names[job->drv->type]);
-
-    if (block_options_absorb(options, table, ret, what, errp) < 0) {
-        return -EINVAL;
-    }
-    if (block_options_check_empty(options, known, what, errp) < 0) {
-        block_options_clear(table, ret);
-        return -EINVAL;
-    }
-    return 0;
-}
-
 int mirror_choose_sizes(MirrorJob *m, GError **errp)
 {
     int64_t g = m->o.granularity;
@@ -249,7 +231,7 @@ static int coroutine_fn mirror_start(BlockJob *job, BlockOptions *options,
                                      GError **errp)
 {
     MirrorJob *m = mirror_of(job);
-    int ret = absorb_all(job, options, mirror_options, &m->o, errp);
+    int ret = job_take_options(job, options, mirror_options, &m->o, errp);
 
     if (ret < 0) {
         return ret;
@@ -316,7 +298,7 @@ static int mirror_change(BlockJob *job, BlockOptions *options, GError **errp)
 {
     MirrorJob *m = mirror_of(job);
     MirrorChange change;
-    int ret = absorb_all(job, options, change_options, &change, errp);
+    int ret = job_take_options(job, options, change_options, &change, errp);
     int mode;
 
     block_options_free(options);

@@ -112,26 +112,13 @@ static ChainNaming naming(const StreamJob *s)
 
 static int take_options(StreamJob *s, BlockOptions *options, GError **errp)
 {
-    const BlockOption *known[] = { stream_options, NULL };
-    g_autofree char *what = g_strdup_printf("Job '%s' (type 'stream')",
-                                            s->job.id);
-    int nr;
-    int ret;
+    int ret = job_take_options(&s->job, options, stream_options, &s->o, errp);
 
-    ret = block_options_absorb(options, stream_options, &s->o, what, errp);
-    if (ret < 0) {
-        return ret;
-    }
-    nr = (s->o.base != NULL) + (s->o.base_node != NULL) +
-         (s->o.bottom != NULL);
-    if (nr > 1) {
+    if (ret == 0 && (s->o.base != NULL) + (s->o.base_node != NULL) +
+                            (s->o.bottom != NULL) > 1) {
+        block_options_clear(stream_options, &s->o);
         ret = block_error(errp, EINVAL, "Job '%s': only one of 'base', "
                           "'base-node' and 'bottom' can be given", s->job.id);
-    } else {
-        ret = block_options_check_empty(options, known, what, errp);
-    }
-    if (ret < 0) {
-        block_options_clear(stream_options, &s->o);
     }
     return ret;
 }
@@ -398,15 +385,9 @@ static int coroutine_fn begin(StreamJob *s, GError **errp)
 {
     int ret = chain_make_writable(s->n.top, &s->made_writable, errp);
 
-    if (ret == 0) {
-        ret = look_again(s, errp);
-    }
-    if (ret == 0) {
-        ret = insert_filter(s, errp);
-    }
-    if (ret == 0) {
-        ret = hold_chain(s, errp);
-    }
+    ret = ret < 0 ? ret : look_again(s, errp);
+    ret = ret < 0 ? ret : insert_filter(s, errp);
+    ret = ret < 0 ? ret : hold_chain(s, errp);
     return ret < 0 ? ret : attach(s, errp);
 }
 
