@@ -14,6 +14,27 @@ const char *scenario_policy(BgSim *sim)
     return policies[bgsim_draw(sim, "job.policy", G_N_ELEMENTS(policies))];
 }
 
+void scenario_verb(BgSim *sim, BlockJob *job, int which)
+{
+    switch (which) {
+    case 0:
+        block_job_cancel(job, bgsim_chance(sim, "verb.force", 500), NULL);
+        break;
+    case 1:
+    case 2:
+        block_job_pause(job, NULL);
+        break;
+    case 3:
+        block_job_set_speed(job, bgsim_chance(sim, "verb.slow", 300)
+                                     ? 16 << 20 : 0, NULL);
+        break;
+    default:
+        block_job_resume(job, NULL);
+        block_job_finalize(job, NULL);
+        break;
+    }
+}
+
 void scenario_guests(BgSim *sim, BgSimModel *model,
                      const BgSimGuestConfig *config)
 {

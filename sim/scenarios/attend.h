@@ -30,6 +30,10 @@ void coroutine_fn scenario_attend(const ScenarioUser *user, BlockJob *job);
 void scenario_guests(BgSim *sim, BgSimModel *model,
                      const BgSimGuestConfig *config);
 
+/** One of the verbs that all jobs are asked: @which is 0 to cancel, 1 or 2 to
+ * pause, 3 to change the speed, any other to go on. */
+void scenario_verb(BgSim *sim, BlockJob *job, int which);
+
 /** What to do with errors, drawn; a constant. */
 const char *scenario_policy(BgSim *sim);
 

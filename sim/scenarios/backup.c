@@ -73,27 +73,12 @@ static BlockOptions *draw_options(Backup *s)
 static void some_verb(void *opaque, BlockJob *job)
 {
     Backup *s = opaque;
-    BgSim *sim = s->sim;
+    int which = bgsim_draw(s->sim, "verb", 12);
 
-    switch (bgsim_draw(sim, "verb", 12)) {
-    case 0:
-        block_job_cancel(job, bgsim_chance(sim, "verb.force", 500), NULL);
-        break;
-    case 1:
-    case 2:
-        block_job_pause(job, NULL);
-        break;
-    case 3:
-        block_job_set_speed(job, bgsim_chance(sim, "verb.slow", 300)
-                                     ? 16 << 20 : 0, NULL);
-        break;
-    case 4:
+    if (which == 4) {
         block_job_complete(job, NULL);
-        break;
-    default:
-        block_job_resume(job, NULL);
-        block_job_finalize(job, NULL);
-        break;
+    } else {
+        scenario_verb(s->sim, job, which);
     }
 }
 

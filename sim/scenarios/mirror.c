@@ -73,20 +73,9 @@ static void write_blocking(BlockJob *job)
 static void some_verb(void *opaque, BlockJob *job)
 {
     Mirror *s = opaque;
-    BgSim *sim = s->sim;
+    int which = bgsim_draw(s->sim, "verb", 14);
 
-    switch (bgsim_draw(sim, "verb", 14)) {
-    case 0:
-        block_job_cancel(job, bgsim_chance(sim, "verb.force", 500), NULL);
-        break;
-    case 1:
-    case 2:
-        block_job_pause(job, NULL);
-        break;
-    case 3:
-        block_job_set_speed(job, bgsim_chance(sim, "verb.slow", 300)
-                                     ? 16 << 20 : 0, NULL);
-        break;
+    switch (which) {
     case 4:
         write_blocking(job);
         break;
@@ -101,8 +90,7 @@ static void some_verb(void *opaque, BlockJob *job)
         }
         break;
     default:
-        block_job_resume(job, NULL);
-        block_job_finalize(job, NULL);
+        scenario_verb(s->sim, job, which);
         break;
     }
 }
