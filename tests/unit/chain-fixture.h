@@ -259,6 +259,15 @@ static inline void is_refused(BlockJobType type, const char *text)
     expect_error(&error, EBUSY, "frozen by a job");
 }
 
+/** What can be asked of a job. */
+static inline BlockJobInfo info_of(BlockJob *job)
+{
+    BlockJobInfo info;
+
+    block_job_query(job, &info);
+    return info;
+}
+
 /** Start a job, wait for its good end. */
 static inline void job_whole(BlockJobType type, const char *text)
 {

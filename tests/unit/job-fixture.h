@@ -166,6 +166,16 @@ static inline void job_expect(BlockDriverState *bs, int64_t offset,
     blk_unref(blk);
 }
 
+/** A job does not start while somebody writes to @bs. */
+static inline void job_finds_writer(BlockJobType type, const char *text,
+                                    BlockDriverState *bs)
+{
+    BlockBackend *blk = backend_ok("writer", bs, BLK_PERM_WRITE, BLK_PERM_ALL);
+
+    job_fails(type, text, 0, "writer");
+    blk_unref(blk);
+}
+
 /* A job that is being started, or a disk that is being resized. */
 typedef struct JobStep {
     BlockJobType type;

@@ -20,14 +20,6 @@ static void commit_fails(const char *text, int err, const char *message)
     job_fails(BLOCK_JOB_COMMIT, text, err, message);
 }
 
-static BlockJobInfo info_of(BlockJob *job)
-{
-    BlockJobInfo info;
-
-    block_job_query(job, &info);
-    return info;
-}
-
 /* --- what comes out ------------------------------------------------------- */
 
 START_TEST(the_base_has_all_and_takes_the_place_of_the_layers)

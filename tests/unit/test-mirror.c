@@ -531,12 +531,8 @@ END_TEST
 
 START_TEST(a_writer_of_the_target_is_refused)
 {
-    BlockBackend *blk;
-
     disks();
-    blk = backend_ok("writer", target, BLK_PERM_WRITE, BLK_PERM_ALL);
-    job_fails(BLOCK_JOB_MIRROR, MIRROR, 0, "writer");
-    blk_unref(blk);
+    job_finds_writer(BLOCK_JOB_MIRROR, MIRROR, target);
     no_disks();
 }
 END_TEST

@@ -20,14 +20,6 @@ static void stream_fails(const char *text, int err, const char *message)
     job_fails(BLOCK_JOB_STREAM, text, err, message);
 }
 
-static BlockJobInfo info_of(BlockJob *job)
-{
-    BlockJobInfo info;
-
-    block_job_query(job, &info);
-    return info;
-}
-
 /* --- what comes out ------------------------------------------------------- */
 
 START_TEST(without_a_base_the_top_has_all_and_stands_alone)
@@ -136,21 +128,26 @@ START_TEST(a_layer_between_can_be_the_device_and_is_read_only_again_after_it)
 }
 END_TEST
 
+/* After a stream to n2, the highest of three, it has this of its own, and shows
+ * that. */
+static void top_gets(const char *options, const char *own, const char *shown)
+{
+    stream_whole(options);
+    expect_layer(layer[2], own);
+    expect_images(shown);
+}
+
 START_TEST(zeroes_take_no_room_where_nothing_is_below_them)
 {
     given("0A0", "-0-", "---");
-    stream_whole("device=n2");
-    expect_layer(layer[2], "---");
-    expect_images("---");
+    top_gets("device=n2", "---", "---");
 }
 END_TEST
 
 START_TEST(zeroes_hide_what_a_base_has)
 {
     given("AAA", "-0-", "---");
-    stream_whole("device=n2,base=n0");
-    expect_layer(layer[2], "-0-");
-    expect_images("A-A");
+    top_gets("device=n2,base=n0", "-0-", "A-A");
 }
 END_TEST
 
