@@ -54,9 +54,7 @@ static int coroutine_fn copy_in_kernel(FileState *dst, CopyJob *job)
     int ret;
 
     file_use_cache(dst);
-    co_mutex_lock(&dst->copy_lock);
-    ret = aio_co_work(copy_work, job);
-    co_mutex_unlock(&dst->copy_lock);
+    ret = aio_serial_work(&dst->copies, copy_work, job);
     data_extent_forget(&dst->data);     /* holes may be copied as such */
     if (is_unsupported(ret)) {
         file_note_cannot(dst, FILE_CANNOT_COPY);

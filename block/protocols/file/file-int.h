@@ -20,6 +20,7 @@
 
 #include "block/protocols/file/data-extent.h"
 #include "block/protocols/file/lock.h"
+#include "util/aio-serial.h"
 
 /** The option "locking". */
 typedef enum FileLocking {
@@ -89,9 +90,9 @@ typedef struct FileState {
      * the first to use it, exclusive.  Taken after @growth. */
     CoRwlock quick_syncs;
 
-    /* Held over copy_file_range(): the kernel locks the target over it, and
-     * more at once would spin for that, each in a thread.  After @growth. */
-    CoMutex copy_lock;
+    /* Of copy_file_range() to this file: the kernel locks the target over it,
+     * and more at once would spin for that, each in a thread. */
+    AioSerial copies;
 
     /* Guarded by @sync_lock. */
     CoMutex sync_lock;

@@ -105,7 +105,7 @@ static int coroutine_fn file_open(BlockDriverState *bs, BlockOptions *options,
     }
     co_rwlock_init(&s->growth);
     co_rwlock_init(&s->quick_syncs);
-    co_mutex_init(&s->copy_lock);
+    aio_serial_init(&s->copies);
     co_mutex_init(&s->sync_lock);
     data_extent_init(&s->data);
     s->perm = file_lock_nothing;
