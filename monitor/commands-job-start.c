@@ -87,7 +87,8 @@ QMP_OBJECT_TYPE(mirror_args, "q_obj_blockdev-mirror-arg",
                 QMP_MAY("on-target-error", on_error, "when writing fails"),
                 QMP_MAY("copy-mode", copy_mode, "whether guests wait"),
                 QMP_MAY("target-is-zero", qmp_bool,
-                        "the target reads as zero"));
+                        "the target reads as zero"),
+                QMP_MAY("use-copy-range", qmp_bool, "have the kernel copy"));
 
 QMP_OBJECT_TYPE(stream_args, "q_obj_block-stream-arg",
                 QMP_NEED("device", qmp_str, "node that data is brought to"),

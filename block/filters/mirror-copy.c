@@ -3,7 +3,8 @@
  * Bring a range of a mirror's source to its target.
  *
  * Zeroes stay without room where the target has none; where it has old data
- * they are written, as holes if they may be.
+ * they are written, as holes if they may be.  What the storage copies itself
+ * nobody looks at: zeroes among data are data then.
  */
 #include "block/filters/mirror-top.h"
 
@@ -98,6 +99,29 @@ static int coroutine_fn copy_data(MirrorTop *s, int64_t offset, int64_t bytes,
     return ret;
 }
 
+/* Without passing through our memory, as long as that works.  Returns false if
+ * it has to be done the other way, which knows whose failure it is. */
+static bool coroutine_fn copy_range(MirrorTop *s, int64_t offset,
+                                    int64_t bytes)
+{
+    int64_t align = MAX(bdrv_request_alignment(source_of(s)),
+                        bdrv_request_alignment(bdrv_child_bs(s->target)));
+    const BlockCopyRange copy = {
+        .src = bdrv_filter_child(s->bs), .src_offset = offset,
+        .dst = s->target, .dst_offset = offset,
+        .bytes = bytes,
+    };
+
+    if (!atomic_load(&s->copy_range) || ((offset | bytes) & (align - 1))) {
+        return false;
+    }
+    if (bdrv_co_copy_range(&copy) < 0) {
+        atomic_store(&s->copy_range, false);
+        return false;
+    }
+    return true;
+}
+
 int coroutine_fn mirror_copy(MirrorTop *s, int64_t offset, int64_t bytes,
                              bool *ret_read)
 {
@@ -112,7 +136,9 @@ int coroutine_fn mirror_copy(MirrorTop *s, int64_t offset, int64_t bytes,
             ret = write_zeroes(s, offset, bytes);
         } else if (kind == MIRROR_DATA) {
             bytes = MIN(bytes, MIRROR_BUFFER_BYTES);
-            ret = copy_data(s, offset, bytes, ret_read);
+            ret = copy_range(s, offset, bytes)
+                      ? 0
+                      : copy_data(s, offset, bytes, ret_read);
         }
         offset += bytes;
     }

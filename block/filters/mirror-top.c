@@ -94,6 +94,7 @@ int mirror_top_begin(MirrorTop *s, int64_t granularity, unsigned flags,
 
     s->unmap = flags & MIRROR_UNMAP;
     s->resizes = flags & MIRROR_RESIZES;
+    atomic_store(&s->copy_range, (flags & MIRROR_COPY_RANGE) != 0);
     s->guards = true;
     s->dirty = hbitmap_new(bdrv_length(s->bs),
                            __builtin_ctzll(granularity));

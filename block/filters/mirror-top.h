@@ -48,6 +48,7 @@
 typedef enum MirrorFlags {
     MIRROR_UNMAP = 1 << 0,    /* zeroes in the target may be holes */
     MIRROR_RESIZES = 1 << 1,  /* the target may get another length */
+    MIRROR_COPY_RANGE = 1 << 2, /* copy inside the storage where it can */
 } MirrorFlags;
 
 /** What guests do beside their own writes. */
@@ -76,6 +77,7 @@ typedef struct MirrorTop {
     SpareBuffers buffers;     /* of copies; has its own lock */
     _Atomic int mode;         /* MirrorMode */
     _Atomic bool unflushed;   /* the target has to be flushed before its end */
+    _Atomic bool copy_range;  /* and it has not failed */
 
     Lock lock;
     /* Guarded by @lock. */

@@ -57,6 +57,7 @@ static int take_options(MirrorJob *m, BlockOptions *options, GError **errp)
             .sync = MIRROR_SYNC_TOP,
             .max_workers = o.max_workers,
             .unmap = true,
+            .use_copy_range = true,
             .on_source_error = o.on_error,
             .on_target_error = o.on_error,
             .filter_node_name = g_strdup(o.filter_node_name),

@@ -53,6 +53,9 @@ static const BlockOption mirror_options[] = {
       .offset = OPT(unmap), .help = "zeroes in the target may be holes" },
     { .name = "target-is-zero", .type = BLOCK_OPTION_BOOL, .def = "off",
       .offset = OPT(target_is_zero), .help = "the target reads as zero" },
+    { .name = "use-copy-range", .type = BLOCK_OPTION_BOOL, .def = "on",
+      .offset = OPT(use_copy_range),
+      .help = "copy inside the storage where it can" },
     { .name = "replaces", .type = BLOCK_OPTION_STRING, .offset = OPT(replaces),
       .help = "filter above the node that is replaced in its stead" },
     { .name = "on-source-error", .type = BLOCK_OPTION_ENUM, .def = "report",
@@ -179,7 +182,8 @@ static int check_again(MirrorJob *m, GError **errp)
 static int coroutine_fn begin_drained(MirrorJob *m, GError **errp)
 {
     unsigned flags = (m->o.unmap ? MIRROR_UNMAP : 0) |
-                     (m->above_target ? MIRROR_RESIZES : 0);
+                     (m->above_target ? MIRROR_RESIZES : 0) |
+                     (m->o.use_copy_range ? MIRROR_COPY_RANGE : 0);
     int ret = insert_filter(m, errp);
 
     if (ret < 0) {

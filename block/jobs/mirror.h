@@ -47,6 +47,7 @@ typedef struct MirrorOptions {
     int64_t max_workers;
     bool unmap;
     bool target_is_zero;
+    bool use_copy_range;
     char *replaces;           /* or NULL */
     int on_source_error;      /* BlockOnError */
     int on_target_error;

@@ -459,6 +459,92 @@ START_TEST(progress_grows_with_what_guests_change_and_reaches_its_total)
 }
 END_TEST
 
+/* --- copies inside the storage -------------------------------------------- */
+
+static unsigned ranges_copied;
+static int range_error;
+
+static int coroutine_fn ranger_copy_from(BlockDriverState *bs,
+                                         const BlockCopyRange *copy)
+{
+    return bdrv_co_copy_range_to(copy);
+}
+
+static int coroutine_fn ranger_copy_to(BlockDriverState *bs,
+                                       const BlockCopyRange *copy)
+{
+    ranges_copied++;
+    if (range_error) {
+        return -range_error;
+    }
+    memcpy(mem_disk(bs)->data + copy->dst_offset,
+           mem_disk(source)->data + copy->src_offset, copy->bytes);
+    return 0;
+}
+
+/* Disks in memory that can copy from one to the other. */
+static void disks_that_copy(void)
+{
+    static BlockDriver driver;
+
+    driver = *bdrv_find_driver("mem");
+    driver.name = "ranger";
+    driver.copy_range_from = ranger_copy_from;
+    driver.copy_range_to = ranger_copy_to;
+    ck_assert_int_eq(bdrv_register(&driver, NULL), 0);
+    ranges_copied = 0;
+    source = open_ok("ranger,node-name=source,size=512k");
+    target = open_ok("ranger,node-name=target,size=512k");
+    guest = backend_ok("guest", source, BLK_PERM_CONSISTENT_READ |
+                       BLK_PERM_WRITE, BLK_PERM_ALL);
+    job_fill(guest, 0, DISK, 'a');
+}
+
+START_TEST(data_is_copied_inside_the_storage_where_that_works)
+{
+    static const struct {
+        const char *options;
+        int error;
+        bool copies, reads;
+    } cases[] = {
+        { "", 0, true, false },
+        { ",use-copy-range=off", 0, false, true },
+        { "", ENOTSUP, true, true },
+        { "", EIO, true, true },
+    };
+    unsigned reads;
+    BlockJob *job;
+
+    range_error = cases[_i].error;
+    disks_that_copy();
+    reads = mem_disk(source)->count[MEM_READ];
+    job = ready_mirror(cases[_i].options);
+    job_fill(guest, CLUSTER, CLUSTER, 'b');
+    end_with_copy(job);
+    expect_same();
+    ck_assert_int_eq(ranges_copied > 0, cases[_i].copies);
+    ck_assert_int_eq(mem_disk(source)->count[MEM_READ] > reads,
+                     cases[_i].reads);
+    no_disks();
+}
+END_TEST
+
+START_TEST(what_has_failed_to_copy_is_not_asked_for_again)
+{
+    BlockJob *job;
+
+    range_error = ENOTSUP;
+    disks_that_copy();
+    job = ready_mirror(",max-workers=1");
+    ck_assert_uint_eq(ranges_copied, 1);
+    job_fill(guest, 0, DISK, 'b');
+    end_with_copy(job);
+    ck_assert_uint_eq(ranges_copied, 1);
+    expect_same();
+    no_disks();
+}
+END_TEST
+
 /* --- bad input ------------------------------------------------------------ */
 
 START_TEST(bad_options_are_refused_and_change_nothing)
@@ -616,6 +702,9 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_switch_that_a_user_does_not_allow_leaves_all_as_it_was);
     PROMISE(tcase,
             progress_grows_with_what_guests_change_and_reaches_its_total);
+    tcase_add_loop_test(
+        tcase, data_is_copied_inside_the_storage_where_that_works, 0, 4);
+    PROMISE(tcase, what_has_failed_to_copy_is_not_asked_for_again);
     PROMISE(tcase, bad_options_are_refused_and_change_nothing);
     PROMISE(tcase, a_target_in_the_chain_is_refused);
     tcase_add_loop_test(
