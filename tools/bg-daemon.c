@@ -164,6 +164,8 @@ static void begin_end(Daemon *daemon)
  */
 static int end(Daemon *daemon)
 {
+    unsigned before = block_graph_nr_losses(daemon->graph), losses;
+
     begin_end(daemon);
     daemon_hmp_let_go(daemon);
     stop_work(daemon);
@@ -184,8 +186,9 @@ static int end(Daemon *daemon)
     free_chardevs(daemon);
     daemon_process_end(daemon);
     qmp_server_free(daemon->server);
+    losses = block_graph_nr_losses(daemon->graph) - before;
     block_graph_free(daemon->graph);
-    return daemon->flush_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return daemon->flush_failed || losses > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 /* --- the beginning -------------------------------------------------------- */

@@ -64,6 +64,7 @@ struct BlockGraph {
     AioBH *threshold_bh;   /* since the first threshold was set; any thread */
     CoQueue drain_waiters; /* coroutines that wait for counts to fall */
     CoMutex control_lock;  /* held over yields by reopen and graph changes */
+    unsigned nr_losses;    /* block_graph_nr_losses() */
     bool untrusted;        /* block_graph_set_untrusted() */
     char *image_root;      /* canonical; or NULL */
     int64_t image_timeout_ns; /* of opening or checking one; 0: no limit */

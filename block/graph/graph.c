@@ -76,6 +76,11 @@ size_t block_graph_nr_nodes(const BlockGraph *graph)
     return graph->nr_nodes;
 }
 
+unsigned block_graph_nr_losses(const BlockGraph *graph)
+{
+    return graph->nr_losses;
+}
+
 /* --- names ---------------------------------------------------------------- */
 
 static bool node_name_is_valid(const char *name)

@@ -579,6 +579,11 @@ BlockDriverState *bdrv_ref(BlockDriverState *bs)
     return bs;
 }
 
+void bdrv_note_loss(BlockDriverState *bs)
+{
+    bs->graph->nr_losses++;
+}
+
 /* What the driver has and knows goes to the nodes below, then it lets go. */
 static void coroutine_fn close_driver(BlockDriverState *bs)
 {
@@ -588,11 +593,13 @@ static void coroutine_fn close_driver(BlockDriverState *bs)
 
         if (ret < 0) {
             g_warning("%s", error->message);
+            bdrv_note_loss(bs);
         }
         ret = bdrv_co_flush(bs);
         if (ret < 0) {
             g_warning("Node '%s': flush at close failed: %s", bs->node_name,
                       g_strerror(-ret));
+            bdrv_note_loss(bs);
         }
     }
     if (bs->drv->close) {

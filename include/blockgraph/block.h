@@ -90,6 +90,13 @@ typedef enum BdrvOpenFlags {
     BDRV_O_UNTRUSTED = 1 << 7,   /* untrusted=on */
 } BdrvOpenFlags;
 
+/**
+ * How many times a node of @graph was closed though not all that it had in
+ * memory could be written: data, metadata or stored bitmaps are lost, and a
+ * warning has said so.  Closing itself cannot fail.  Thread: main.
+ */
+BLOCK_API unsigned block_graph_nr_losses(const BlockGraph *graph);
+
 /* --- images that strangers have written ----------------------------------- */
 
 /**

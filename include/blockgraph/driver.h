@@ -285,6 +285,10 @@ BLOCK_API int bdrv_check_named_file(const BlockDriverState *bs,
                                     const char *name, const char *option,
                                     const char **ret_root, GError **errp);
 
+/** For close: something of @bs could not be written and is lost; a warning has
+ * said what.  Main context. */
+BLOCK_API void bdrv_note_loss(BlockDriverState *bs);
+
 /**
  * Whether opening or checking the image of @bs may go on; drivers ask between
  * the steps of what an image can make long.  Outside of both it always may.

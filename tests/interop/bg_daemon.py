@@ -214,6 +214,30 @@ def what_cannot_be_written_at_the_end_is_told_and_the_status_is_1(folder):
 
 
 @test
+def a_bitmap_that_cannot_be_stored_at_the_end_is_told_and_the_status_is_1(
+        folder):
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', 'd.qcow2',
+                    '1M'], cwd=folder, check=True)
+    with open(Path(folder) / 'errors', 'w', encoding='utf-8') as errors:
+        daemon = Daemon([program], folder, '--blockdev',
+                        'qcow2,node-name=d,file.driver=blkdebug,'
+                        'file.image.driver=file,'
+                        'file.image.filename=d.qcow2,'
+                        'file.inject-error.0.event=write_aio,'
+                        'file.inject-error.0.errno=28', stderr=errors)
+        try:
+            client = daemon.client()
+            client.must('block-dirty-bitmap-add', node='d', name='b',
+                        persistent=True)
+            client.must('quit')
+            check(daemon.end() == 1)
+        finally:
+            daemon.kill()
+    text = (Path(folder) / 'errors').read_text(encoding='utf-8')
+    check("could not store bitmap 'b'" in text, text)
+
+
+@test
 def quit_is_answered_and_cancels_jobs_and_stores_what_was_written(folder):
     subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', 'd.qcow2',
                     '1M'], cwd=folder, check=True)

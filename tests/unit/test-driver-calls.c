@@ -67,6 +67,15 @@ static int coroutine_fn bare_open(BlockDriverState *bs, BlockOptions *options,
     return 0;
 }
 
+static bool bare_loses;         /* something, when it is closed */
+
+static void coroutine_fn bare_close(BlockDriverState *bs)
+{
+    if (bare_loses) {
+        bdrv_note_loss(bs);
+    }
+}
+
 /* "relay": a format of two files that stores all in the first as it is. */
 static int coroutine_fn relay_open(BlockDriverState *bs, BlockOptions *options,
                                    unsigned flags, GError **errp)
@@ -131,6 +140,7 @@ static void register_drivers(void)
           .copy_range_to = store_copy_to },
         { .struct_size = sizeof(BlockDriver), .name = "bare",
           .kind = BLOCK_DRIVER_PROTOCOL, .open = bare_open,
+          .close = bare_close,
           .getlength = store_getlength },
         { .struct_size = sizeof(BlockDriver), .name = "relay",
           .kind = BLOCK_DRIVER_FORMAT, .options = relay_options,
@@ -720,6 +730,16 @@ START_TEST(a_node_as_long_as_its_file_follows_each_change_of_that)
 }
 END_TEST
 
+START_TEST(what_is_lost_at_close_is_counted)
+{
+    for (int i = 0; i < 3; i++) {
+        bare_loses = i > 0;
+        bdrv_unref(open_ok("bare"));
+        ck_assert_uint_eq(block_graph_nr_losses(graph), i);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("driver-calls");
@@ -730,6 +750,7 @@ int main(void)
     register_drivers();
     tcase_add_checked_fixture(tcase, graph_setup, graph_teardown);
     tcase_set_timeout(tcase, 60);
+    PROMISE(tcase, what_is_lost_at_close_is_counted);
     PROMISE(tcase, a_synchronous_write_is_written_then_flushed);
     PROMISE(tcase, a_flush_goes_to_every_file_and_tells_the_first_error);
     PROMISE(tcase, truncate_goes_through_a_filter_and_both_know_the_length);

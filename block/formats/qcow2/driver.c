@@ -478,6 +478,7 @@ static void coroutine_fn qcow2_close(BlockDriverState *bs)
 
     if (qcow2_settle(q, &error) < 0) {
         g_warning("%s", error->message);
+        bdrv_note_loss(bs);
     }
     free_state(q);
 }
