@@ -37,6 +37,12 @@ struct Object {
 /** All types. */
 extern const ObjectType *const object_types[OBJECT_TYPES];
 
+/** Whose objects they are. */
+BlockGraph *qmp_objects_graph(const QmpObjects *objects);
+
+/* objects-throttle.c */
+extern const ObjectType object_type_group;
+
 /* objects-secret.c */
 extern const ObjectType object_type_secret;
 extern const ObjectType object_type_tls_psk, object_type_tls_x509;

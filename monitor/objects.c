@@ -4,8 +4,6 @@
  *
  * Each type stands in one table: its properties, and how it comes and goes.
  */
-#include <blockgraph/driver.h>
-#include <blockgraph/throttle.h>
 #include <errno.h>
 
 #include "monitor/object-type.h"
@@ -75,79 +73,12 @@ static void iothread_destroy(Object *object)
     iothread_free(object->thing);
 }
 
-/* --- throttle-group ------------------------------------------------------- */
-
-typedef struct GroupValues {
-    BlockOptions *limits;
-} GroupValues;
-
-static const BlockOption group_options[] = {
-    { .name = "limits", .type = BLOCK_OPTION_TREE,
-      .offset = offsetof(GroupValues, limits),
-      .help = "of all members together: bps-total, iops-read-max, ..." },
-    { .type = BLOCK_OPTION_END },
-};
-
-static int group_make(BlockGraph *graph, Object *object, void *values,
-                      GError **errp)
-{
-    GroupValues *v = values;
-    ThrottleConfig config = { 0 };
-    g_autofree char *what = g_strdup_printf("Throttle group '%s'",
-                                            object->id);
-
-    if (v->limits) {
-        static const BlockOption *const known[] = { throttle_config_options,
-                                                    NULL };
-        int ret = block_options_absorb(v->limits, throttle_config_options,
-                                       &config, what, errp);
-
-        if (ret == 0) {
-            ret = block_options_check_empty(v->limits, known, what, errp);
-        }
-        if (ret < 0) {
-            return ret;
-        }
-    }
-    object->thing = throttle_group_new(graph, object->id, &config,
-                                       errp);
-    return object->thing ? 0 : -EINVAL;
-}
-
-/* Whether a node is a member. */
-static bool group_in_use(const QmpObjects *objects, const Object *object)
-{
-    BlockDriverState *bs = NULL;
-    bool used = false;
-
-    while (!used && (bs = bdrv_next_node(objects->graph, bs))) {
-        BlockOptions *options = bdrv_get_options(bs);
-        const char *group = block_options_peek_str(options, "throttle-group");
-
-        used = g_str_equal(bdrv_driver_name(bs), "throttle") && group &&
-               g_str_equal(group, object->id);
-        block_options_free(options);
-    }
-    return used;
-}
-
-static void group_destroy(Object *object)
-{
-    throttle_group_unref(object->thing);
-}
-
 /* --- all ------------------------------------------------------------------ */
 
 static const ObjectType object_type_iothread = {
     .name = "iothread", .options = iothread_options,
     .values_size = sizeof(IOThreadValues), .make = iothread_make,
     .in_use = iothread_in_use, .destroy = iothread_destroy,
-};
-
-static const ObjectType object_type_group = {
-    .name = "throttle-group", .options = group_options,
-    .values_size = sizeof(GroupValues), .make = group_make,
-    .in_use = group_in_use, .destroy = group_destroy,
 };
 
 const ObjectType *const object_types[OBJECT_TYPES] = {
@@ -162,6 +93,11 @@ QmpObjects *qmp_objects_new(BlockGraph *graph)
     objects->graph = graph;
     objects->list = g_ptr_array_new();
     return objects;
+}
+
+BlockGraph *qmp_objects_graph(const QmpObjects *objects)
+{
+    return objects->graph;
 }
 
 void qmp_objects_set_thread_user(QmpObjects *objects, QmpThreadUser *user,

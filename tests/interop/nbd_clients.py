@@ -351,6 +351,8 @@ def test_other_objects():
         '--object', '{"qom-type":"iothread","id":"io"}', '--image-opts', '-O',
         'raw', node, 'throttled.raw')
     run('cmp', 'throttled.raw', 'disk.raw')
+    own = ('--object', 'throttle-group,id=g,x-bps-total=1000000000')
+    run(BG_IO, '-r', *own, '--image-opts', '-c', 'read 0 64k', node)
     run(BG_IO, '-r', *group, '--image-opts', '-c', 'read 0 64k', node)
     for program in ([BG_IMG, 'info'], [BG_IO, '-r', '-c', 'quit'], [BG_NBD]):
         for text, word in (('nonsense,id=x', "'nonsense'"),

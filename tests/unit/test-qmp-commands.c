@@ -282,6 +282,29 @@ START_TEST(objects_are_made_once_and_stay_while_they_are_used)
 }
 END_TEST
 
+START_TEST(limits_of_a_group_may_stand_for_themselves)
+{
+    ThrottleConfig config;
+
+    done("object-add", "{\"qom-type\":\"throttle-group\",\"id\":\"x\","
+         "\"limits\":{\"bps-read\":5,\"iops-total\":7},"
+         "\"x-bps-read\":1000,\"x-bps-read-max\":5000,"
+         "\"x-bps-read-max-length\":3,\"x-iops-size\":4096}");
+    throttle_group_get_config(throttle_group_find(server->graph, "x"),
+                              &config);
+    ck_assert_int_eq(config.limits[THROTTLE_BPS_READ].avg, 1000);
+    ck_assert_int_eq(config.limits[THROTTLE_BPS_READ].max, 5000);
+    ck_assert_int_eq(config.limits[THROTTLE_BPS_READ].max_length, 3);
+    ck_assert_int_eq(config.limits[THROTTLE_IOPS_TOTAL].avg, 7);
+    ck_assert_int_eq(config.iops_size, 4096);
+    fails("object-add", "{\"qom-type\":\"throttle-group\",\"id\":\"y\","
+          "\"limits\":{\"bps-total\":5},\"x-bps-read\":1}", "bps-total");
+    fails("object-add", "{\"qom-type\":\"throttle-group\",\"id\":\"y\","
+          "\"x-nope\":1}", "x-nope");
+    done("object-del", "{\"id\":\"x\"}");
+}
+END_TEST
+
 START_TEST(secrets_are_data_or_a_file)
 {
     done("object-add", "{\"qom-type\":\"secret\",\"id\":\"s\","
@@ -371,6 +394,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_filter_of_limits_that_stays_goes_with_the_server);
     PROMISE(tcase, a_passed_threshold_is_an_event);
     PROMISE(tcase, objects_are_made_once_and_stay_while_they_are_used);
+    PROMISE(tcase, limits_of_a_group_may_stand_for_themselves);
     PROMISE(tcase, secrets_are_data_or_a_file);
     PROMISE(tcase, no_error_tells_of_a_secret);
     PROMISE(tcase, credentials_that_cannot_be_loaded_are_refused);
