@@ -398,19 +398,10 @@ static int coroutine_fn take_effect_drained(MirrorJob *m, GError **errp)
     return ret;
 }
 
-/* Both sides: who has requests at the target holds up a switch.  Whoever hangs
- * there does not hold up guests any longer than the job.  Returns false if it
- * was cancelled. */
-static bool coroutine_fn begin_section(MirrorJob *m)
+/* What is drained: a switch waits for readers of the target, too. */
+static BlockDriverState *drained(const MirrorJob *m)
 {
-    if (!drain_begin_unless(m->target, &m->job.cancelled)) {
-        return false;
-    }
-    if (!drain_begin_unless(m->filter, &m->job.cancelled)) {
-        bdrv_drained_end(m->target);
-        return false;
-    }
-    return true;
+    return m->end == MIRROR_END_PIVOT ? m->target : m->filter;
 }
 
 /* Returns 0, 1 if there is something left to be copied or to be waited for, or
@@ -420,13 +411,13 @@ static int coroutine_fn take_effect(MirrorJob *m, GError **errp)
     bool over = SIM_PLANTED(37) && mirror_work_is_over(m);
     int ret;
 
-    if (!begin_section(m)) {
+    /* Whoever hangs at the target holds up guests no longer than the job. */
+    if (!drain_begin_unless(drained(m), &m->job.cancelled)) {
         return was_cancelled(m, errp);
     }
     over = over || mirror_work_is_over(m);
     ret = over ? take_effect_drained(m, errp) : 1;
-    bdrv_drained_end(m->filter);
-    bdrv_drained_end(m->target);
+    bdrv_drained_end(drained(m));
     return ret;
 }
 

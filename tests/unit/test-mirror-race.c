@@ -460,6 +460,33 @@ START_TEST(guests_do_not_wait_for_a_target_that_was_given_up_at_the_end)
 }
 END_TEST
 
+START_TEST(a_reader_of_the_copy_that_hangs_holds_up_nobody)
+{
+    BlockBackend *reader;
+    BlockIOVec1 iov;
+    uint8_t byte[512];
+    Flying r = { .ended = false };
+    BlockJob *job;
+
+    disks();
+    reader = backend_ok("reader", target, BLK_PERM_CONSISTENT_READ,
+                        BLK_PERM_ALL);
+    job = ready_mirror("");
+    hold(target, MEM_READ, true);
+    blk_aio_preadv(reader, 0, block_iov_buf(&iov, byte, sizeof(byte)), 0,
+                   flying_ended, &r);
+    end_with_copy(job);
+    ck_assert(!r.ended);
+    hold(target, MEM_READ, false);
+    while (!r.ended) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    blk_unref(reader);
+    expect_gone();
+    no_disks();
+}
+END_TEST
+
 /* A backup above holds its edge to the mirror's filter. */
 START_TEST(a_switch_waits_for_who_holds_the_edge_above)
 {
@@ -681,6 +708,7 @@ static void add_tests(TCase *tcase)
     tcase_add_loop_test(
         tcase, guests_do_not_wait_for_a_target_that_was_given_up_at_the_end, 0,
         2);
+    PROMISE(tcase, a_reader_of_the_copy_that_hangs_holds_up_nobody);
     tcase_add_loop_test(tcase, a_switch_waits_for_who_holds_the_edge_above, 0,
                         2);
     tcase_add_loop_test(
