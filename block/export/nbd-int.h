@@ -7,6 +7,7 @@
  *   nbd-negotiate.c  the handshake: options and their replies
  *   nbd-meta.c       the options about metadata contexts
  *   nbd-request.c    reading requests, and doing them
+ *   nbd-order.c      which writes wait for which
  *   nbd-reply.c      replies, all of a turn in one send
  *   nbd-status.c     block status
  *   nbd-buffers.c    memory of requests
@@ -27,6 +28,7 @@
 #include "block/export/export.h"
 #include "block/protocols/nbd/nbd-protocol.h"
 #include "util/big-endian.h"
+#include "util/interval-tree.h"
 #include "util/io-channel-tls.h"
 #include "util/socket-address.h"
 
@@ -115,6 +117,9 @@ typedef struct NbdExport {
 
     /* Main context. */
     unsigned nr_clients;
+
+    /* Thread of the export: writes that are being done. */
+    IntervalTree writes;
 } NbdExport;
 
 /** The export that clients call @name (@len bytes), or NULL; one that @client
@@ -251,6 +256,8 @@ struct NbdRequest {
     int64_t charged;            /* bytes that count against the client */
     struct iovec piece;
     NbdRequest *next;
+    IntervalNode range;         /* writes: in e->writes */
+    CoQueue followers;          /* who waits for it to leave that */
     uint8_t head[NBD_EXTENDED_REPLY_BYTES + 16];
     size_t head_bytes;
     const void *body;           /* sent behind the head, or NULL */
@@ -278,6 +285,15 @@ int64_t nbd_block_status_memory(const NbdClient *client);
 
 /** Answer a BLOCK_STATUS.  Returns 0 or a negative errno. */
 int coroutine_fn nbd_block_status(NbdRequest *req);
+
+/* --- order --------------------------------------------------------------- */
+
+/** Wait until the write @req, of at least one byte, may be done; then it is
+ * being done. */
+void coroutine_fn nbd_order_begin(NbdRequest *req);
+
+/** It is done. */
+void nbd_order_end(NbdRequest *req);
 
 /* --- buffers -------------------------------------------------------------- */
 

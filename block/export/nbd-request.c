@@ -418,9 +418,9 @@ static int coroutine_fn do_long(NbdRequest *req)
         left -= step;
         if (left > 0 && ret == 0) {
             co_sleep_ns(0);
-        }
-        if (req->client->broken || atomic_load(&req->client->cut_off)) {
-            ret = ret < 0 ? ret : -ESHUTDOWN;
+            if (req->client->broken || atomic_load(&req->client->cut_off)) {
+                ret = -ESHUTDOWN;
+            }
         }
     }
     if (ret == 0 && req->type == NBD_CMD_TRIM &&
@@ -430,25 +430,33 @@ static int coroutine_fn do_long(NbdRequest *req)
     return ret;
 }
 
-static void coroutine_fn request_entry(void *opaque)
+static int coroutine_fn do_request(NbdRequest *req)
 {
-    NbdRequest *req = opaque;
-    int ret;
-
     switch (req->type) {
     case NBD_CMD_READ:
     case NBD_CMD_WRITE:
-        ret = do_transfer(req);
-        break;
+        return do_transfer(req);
     case NBD_CMD_FLUSH:
-        ret = blk_co_flush(req->client->e->exp.blk);
-        break;
+        return blk_co_flush(req->client->e->exp.blk);
     case NBD_CMD_BLOCK_STATUS:
-        ret = nbd_block_status(req);
-        break;
+        return nbd_block_status(req);
     default:
-        ret = do_long(req);
-        break;
+        return do_long(req);
+    }
+}
+
+static void coroutine_fn request_entry(void *opaque)
+{
+    NbdRequest *req = opaque;
+    bool ordered = is_write(req->type) && req->bytes > 0;
+    int ret;
+
+    if (ordered) {
+        nbd_order_begin(req);
+    }
+    ret = do_request(req);
+    if (ordered) {
+        nbd_order_end(req);
     }
     req->error = nbd_error_of(-ret);
     nbd_reply(req);

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The NBD server and a client that has lost a connection: what it sent there is
+ * still being done when it is back.
+ */
+#include "nbd-fixture.h"
+
+static BlockDriverState *disk;
+
+static void setup(void)
+{
+    nbd_setup();
+    disk = open_ok("mem,node-name=disk,size=1M,discard=unmap");
+    server_start("");
+    export_add(",writable=on");
+}
+
+static void teardown(void)
+{
+    blk_nbd_server_stop(graph);
+    bdrv_unref(disk);
+    nbd_teardown();
+}
+
+/* Who is held keeps the loop busy; let all others go on. */
+static void turns(void)
+{
+    for (int i = 0; i < 500; i++) {
+        aio_poll(block_graph_aio_context(graph), false);
+    }
+}
+
+static void send_write(int fd, char what)
+{
+    const Command c = { .type = NBD_CMD_WRITE, .cookie = 7, .bytes = 4096 };
+    uint8_t data[4096];
+
+    memset(data, what, sizeof(data));
+    ck_assert(put_command(fd, SIMPLE, &c));
+    ck_assert(put(fd, data, sizeof(data)));
+}
+
+/* A write of @fd stays in the disk. */
+static void send_caught(int fd, char what)
+{
+    atomic_store(&mem_disk(disk)->catch_next[MEM_WRITE], true);
+    send_write(fd, what);
+    while (!atomic_load(&mem_disk(disk)->caught)) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+}
+
+static bool has_answer(int fd)
+{
+    struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+    turns();
+    return poll(&pfd, 1, 0) > 0;
+}
+
+static void take_answer(int fd)
+{
+    const Command c = { .type = NBD_CMD_WRITE, .cookie = 7 };
+    g_autoptr(GByteArray) data = g_byte_array_new();
+
+    ck_assert_int_eq(get_answer(fd, SIMPLE, &c, data), 0);
+}
+
+/* Row: whether the server has been told that the first connection ended. */
+START_TEST(a_write_of_an_older_connection_never_comes_behind)
+{
+    int old = client_go(SIMPLE), new;
+    uint8_t data[512];
+
+    send_caught(old, 'o');
+    if (_i) {
+        close(old);
+    }
+    new = client_go(SIMPLE);
+    send_write(new, 'n');
+    ck_assert(!has_answer(new));
+    atomic_store(&mem_disk(disk)->caught, false);
+    take_answer(new);
+    ck_assert_int_eq(mem_disk(disk)->data[0], 'n');
+    ck_assert_int_eq(mem_disk(disk)->data[4095], 'n');
+    ck_assert_int_eq(read_at(new, SIMPLE, 0, data, sizeof(data)), 0);
+    close(new);
+    if (!_i) {
+        close(old);
+    }
+}
+END_TEST
+
+START_TEST(trims_and_zeroes_wait_as_well_and_are_waited_for)
+{
+    static const uint16_t types[] = { NBD_CMD_TRIM, NBD_CMD_WRITE_ZEROES };
+    Command c = { .type = types[_i], .cookie = 7, .offset = 2048,
+                  .bytes = 4096 };
+    int old = client_go(SIMPLE), new = client_go(SIMPLE);
+
+    send_caught(old, 'o');
+    ck_assert(put_command(new, SIMPLE, &c));
+    ck_assert(!has_answer(new));
+    send_write(old, 'a');       /* of the same connection: it knows */
+    ck_assert(has_answer(old));
+    take_answer(old);
+    atomic_store(&mem_disk(disk)->caught, false);
+    take_answer(new);
+    take_answer(old);
+    close(old);
+    close(new);
+}
+END_TEST
+
+START_TEST(what_does_not_overlap_and_what_reads_does_not_wait)
+{
+    int old = client_go(SIMPLE), new = client_go(SIMPLE);
+    uint8_t data[4096] = { 0 };
+
+    send_caught(old, 'o');
+    ck_assert_int_eq(write_at(new, SIMPLE, 4096, data, sizeof(data)), 0);
+    ck_assert_int_eq(read_at(new, SIMPLE, 0, data, sizeof(data)), 0);
+    atomic_store(&mem_disk(disk)->caught, false);
+    take_answer(old);
+    close(old);
+    close(new);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("nbd-order");
+    TCase *tcase = tcase_create("all");
+
+    mem_register();
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_set_timeout(tcase, 30);
+    tcase_add_loop_test(
+        tcase, a_write_of_an_older_connection_never_comes_behind, 0, 2);
+    tcase_add_loop_test(
+        tcase, trims_and_zeroes_wait_as_well_and_are_waited_for, 0, 2);
+    PROMISE(tcase, what_does_not_overlap_and_what_reads_does_not_wait);
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
+}
