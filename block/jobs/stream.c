@@ -275,7 +275,8 @@ static int coroutine_fn hold_chain(StreamJob *s, GError **errp)
 
 static int coroutine_fn attach(StreamJob *s, GError **errp)
 {
-    BlockPerm perm = { .used = BLK_PERM_CONSISTENT_READ,
+    BlockPerm perm = { .used = BLK_PERM_CONSISTENT_READ |
+                               BLK_PERM_WRITE_UNCHANGED,
                        .shared = BLK_PERM_ALL };
     g_autofree char *name = g_strdup_printf("job %s", s->job.id);
 
@@ -466,22 +467,46 @@ static int coroutine_fn stream_find(JobWalk *walk, int64_t offset,
     return ret;
 }
 
+/* Our backend stands above all filters that have come above ours meanwhile, so
+ * the copy is asked for by name: one with a bottom of its own passes it on. */
+static int coroutine_fn prefetch(StreamJob *s, int64_t offset, int64_t bytes)
+{
+    int64_t n;
+    int ret;
+
+    do {
+        n = MIN(bytes, bdrv_length(s->cor) - offset);
+        ret = n <= 0 ? 0
+                     : blk_co_preadv(s->blk, offset, n, NULL,
+                                     BDRV_REQ_COPY_ON_READ |
+                                         BDRV_REQ_PREFETCH);
+        /* A disk that becomes shorter while we wait is no error. */
+    } while (ret == -EIO && offset + n > bdrv_length(s->cor));
+    return ret;
+}
+
+/* What was found is found again: for an area of which that has failed nobody
+ * knows what of it is to be copied. */
 static int coroutine_fn stream_copy(JobWalk *walk, const JobArea *area,
                                     bool *ret_read)
 {
     StreamJob *s = stream_of(walk->job);
-    int64_t bytes;
-    int ret;
+    int64_t end = area->offset + area->bytes;
+    int64_t offset = area->offset;
+    int64_t bytes = 1;
+    int ret = 0;
 
-    do {
-        bytes = MIN(area->bytes, bdrv_length(s->cor) - area->offset);
-        ret = bytes <= 0 ? 0
-                         : blk_co_preadv(s->blk, area->offset, bytes, NULL,
-                                         BDRV_REQ_PREFETCH);
-        /* A disk that becomes shorter while we wait is no error. */
-    } while (ret == -EIO && area->offset + bytes > bdrv_length(s->cor));
-    *ret_read = ret != -ENOSPC;
-    return ret;
+    *ret_read = true;
+    while (ret >= 0 && offset < end && bytes > 0) {
+        ret = stream_find(walk, offset, &bytes);
+        bytes = MIN(bytes, end - offset);
+        if (ret > 0) {
+            ret = prefetch(s, offset, bytes);
+            *ret_read = ret != -ENOSPC;
+        }
+        offset += bytes;
+    }
+    return MIN(ret, 0);
 }
 
 static const JobWalkMethods stream_methods = {
