@@ -290,9 +290,12 @@ static BlockExport *coroutine_fn create(BlockGraph *graph,
         block_error(errp, EINVAL, "Invalid block export id '%s'", o->id);
         return NULL;
     }
-    ctx = find_context(graph, o, errp);
-    blk = ctx ? open_backend(graph, o, errp) : NULL;
-    if (!blk) {
+    blk = open_backend(graph, o, errp);
+    /* That may have waited, and nobody keeps a thread for an export that is not
+     * in the list; from here on nothing waits. */
+    ctx = blk ? find_context(graph, o, errp) : NULL;
+    if (!ctx) {
+        blk_co_unref(blk);
         return NULL;
     }
     exp = g_malloc0(drv->instance_size);

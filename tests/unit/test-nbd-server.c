@@ -5,6 +5,7 @@
 #include "nbd-fixture.h"
 
 #include "block/export/nbd-int.h"
+#include "block/graph/graph-int.h"
 
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -736,6 +737,31 @@ START_TEST(an_export_is_served_by_its_own_thread)
 }
 END_TEST
 
+static AioContext *find_no_thread(const char *id, void *opaque)
+{
+    BlockDriverState *bs = bdrv_find_node(graph, "free");
+
+    *(bool *)opaque = !list_empty(&bs->parents);
+    return NULL;
+}
+
+/* To begin to use a node may wait, and the thread go meanwhile. */
+START_TEST(a_thread_is_looked_up_when_nothing_is_waited_for_any_more)
+{
+    BlockDriverState *bs = open_ok("mem,node-name=free,size=1M");
+    GError *error = NULL;
+    bool in_use = false;
+
+    blk_exp_set_iothread_finder(graph, find_no_thread, &in_use);
+    ck_assert_ptr_null(blk_exp_add(
+        graph, opts("type=nbd,id=t,node-name=free,iothread=t0"), &error));
+    expect_error(&error, ENOENT, "no iothread 't0'");
+    ck_assert(in_use);
+    ck_assert(list_empty(&bs->parents));
+    bdrv_unref(bs);
+}
+END_TEST
+
 static int coroutine_fn add_and_stop(void *opaque)
 {
     g_autofree char *text =
@@ -850,6 +876,7 @@ static Suite *nbd_server_suite(void)
     PROMISE(tc, servers_that_cannot_be_are_refused_with_a_reason);
     PROMISE(tc, a_node_that_is_exported_is_not_resized);
     PROMISE(tc, an_export_is_served_by_its_own_thread);
+    PROMISE(tc, a_thread_is_looked_up_when_nothing_is_waited_for_any_more);
     PROMISE(tc, all_can_be_done_inside_coroutines);
     PROMISE(tc, who_stops_a_server_that_is_being_stopped_waits_as_long);
     suite_add_tcase(suite, tc);
