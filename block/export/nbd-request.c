@@ -30,9 +30,6 @@
 /* What must come of a payload within the client's patience, or the rest. */
 #define PROGRESS_BYTES (64 * 1024)
 
-/* Requests that are kept to be used again. */
-#define REQUESTS_KEPT 4
-
 G_STATIC_ASSERT(NBD_PAYLOAD_MAX <= NBD_CLIENT_BYTES_MAX);
 
 /* --- the stream ---------------------------------------------------------- */
