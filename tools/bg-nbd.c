@@ -289,6 +289,9 @@ static int session_end(Session *s, int status)
     }
     if (s->graph) {
         bdrv_unref(s->bs);
+        if (block_graph_nr_losses(s->graph) > 0) {
+            status = EXIT_FAILURE;
+        }
         tool_graph_free(s->graph);
     }
     return status;

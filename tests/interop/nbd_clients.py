@@ -430,6 +430,40 @@ def test_bg_nbd():
               '-s has written to the image')
 
 
+def test_the_status_tells_of_a_bitmap_that_was_not_stored():
+    """All writes to the file from one on fail, whichever it is."""
+    good = 0
+    for n in range(1, 60):
+        for command in (['create', '-q', '-f', 'qcow2', 'marked', '1M'],
+                        ['bitmap', '--add', 'marked', 'b']):
+            run(BG_IMG, *command)
+        states = [{'event': 'write_aio', 'state': i, 'new_state': i + 1}
+                  for i in range(1, n)]
+        node = {'driver': 'qcow2', 'file': {
+            'driver': 'blkdebug', 'set-state': states,
+            'inject-error': [{'event': 'write_aio', 'state': n, 'errno': 5}],
+            'image': {'driver': 'file', 'filename': 'marked'}}}
+        with subprocess.Popen([BG_NBD, '-t', '-k', 'm', 'json:' +
+                               json.dumps(node)],
+                              stderr=subprocess.PIPE, text=True) as server:
+            wait_for_file(server, Path('m'))
+            done = subprocess.run([BG_IO, '-f', 'raw', '-c', 'write 0 64k',
+                                   '-c', 'flush', 'nbd+unix:///?socket=m'],
+                                  capture_output=True, timeout=60, check=False)
+            server.terminate()
+            told = server.communicate(timeout=60)[1]
+        bitmaps = json.loads(run('qemu-img', 'info', '--output=json',
+                                 'marked'))['format-specific']['data']['bitmaps']
+        in_use = 'in-use' in bitmaps[0]['flags']
+        lost = in_use or 'could not' in told
+        check(server.returncode == (1 if lost else 0),
+              f'{n}: {server.returncode}, {bitmaps}, {told}')
+        good += not lost and done.returncode == 0
+        if good == 3:
+            break
+    check(good == 3, 'the disk was never well')
+
+
 def main():
     for program in ('qemu-nbd', 'nbdinfo', 'nbdcopy'):
         if not shutil.which(program):
