@@ -283,6 +283,60 @@ START_TEST(a_flush_succeeds_over_a_connection_as_old_as_the_writes)
 }
 END_TEST
 
+/* --- a server that says nothing ------------------------------------------- */
+
+/*
+ * Each connection greets, and then there is no word; there is always one that
+ * is ready.
+ *
+ * Row: whether requests may wait for a server, and what is asked.
+ */
+START_TEST(a_drained_section_does_not_wait_for_one_silence_after_another)
+{
+    static Request first, second;
+    NbdClient *s;
+
+    serve(_i & 1 ? ",request-timeout=1,multi-conn=4,reconnect-delay=3600"
+                 : ",request-timeout=1,multi-conn=4");
+    s = bdrv_opaque(client);
+    ck_assert_int_eq(write_4k(0, 0), 0);
+    bdrv_drained_begin(disk);   /* the server does nothing any more */
+    if (_i < 2) {
+        start_read(&first, 0);
+        start_read(&second, 0);
+    } else if (_i < 4) {
+        start_write(&first, 'a', 0);
+        start_write(&second, 'b', HALF); /* waits for the first */
+    } else {
+        second.done = false;
+        start_read(&first, 0);
+        blk_aio_flush(blk, request_done, &second);
+    }
+    blk_drain(blk);
+    ck_assert(first.done && second.done);
+    ck_assert_int_eq(first.ret, -EIO);
+    ck_assert_int_eq(second.ret, -EIO);
+    ck_assert_uint_le(s->nr_made, 4 + 2);
+    bdrv_drained_end(disk);
+    /* It was not the end of any server: the writes are there. */
+    ck_assert(!s->lost_writes);
+    serve_no_more();
+}
+END_TEST
+
+START_TEST(a_silence_is_met_again_for_no_longer_than_the_delay)
+{
+    static Request reader;
+
+    serve(",request-timeout=1,multi-conn=2,reconnect-delay=2");
+    bdrv_drained_begin(disk);
+    start_read(&reader, 0);
+    ck_assert_int_eq(end_of(&reader), -EIO);
+    bdrv_drained_end(disk);
+    serve_no_more();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("nbd-resend");
@@ -302,6 +356,10 @@ int main(void)
     PROMISE(tcase, a_flush_succeeds_when_there_was_nothing_to_lose);
     tcase_add_loop_test(
         tcase, a_flush_succeeds_over_a_connection_as_old_as_the_writes, 0, 2);
+    tcase_add_loop_test(
+        tcase, a_drained_section_does_not_wait_for_one_silence_after_another,
+        0, 6);
+    PROMISE(tcase, a_silence_is_met_again_for_no_longer_than_the_delay);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }

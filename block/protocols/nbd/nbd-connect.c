@@ -145,6 +145,7 @@ int coroutine_fn nbd_connect(NbdConnection *c, int64_t deadline_ns,
     c->channel->write_patience_ns = 0;
     c->info = info;
     c->born = ++s->nr_made;
+    c->silent = false;
     c->ready = true;
     return 0;
 }
@@ -176,8 +177,13 @@ static void lose(NbdConnection *c)
 
     drop_channel(c);
     for (int i = 0; i < NBD_IN_FLIGHT_MAX; i++) {
-        if (c->requests[i]) {
-            nbd_finish_request(c, c->requests[i], -ENOTCONN);
+        NbdRequest *req = c->requests[i];
+
+        if (req) {
+            if (c->silent && req->silent_ns == 0) {
+                req->silent_ns = aio_clock_ns(s->ctx);
+            }
+            nbd_finish_request(c, req, -ENOTCONN);
         }
     }
     /* A server that drops us again and again has not been back. */
@@ -321,16 +327,22 @@ static bool patient(const NbdClient *s)
            aio_clock_ns(s->ctx) < s->lost_ns + s->reconnect_ns;
 }
 
+bool nbd_is_hopeless(const NbdClient *s)
+{
+    return s->drained && s->silent_ns > 0 &&
+           aio_clock_ns(s->ctx) < s->silent_ns + s->request_timeout_ns;
+}
+
 NbdConnection *coroutine_fn nbd_pick_connection(NbdClient *s)
 {
     for (;;) {
         NbdConnection *c = least_busy(s);
 
+        if (nbd_is_hopeless(s) || (!c && !patient(s))) {
+            return NULL;
+        }
         if (c && c->in_flight < NBD_IN_FLIGHT_MAX) {
             return c;
-        }
-        if (!c && !patient(s)) {
-            return NULL;
         }
         SIM_WAITS("a connection to a server", s);
         co_queue_wait(&s->waiting, NULL);
@@ -356,7 +368,7 @@ NbdConnection *coroutine_fn nbd_pick_old_connection(NbdClient *s, uint64_t era)
     for (;;) {
         NbdConnection *c = oldest(s);
 
-        if (!c || c->born > era) {
+        if (!c || c->born > era || nbd_is_hopeless(s)) {
             return NULL;
         }
         if (c->in_flight < NBD_IN_FLIGHT_MAX) {
@@ -384,6 +396,8 @@ static void silence_over(void *opaque)
         return;
     }
     nbd_warn(s, "does not answer: the connection is given up");
+    c->silent = true;
+    s->silent_ns = aio_clock_ns(s->ctx);
     io_channel_shutdown(c->channel);
 }
 

@@ -94,11 +94,14 @@ static bool is_write(const NbdRequest *req)
 }
 
 /* Whether @req, whose connection was lost, may be sent over another (S2).  What
- * all servers die of must end, too. */
+ * all servers die of must end, too, and what they are silent about. */
 static bool may_try_again(const NbdClient *s, const NbdRequest *req)
 {
-    return s->reconnect_ns > 0 || req->sent == 0 ||
-           (!is_write(req) && req->sent < s->nr_conns);
+    if (s->reconnect_ns > 0) {
+        return req->silent_ns == 0 ||
+               aio_clock_ns(s->ctx) < req->silent_ns + s->reconnect_ns;
+    }
+    return req->sent == 0 || (!is_write(req) && req->sent < s->nr_conns);
 }
 
 /* Again and again while connections get lost. */
@@ -169,6 +172,8 @@ static int coroutine_fn run_flush(NbdClient *s, NbdRequest *req)
 
         if (c) {
             ret = run_request(c, req);
+        } else if (nbd_is_hopeless(s)) {
+            break;              /* the writes may be there still */
         } else {
             s->lost_writes = true;
             nbd_warn(s, "may have lost what was written and not flushed, as "

@@ -287,6 +287,7 @@ static void nbd_drain_begin(BlockDriverState *bs)
     NbdClient *s = bdrv_opaque(bs);
 
     s->drained = true;
+    s->silent_ns = 0;
     co_queue_restart_all(&s->waiting);
 }
 

@@ -67,6 +67,7 @@ typedef struct NbdRequest {
     CoQueue followers;          /* writes: who waits for it to end */
     uint64_t era;               /* connections made when it was sent */
     unsigned sent;              /* how often it was */
+    int64_t silent_ns;          /* when first a silence ended it; 0: none has */
     uint16_t type;              /* NBD_CMD_* */
     uint16_t flags;
     uint64_t cookie;
@@ -104,6 +105,7 @@ typedef struct NbdConnection {
     unsigned in_flight;
     AioTimer *silence;          /* for request_timeout_ns */
     int64_t heard_ns;           /* last word, or first request; if limited */
+    bool silent;                /* for too long: it is given up */
     uint64_t next_cookie;
     uint8_t *buf;               /* read ahead, NBD_READ_BUFFER bytes */
     size_t buf_pos, buf_end;
@@ -133,6 +135,8 @@ struct NbdClient {
     bool closing;
     bool drained;               /* requests do not wait for a connection */
     int64_t lost_ns;            /* since when there is no connection at all */
+    int64_t silent_ns;          /* when one was last given up for silence; 0:
+                                   not since a drained section began */
     AioTimer *patience;         /* set while requests may wait for one */
     CoQueue waiting;            /* for a connection, or a free place in it */
     LogLimit log_limit;         /* the server makes us log */
@@ -185,6 +189,12 @@ NbdConnection *coroutine_fn nbd_pick_connection(NbdClient *s);
  */
 NbdConnection *coroutine_fn nbd_pick_old_connection(NbdClient *s,
                                                     uint64_t era);
+
+/**
+ * Whether what would be sent now has to fail instead: who drains has waited for
+ * one silence, and does not wait for those of other connections in turn.
+ */
+bool nbd_is_hopeless(const NbdClient *s);
 
 /** Log what the server has done; it may do so as often as it likes. */
 void nbd_warn(NbdClient *s, const char *what);
