@@ -97,9 +97,11 @@ static int check_length(BlockDriverState *from, BlockDriverState *to,
                        bdrv_length(to), from->node_name, bdrv_length(from));
 }
 
-int coroutine_fn graph_replace_node(BlockDriverState *from,
-                                    BlockDriverState *to, GraphCheck *check,
-                                    void *opaque, GError **errp)
+/* @back: @from has taken the place of @to, whatever their lengths. */
+static int coroutine_fn replace_node(BlockDriverState *from,
+                                     BlockDriverState *to, bool back,
+                                     GraphCheck *check, void *opaque,
+                                     GError **errp)
 {
     int ret;
 
@@ -107,7 +109,7 @@ int coroutine_fn graph_replace_node(BlockDriverState *from,
     bdrv_ref(to);
     drain_change_begin(from, to);
     drain_both(from, to);
-    ret = check_length(from, to, errp);
+    ret = back ? 0 : check_length(from, to, errp);
     if (ret == 0 && check) {
         ret = check(opaque, errp);
     }
@@ -119,6 +121,19 @@ int coroutine_fn graph_replace_node(BlockDriverState *from,
     bdrv_co_unref(to);
     bdrv_co_unref(from);
     return ret;
+}
+
+int coroutine_fn graph_replace_node(BlockDriverState *from,
+                                    BlockDriverState *to, GraphCheck *check,
+                                    void *opaque, GError **errp)
+{
+    return replace_node(from, to, false, check, opaque, errp);
+}
+
+int coroutine_fn graph_put_back(BlockDriverState *from, BlockDriverState *to,
+                                GError **errp)
+{
+    return replace_node(from, to, true, NULL, NULL, errp);
 }
 
 int coroutine_fn bdrv_co_replace_node(BlockDriverState *from,

@@ -234,6 +234,11 @@ int coroutine_fn graph_replace_node(BlockDriverState *from,
                                     BlockDriverState *to, GraphCheck *check,
                                     void *opaque, GError **errp);
 
+/** Undo bdrv_co_replace_node(): @to comes back to the place that @from has
+ * taken since; it may be shorter. */
+int coroutine_fn graph_put_back(BlockDriverState *from, BlockDriverState *to,
+                                GError **errp);
+
 /** bdrv_co_insert_node(), if @check (or NULL) says 0 in its section.  Nobody
  * else runs between the change and the return. */
 int coroutine_fn graph_insert_node(BlockDriverState *bs, BlockOptions *options,

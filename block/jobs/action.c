@@ -140,7 +140,7 @@ static void coroutine_fn snapshot_abort(ActionState *a)
 {
     /* What was may be again: nobody has frozen an edge, or has a permission
      * that he had not (D7). */
-    if (bdrv_co_replace_node(a->overlay, a->bs, NULL) < 0 ||
+    if (graph_put_back(a->overlay, a->bs, NULL) < 0 ||
         bdrv_co_set_backing(a->overlay, NULL, NULL) < 0) {
         g_warning("Node '%s' stays the overlay of node '%s'", a->o.overlay,
                   a->o.node);

@@ -515,6 +515,20 @@ START_TEST(a_snapshot_is_undone_whoever_comes_meanwhile)
 }
 END_TEST
 
+START_TEST(a_snapshot_to_a_longer_overlay_is_undone)
+{
+    BlockDriverState *overlay;
+
+    disks();
+    make_image_ok("o", "size=512k");
+    overlay = image_open("o", "qcow2,node-name=o");
+    actions_fail(ACTIONS("blockdev-snapshot node=a,overlay=o", "abort"),
+                 ECANCELED, "abort");
+    bdrv_unref(overlay);
+    no_disks();
+}
+END_TEST
+
 START_TEST(snapshots_of_two_transactions_do_not_wait_in_a_circle)
 {
     AioContext *ctx = block_graph_aio_context(graph);
@@ -623,6 +637,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, stored_bitmaps_are_removed_by_two_transactions_at_once);
     tcase_add_loop_test(tcase, a_snapshot_is_undone_whoever_comes_meanwhile, 0,
                         4);
+    PROMISE(tcase, a_snapshot_to_a_longer_overlay_is_undone);
     PROMISE(tcase, snapshots_of_two_transactions_do_not_wait_in_a_circle);
     PROMISE(tcase, bad_actions_are_refused);
     PROMISE(tcase, each_action_has_a_help_text);
