@@ -32,9 +32,9 @@
  *     grown has missed no fork.
  * D7  A section whose beginner may have to undo what it has changed is not
  *     passed (D5): until it ends nobody else opens, closes or reopens what it
- *     covers, changes an edge there, or wants more of a node there.  Only one
- *     coroutine has such sections, and who waits for it lets it pass, so it
- *     waits for nobody.
+ *     covers, changes or freezes an edge there, or wants more of a node there.
+ *     Only one coroutine has such sections, and who waits for it lets it pass,
+ *     so it waits for nobody.
  */
 #include "block/graph/graph-int.h"
 

@@ -360,7 +360,7 @@ void coroutine_fn drain_control_begin(BlockGraph *graph,
 void coroutine_fn drain_revert_begin(BlockGraph *graph);
 
 /** Wait while others have such sections over @bs or what is below it; the
- * caller is going to use more of it. */
+ * caller is going to use more of it, or to freeze an edge there. */
 void coroutine_fn drain_revert_wait(BlockDriverState *bs);
 
 /**

@@ -150,12 +150,9 @@ static int coroutine_fn begin(MirrorJob *m, GError **errp)
 {
     int ret = chain_make_writable(m->target, &m->made_writable, errp);
 
-    if (ret == 0) {
-        ret = look_again(m, errp);
-    }
-    if (ret == 0) {
-        ret = hold_chain(m, errp);
-    }
+    drain_revert_wait(m->source); /* what we hold cannot be undone */
+    ret = ret < 0 ? ret : look_again(m, errp);
+    ret = ret < 0 ? ret : hold_chain(m, errp);
     if (ret < 0) {
         return ret;
     }

@@ -355,17 +355,22 @@ static int may_switch(void *opaque, GError **errp)
                            "'%s' any more", m->job.id, m->o.replaces,
                            m->o.device);
     }
-    return job_txn_close(&m->job) ? 0 : was_cancelled(m, errp);
+    if (!job_txn_close(&m->job)) {
+        return was_cancelled(m, errp);
+    }
+    mirror_guard(m, true);
+    return 0;
 }
 
 /* Above the target of a commit are the layers that hid what we wrote to it.
- * They do not hide what its new users do: whoever looks at them objects. */
+ * They do not hide what its new users do: whoever looks at them objects.  Not
+ * before the change: others may have to undo one, and would find our writes
+ * forbidden. */
 static int coroutine_fn switch_drained(MirrorJob *m, GError **errp)
 {
     GError *why = NULL;
     int ret;
 
-    mirror_guard(m, true);
     ret = mirror_top_replace(m->top, replaced(m), may_switch, m, &why);
     m->switched = ret == 0;
     if (ret < 0) {

@@ -600,9 +600,11 @@ static int coroutine_fn take_effect(StreamJob *s, BdrvChild *edge,
 static int coroutine_fn stream_prepare(BlockJob *job, GError **errp)
 {
     StreamJob *s = stream_of(job);
-    BdrvChild *edge = chain_edge(s->n.above_base);                /* S1 */
+    BdrvChild *edge;
     int ret;
 
+    drain_revert_wait(s->n.above_base); /* what we hold cannot be undone */
+    edge = chain_edge(s->n.above_base);                         /* S1 */
     if (edge && !s->has_base) {                                 /* S3 */
         return block_error(errp, EBUSY, "Job '%s': node '%s' has got a backing "
                            "node meanwhile", job->id,

@@ -429,6 +429,15 @@ static int coroutine_fn start_backup(Other *other)
     return other->job ? 0 : -EINVAL;
 }
 
+/* The edge below the overlay is frozen by a job for the active layer. */
+static int coroutine_fn start_commit(Other *other)
+{
+    other->job = block_co_job_start(
+        graph, BLOCK_JOB_COMMIT,
+        block_options_parse_keyval("job-id=other,device=o", NULL, NULL), NULL);
+    return other->job ? 0 : -EINVAL;
+}
+
 /* A user who shares no writes comes above what guests have written to. */
 static int coroutine_fn use_alone(Other *other)
 {
@@ -476,7 +485,7 @@ static void other_ends(Other *other)
 START_TEST(a_snapshot_is_undone_whoever_comes_meanwhile)
 {
     static int coroutine_fn (*const acts[])(Other *) = {
-        start_backup, use_alone, use_alone_later, take_link,
+        start_backup, use_alone, use_alone_later, take_link, start_commit,
     };
     AioContext *ctx = block_graph_aio_context(graph);
     Together t = { .texts = ACTIONS(
@@ -485,6 +494,7 @@ START_TEST(a_snapshot_is_undone_whoever_comes_meanwhile)
     Other other = { .act = acts[_i] };
     BlockDriverState *targets[2];
     Section section;
+    BdrvChild *link;
 
     disks();
     targets[0] = open_ok("mem,node-name=t,size=256k");
@@ -507,10 +517,100 @@ START_TEST(a_snapshot_is_undone_whoever_comes_meanwhile)
     }
     ck_assert_int_eq(t.ret, -ECANCELED);
     ck_assert_ptr_eq(blk_bs(guest[0]), disk[0]);
+    link = bdrv_cow_child(other.overlay); /* NULL, or what take_link() wants */
+    ck_assert(!link || bdrv_child_bs(link) == targets[1]);
     other_ends(&other);
     bdrv_unref(other.overlay);
     bdrv_unref(targets[1]);
     bdrv_unref(targets[0]);
+    no_disks();
+}
+END_TEST
+
+/* Begin a transaction that takes a snapshot, then waits for somebody else, and
+ * fails; have @job take effect meanwhile. */
+static void finalize_meanwhile(const char *snapshot, BlockJob *job)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    Together t = { .texts = ACTIONS(
+        snapshot, "blockdev-backup job-id=x,device=b,target=t,sync=full",
+        "abort") };
+    BlockDriverState *target = open_ok("mem,node-name=t,size=256k");
+    Section section;
+
+    section_start(&section, target);
+    aio_co_enter(ctx, coroutine_create(together_entry, &t));
+    job_settle();
+    ck_assert(!t.done);
+    ck_assert_int_eq(block_job_finalize(job, NULL), 0);
+    job_settle();
+    bdrv_drained_end(target);
+    while (!t.done) {
+        aio_poll(ctx, true);
+    }
+    ck_assert_int_eq(t.ret, -ECANCELED);
+    bdrv_unref(target);
+}
+
+START_TEST(a_snapshot_of_the_base_is_undone_when_a_stream_ends)
+{
+    BlockDriverState *layer[3], *overlay;
+    BlockJob *job;
+
+    disks();
+    make_image_ok("o", "size=256k");
+    overlay = image_open("o", "qcow2,node-name=o");
+    make_image_ok("c", "size=256k");
+    layer[0] = image_open("c", "qcow2,node-name=c");
+    make_image_ok("m", "size=256k");
+    layer[1] = image_open("m", "qcow2,node-name=m,backing=c");
+    make_image_ok("s", "size=256k");
+    layer[2] = image_open("s", "qcow2,node-name=s,backing=m");
+    job = job_ok(BLOCK_JOB_STREAM, "job-id=j,device=s,base-node=c,"
+                 "auto-finalize=off");
+    job_reach(job, BLOCK_JOB_PENDING);
+    finalize_meanwhile("blockdev-snapshot node=c,overlay=o", job);
+    ck_assert_ptr_null(bdrv_cow_child(overlay));
+    job_end_ok(job);
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_cow_child(layer[2])), layer[0]);
+    for (int i = 2; i >= 0; i--) {
+        bdrv_unref(layer[i]);
+    }
+    bdrv_unref(overlay);
+    no_disks();
+}
+END_TEST
+
+START_TEST(a_snapshot_above_a_commit_is_undone_when_that_ends)
+{
+    BlockDriverState *base, *top, *overlay;
+    BlockBackend *blk;
+    BlockJob *job;
+
+    disks();
+    make_image_ok("o", "size=256k");
+    overlay = image_open("o", "qcow2,node-name=o");
+    make_image_ok("c", "size=256k");
+    base = image_open("c", "qcow2,node-name=c");
+    make_image_ok("s", "size=256k");
+    top = image_open("s", "qcow2,node-name=s,backing=c");
+    blk = backend_ok("guest", top, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
+                     BLK_PERM_ALL);
+    job_fill(blk, 0, CLUSTER, 's');
+    job = job_ok(BLOCK_JOB_COMMIT, "job-id=j,device=s,filter-node-name=f,"
+                 "auto-finalize=off");
+    job_reach(job, BLOCK_JOB_READY);
+    ck_assert_int_eq(block_job_complete(job, NULL), 0);
+    job_reach(job, BLOCK_JOB_PENDING);
+    finalize_meanwhile("blockdev-snapshot node=f,overlay=o", job);
+    ck_assert_ptr_null(bdrv_cow_child(overlay));
+    job_end_ok(job);
+    ck_assert_ptr_eq(blk_bs(blk), base);
+    job_expect(base, 0, CLUSTER, 's');
+    blk_unref(blk);
+    bdrv_unref(top);
+    bdrv_unref(base);
+    bdrv_unref(overlay);
     no_disks();
 }
 END_TEST
@@ -636,7 +736,9 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, an_empty_transaction_waits_for_all_requests);
     PROMISE(tcase, stored_bitmaps_are_removed_by_two_transactions_at_once);
     tcase_add_loop_test(tcase, a_snapshot_is_undone_whoever_comes_meanwhile, 0,
-                        4);
+                        5);
+    PROMISE(tcase, a_snapshot_of_the_base_is_undone_when_a_stream_ends);
+    PROMISE(tcase, a_snapshot_above_a_commit_is_undone_when_that_ends);
     PROMISE(tcase, a_snapshot_to_a_longer_overlay_is_undone);
     PROMISE(tcase, snapshots_of_two_transactions_do_not_wait_in_a_circle);
     PROMISE(tcase, bad_actions_are_refused);
