@@ -287,7 +287,8 @@ static int coroutine_fn run(ActionState *states, size_t nr, GError **errp)
 
     for (size_t i = 0; i < nr; i++) {
         drain_node(&states[i]);
-        changes_graph = changes_graph || states[i].drv == &action_snapshot;
+        changes_graph = changes_graph || states[i].drv == &action_snapshot ||
+                        states[i].drv == &action_backup;
     }
     if (changes_graph) {
         drain_revert_begin(states[0].graph);

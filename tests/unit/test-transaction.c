@@ -438,6 +438,15 @@ static int coroutine_fn start_commit(Other *other)
     return other->job ? 0 : -EINVAL;
 }
 
+static int coroutine_fn start_mirror(Other *other)
+{
+    other->job = block_co_job_start(
+        graph, BLOCK_JOB_MIRROR,
+        block_options_parse_keyval("job-id=other,device=f,target=v,sync=full",
+                                   NULL, NULL), NULL);
+    return other->job ? 0 : -EINVAL;
+}
+
 /* A user who shares no writes comes above what guests have written to. */
 static int coroutine_fn use_alone(Other *other)
 {
@@ -615,6 +624,42 @@ START_TEST(a_snapshot_above_a_commit_is_undone_when_that_ends)
 }
 END_TEST
 
+/* A job whose requests would wait for the transaction, which would wait for it
+ * to let go of the filter of the backup. */
+START_TEST(a_backup_is_undone_whoever_comes_above_it_meanwhile)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    Together t = { .texts = ACTIONS(
+        "blockdev-backup job-id=j,device=a,target=t,sync=full,"
+        "filter-node-name=f",
+        "blockdev-backup job-id=k,device=b,target=u,sync=full", "abort") };
+    Other other = { .act = start_mirror };
+    BlockDriverState *targets[3];
+    Section section;
+
+    disks();
+    targets[0] = open_ok("mem,node-name=t,size=256k");
+    targets[1] = open_ok("mem,node-name=u,size=256k");
+    targets[2] = open_ok("mem,node-name=v,size=256k");
+    section_start(&section, targets[1]);
+    aio_co_enter(ctx, coroutine_create(together_entry, &t));
+    job_settle();
+    ck_assert(!t.done);
+    aio_co_enter(ctx, coroutine_create(other_entry, &other));
+    job_settle();
+    bdrv_drained_end(targets[1]);
+    while (!t.done) {
+        aio_poll(ctx, true);
+    }
+    ck_assert_int_eq(t.ret, -ECANCELED);
+    other_ends(&other);
+    for (int i = 0; i < 3; i++) {
+        bdrv_unref(targets[i]);
+    }
+    no_disks();
+}
+END_TEST
+
 START_TEST(a_snapshot_to_a_longer_overlay_is_undone)
 {
     BlockDriverState *overlay;
@@ -739,6 +784,7 @@ static void add_tests(TCase *tcase)
                         5);
     PROMISE(tcase, a_snapshot_of_the_base_is_undone_when_a_stream_ends);
     PROMISE(tcase, a_snapshot_above_a_commit_is_undone_when_that_ends);
+    PROMISE(tcase, a_backup_is_undone_whoever_comes_above_it_meanwhile);
     PROMISE(tcase, a_snapshot_to_a_longer_overlay_is_undone);
     PROMISE(tcase, snapshots_of_two_transactions_do_not_wait_in_a_circle);
     PROMISE(tcase, bad_actions_are_refused);
