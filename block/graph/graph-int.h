@@ -247,8 +247,9 @@ int coroutine_fn graph_insert_node(BlockDriverState *bs, BlockOptions *options,
 
 /**
  * bdrv_co_drop_filter() and bdrv_co_set_backing() for a caller that has frozen
- * the edge to what is filtered (@held), or to the backing node (with @check,
- * see above).  That freeze ends with the change, and stays after a failure.
+ * the edge to what is filtered (@held), or to the backing node that there may
+ * be (with @check, see above).  That freeze ends with the change, and stays
+ * after a failure.
  */
 int coroutine_fn graph_drop_filter(BlockDriverState *bs, bool held,
                                    GError **errp);

@@ -87,19 +87,17 @@ static const BlockOption snapshot_options[] = {
     { .type = BLOCK_OPTION_END },
 };
 
-static int check_overlay(ActionState *a, BlockDriverState *overlay,
-                         GError **errp)
+/* That nobody else has anything to do with it, or undoing would move him. */
+static int check_overlay(void *opaque, GError **errp)
 {
-    if (!overlay) {
-        return block_error(errp, ENOENT, "There is no node '%s' to be the "
-                           "overlay", a->o.overlay);
-    }
-    if (!list_empty(&overlay->parents)) {
+    ActionState *a = opaque;
+
+    if (!list_empty(&a->overlay->parents)) {
         return block_error(errp, EBUSY, "Node '%s' is in use already, so it "
                            "cannot be the overlay of node '%s'", a->o.overlay,
                            a->o.node);
     }
-    if (overlay->cow) {
+    if (a->overlay->cow) {
         return block_error(errp, EINVAL, "Node '%s' has a backing file "
                            "already, so it cannot be the overlay of node "
                            "'%s'", a->o.overlay, a->o.node);
@@ -116,24 +114,20 @@ static int coroutine_fn snapshot_prepare(ActionState *a, GError **errp)
         return ret;
     }
     overlay = bdrv_find_node(a->graph, a->o.overlay);
-    ret = check_overlay(a, overlay, errp);
+    if (!overlay) {
+        return block_error(errp, ENOENT, "There is no node '%s' to be the "
+                           "overlay", a->o.overlay);
+    }
+    a->overlay = bdrv_ref(overlay);
+    ret = graph_set_backing(overlay, a->bs, check_overlay, a, errp);
     if (ret < 0) {
         return ret;
     }
-    bdrv_ref(overlay);
-    ret = bdrv_co_set_backing(overlay, a->bs, errp);
-    if (ret == 0) {
-        ret = bdrv_co_replace_node(a->bs, overlay, errp);
-        if (ret < 0) {
-            bdrv_co_set_backing(overlay, NULL, NULL);
-        }
-    }
+    ret = bdrv_co_replace_node(a->bs, overlay, errp);
     if (ret < 0) {
-        bdrv_co_unref(overlay);
-        return ret;
+        bdrv_co_set_backing(overlay, NULL, NULL);
     }
-    a->overlay = overlay;
-    return 0;
+    return ret;
 }
 
 static void coroutine_fn snapshot_abort(ActionState *a)

@@ -10,6 +10,8 @@
 #include <blockgraph/dirty-bitmap.h>
 #include <blockgraph/transaction.h>
 
+#include "block/graph/graph-int.h"
+
 #define CLUSTER (64 << 10)
 #define DISK (4 * CLUSTER)
 #define ACTIONS_MAX 8
@@ -624,6 +626,46 @@ START_TEST(a_snapshot_above_a_commit_is_undone_when_that_ends)
 }
 END_TEST
 
+static void coroutine_fn lock_entry(void *opaque)
+{
+    Other *other = opaque;
+
+    co_mutex_lock(&graph->control_lock);
+    while (!other->done) {
+        co_sleep_ns(0);
+    }
+    co_mutex_unlock(&graph->control_lock);
+}
+
+START_TEST(an_overlay_that_has_got_a_user_meanwhile_is_none)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    Together t = { .texts = ACTIONS("blockdev-snapshot node=a,overlay=o",
+                                    "abort") };
+    Other other = { .done = false };
+
+    disks();
+    make_image_ok("o", "size=256k");
+    other.overlay = image_open("o", "qcow2,node-name=o");
+    aio_co_enter(ctx, coroutine_create(lock_entry, &other));
+    aio_co_enter(ctx, coroutine_create(together_entry, &t));
+    job_settle();
+    ck_assert(!t.done);
+    other.blk = backend_ok("other", other.overlay, BLK_PERM_CONSISTENT_READ,
+                           BLK_PERM_ALL);
+    other.done = true;
+    while (!t.done) {
+        aio_poll(ctx, true);
+    }
+    ck_assert_int_eq(t.ret, -EBUSY);
+    ck_assert_ptr_eq(blk_bs(other.blk), other.overlay);
+    ck_assert_ptr_null(bdrv_cow_child(other.overlay));
+    other_ends(&other);
+    bdrv_unref(other.overlay);
+    no_disks();
+}
+END_TEST
+
 /* A job whose requests would wait for the transaction, which would wait for it
  * to let go of the filter of the backup. */
 START_TEST(a_backup_is_undone_whoever_comes_above_it_meanwhile)
@@ -784,6 +826,7 @@ static void add_tests(TCase *tcase)
                         5);
     PROMISE(tcase, a_snapshot_of_the_base_is_undone_when_a_stream_ends);
     PROMISE(tcase, a_snapshot_above_a_commit_is_undone_when_that_ends);
+    PROMISE(tcase, an_overlay_that_has_got_a_user_meanwhile_is_none);
     PROMISE(tcase, a_backup_is_undone_whoever_comes_above_it_meanwhile);
     PROMISE(tcase, a_snapshot_to_a_longer_overlay_is_undone);
     PROMISE(tcase, snapshots_of_two_transactions_do_not_wait_in_a_circle);
