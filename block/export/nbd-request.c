@@ -355,6 +355,14 @@ static void coroutine_fn request_count(NbdRequest *req, int64_t bytes)
 
 /* --- doing --------------------------------------------------------------- */
 
+/* Whether nobody waits for answers any more.  What was not begun by then never
+ * is: the client may have sent it again, and something newer, over another
+ * connection. */
+static bool is_over(const NbdClient *client)
+{
+    return client->broken || atomic_load(&client->cut_off);
+}
+
 static int coroutine_fn do_transfer(NbdRequest *req)
 {
     BlockBackend *blk = req->client->e->exp.blk;
@@ -415,9 +423,7 @@ static int coroutine_fn do_long(NbdRequest *req)
         left -= step;
         if (left > 0 && ret == 0) {
             co_sleep_ns(0);
-            if (req->client->broken || atomic_load(&req->client->cut_off)) {
-                ret = -ESHUTDOWN;
-            }
+            ret = is_over(req->client) ? -ESHUTDOWN : 0;
         }
     }
     if (ret == 0 && req->type == NBD_CMD_TRIM &&
@@ -451,7 +457,7 @@ static void coroutine_fn request_entry(void *opaque)
     if (ordered) {
         nbd_order_begin(req);
     }
-    ret = do_request(req);
+    ret = is_over(req->client) ? -ESHUTDOWN : do_request(req);
     if (ordered) {
         nbd_order_end(req);
     }
@@ -505,6 +511,9 @@ static int coroutine_fn serve_one(NbdClient *client)
     }
     request_count(req, bytes);
     ret = prepare(req);
+    if (ret == 0 && is_over(client)) {
+        ret = -ECONNRESET;      /* while there was no room */
+    }
     if (ret < 0) {
         nbd_request_done(req);
         return ret;

@@ -127,6 +127,32 @@ START_TEST(what_does_not_overlap_and_what_reads_does_not_wait)
 }
 END_TEST
 
+/*
+ * Answers that nobody takes leave no room, so the write behind them waits in
+ * the server.
+ */
+START_TEST(what_a_lost_connection_left_behind_is_not_begun)
+{
+    const Command big = { .type = NBD_CMD_READ, .cookie = 1,
+                          .bytes = 1 << 20 };
+    int old = client_go(SIMPLE), new = client_go(SIMPLE);
+    uint8_t data[512];
+
+    for (int i = 0; i < 80; i++) {
+        ck_assert(put_command(old, SIMPLE, &big));
+    }
+    send_write(old, 'o');
+    turns();
+    send_write(new, 'n');
+    take_answer(new);
+    close(old);
+    turns();
+    ck_assert_int_eq(mem_disk(disk)->data[0], 'n');
+    ck_assert_int_eq(read_at(new, SIMPLE, 0, data, sizeof(data)), 0);
+    close(new);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("nbd-order");
@@ -140,6 +166,7 @@ int main(void)
     tcase_add_loop_test(
         tcase, trims_and_zeroes_wait_as_well_and_are_waited_for, 0, 2);
     PROMISE(tcase, what_does_not_overlap_and_what_reads_does_not_wait);
+    PROMISE(tcase, what_a_lost_connection_left_behind_is_not_begun);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
