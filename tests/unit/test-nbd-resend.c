@@ -283,6 +283,39 @@ START_TEST(a_flush_succeeds_over_a_connection_as_old_as_the_writes)
 }
 END_TEST
 
+/* The flush needs the first connection, which is full; the place is in the
+ * second one. */
+START_TEST(a_flush_that_waits_takes_no_place_from_others)
+{
+    static Request writer, flush, reader;
+    NbdClient *s;
+
+    serve(",multi-conn=2");
+    s = bdrv_opaque(client);
+    ck_assert_int_eq(write_4k(0, 0), 0);
+    ck_assert_uint_lt(s->conns[0].born, s->conns[1].born);
+    s->conns[0].in_flight += NBD_IN_FLIGHT_MAX;
+    s->conns[1].in_flight += NBD_IN_FLIGHT_MAX - 1;
+    catch_next(MEM_WRITE);
+    start_write(&writer, 'a', 8192);
+    wait_caught();
+    blk_aio_flush(blk, request_done, &flush);
+    some_turns();
+    start_read(&reader, 0);
+    some_turns();
+    ck_assert(!flush.done && !reader.done);
+    let_go();
+    ck_assert_int_eq(end_of(&writer), 0);
+    ck_assert_int_eq(end_of(&reader), 0);
+    ck_assert(!flush.done);
+    s->conns[0].in_flight -= NBD_IN_FLIGHT_MAX;
+    s->conns[1].in_flight -= NBD_IN_FLIGHT_MAX - 1;
+    ck_assert_int_eq(write_4k(0, 0), 0);
+    ck_assert_int_eq(end_of(&flush), 0);
+    serve_no_more();
+}
+END_TEST
+
 /* --- a server that says nothing ------------------------------------------- */
 
 /*
@@ -356,6 +389,7 @@ int main(void)
     PROMISE(tcase, a_flush_succeeds_when_there_was_nothing_to_lose);
     tcase_add_loop_test(
         tcase, a_flush_succeeds_over_a_connection_as_old_as_the_writes, 0, 2);
+    PROMISE(tcase, a_flush_that_waits_takes_no_place_from_others);
     tcase_add_loop_test(
         tcase, a_drained_section_does_not_wait_for_one_silence_after_another,
         0, 6);

@@ -374,6 +374,9 @@ NbdConnection *coroutine_fn nbd_pick_old_connection(NbdClient *s, uint64_t era)
         if (c->in_flight < NBD_IN_FLIGHT_MAX) {
             return c;
         }
+        /* We may have been woken for a place in another connection.  There is
+         * one flush at a time, so this does not go round. */
+        co_queue_next(&s->waiting);
         SIM_WAITS("a connection to a server", s);
         co_queue_wait(&s->waiting, NULL);
     }
