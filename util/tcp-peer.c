@@ -33,3 +33,10 @@ void tcp_watch_peer(int fd, unsigned timeout_s)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms,
                sizeof(timeout_ms));
 }
+
+void tcp_abandon(int fd)
+{
+    const struct linger now = { .l_onoff = 1, .l_linger = 0 };
+
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}

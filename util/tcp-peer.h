@@ -13,4 +13,11 @@
  */
 void tcp_watch_peer(int fd, unsigned timeout_s);
 
+/**
+ * When @fd is closed what its peer has not got is taken back, and the peer is
+ * told that the connection broke.  Nothing to other sockets than those of TCP.
+ * Thread: any.
+ */
+void tcp_abandon(int fd);
+
 #endif /* UTIL_TCP_PEER_H */

@@ -288,6 +288,67 @@ START_TEST(a_drain_does_not_wait_for_a_server_that_does_not_take_connections)
 }
 END_TEST
 
+static int how_it_ended;        /* errno, or 0: an orderly end */
+
+static void read_when_told(int fd, int n)
+{
+    static char buf[65536];
+    ssize_t got;
+    char c;
+
+    honest_greeting(fd, 16 * MIB, NBD_FLAG_SEND_FLUSH, false);
+    ck_assert_int_eq(read(gate[0], &c, 1), 1);
+    do {
+        got = recv(fd, buf, sizeof(buf), 0);
+    } while (got > 0);
+    how_it_ended = got < 0 ? errno : 0;
+}
+
+static void liar_start_tcp(Liar *liar, void (*play)(int fd, int n),
+                           unsigned *ret_port)
+{
+    struct sockaddr_in in = { .sin_family = AF_INET,
+                              .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    socklen_t bytes = sizeof(in);
+
+    *liar = (Liar){ .play = play, .nr_connections = 1,
+                    .listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC,
+                                       0) };
+    ck_assert_int_eq(bind(liar->listener, (struct sockaddr *)&in, bytes), 0);
+    ck_assert_int_eq(listen(liar->listener, 1), 0);
+    getsockname(liar->listener, (struct sockaddr *)&in, &bytes);
+    *ret_port = ntohs(in.sin_port);
+    ck_assert_int_eq(pthread_create(&liar->thread, NULL, liar_thread, liar),
+                     0);
+}
+
+/* Else the server would get the end of it after what comes over another. */
+START_TEST(what_was_not_taken_is_taken_back_when_a_connection_is_given_up)
+{
+    g_autofree uint8_t *buf = g_malloc0(8 * MIB);
+    g_autofree char *text = NULL;
+    BlockDriverState *bs;
+    BlockBackend *blk;
+    unsigned port;
+    Liar liar;
+
+    ck_assert_int_eq(pipe(gate), 0);
+    liar_start_tcp(&liar, read_when_told, &port);
+    text = g_strdup_printf("nbd,host=127.0.0.1,port=%u,export=d,"
+                           "request-timeout=1", port);
+    bs = open_ok(text);
+    blk = backend_ok("user", bs, BLK_PERM_WRITE, BLK_PERM_ALL);
+    ck_assert_int_eq(blk_pwrite(blk, 0, 8 * MIB, buf, 0), -EIO);
+    ck_assert_int_eq(write(gate[1], "1", 1), 1);
+    liar_end(&liar);
+    ck_assert_int_eq(how_it_ended, ECONNRESET);
+    blk_unref(blk);
+    bdrv_unref(bs);
+    close(gate[0]);
+    close(gate[1]);
+}
+END_TEST
+
 /* Only the system can notice that, and does when it is told to. */
 START_TEST(a_peer_that_vanishes_with_data_in_flight_is_given_up)
 {
@@ -326,6 +387,8 @@ int main(void)
     PROMISE(tcase, a_request_is_never_cut_for_a_server_with_smaller_headers);
     PROMISE(tcase, a_request_that_its_server_dies_of_fails_after_the_delay);
     PROMISE(tcase, a_connection_may_end_while_close_says_farewell);
+    PROMISE(tcase,
+            what_was_not_taken_is_taken_back_when_a_connection_is_given_up);
     tcase_add_loop_test(
         tcase, a_server_that_is_silent_for_too_long_is_given_up, 0, 2);
     PROMISE(tcase, close_does_not_wait_for_a_name_server);

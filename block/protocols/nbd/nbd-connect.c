@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "util/sim-point.h"
+#include "util/tcp-peer.h"
 
 /* A server that accepts and then says nothing. */
 #define GREETING_NS (INT64_C(10) * 1000 * 1000 * 1000)
@@ -175,6 +176,9 @@ static void lose(NbdConnection *c)
 {
     NbdClient *s = c->client;
 
+    if (c->in_flight > 0) {
+        tcp_abandon(aio_socket_fd(c->channel->socket)); /* S2 */
+    }
     drop_channel(c);
     for (int i = 0; i < NBD_IN_FLIGHT_MAX; i++) {
         NbdRequest *req = c->requests[i];

@@ -12,7 +12,8 @@
  * S2  Without a reconnect-delay a write that was sent over a lost connection
  *     fails: the server, which may be alive, could do what it has got after
  *     what comes later over another.  Who sets a delay takes that into the
- *     bargain, as no word of the protocol would rule it out.
+ *     bargain, as no word of the protocol would rule it out.  The system is
+ *     told to take back what it has not sent yet.
  * S3  The result of a flush over a connection that may lead to another server
  *     than the one that was written to proves nothing (N4).
  */
