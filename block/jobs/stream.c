@@ -58,7 +58,7 @@ typedef struct StreamJob {
     JobWalk walk;
     StreamNodes n;
     BlockDriverState *cor;        /* or NULL */
-    BlockBackend *blk;            /* of @cor; or NULL */
+    BlockBackend *blk;            /* of @top, lets us copy to it; or NULL */
     BdrvWork *work;               /* of @cor; or NULL */
     bool has_base;
     bool made_writable;           /* @top was read-only */
@@ -273,6 +273,8 @@ static int coroutine_fn hold_chain(StreamJob *s, GError **errp)
     return 0;
 }
 
+/* At the top, which nobody takes another node's place of while the edge to it
+ * is frozen: who reads our filter may be moved away. */
 static int coroutine_fn attach(StreamJob *s, GError **errp)
 {
     BlockPerm perm = { .used = BLK_PERM_CONSISTENT_READ |
@@ -282,7 +284,7 @@ static int coroutine_fn attach(StreamJob *s, GError **errp)
 
     s->blk = blk_new(s->job.graph, name, &perm);
     s->work = bdrv_work_new(s->cor);
-    return blk_co_insert_bs(s->blk, s->cor, errp);
+    return blk_co_insert_bs(s->blk, s->n.top, errp);
 }
 
 static void coroutine_fn detach(StreamJob *s)
@@ -467,21 +469,17 @@ static int coroutine_fn stream_find(JobWalk *walk, int64_t offset,
     return ret;
 }
 
-/* Our backend stands above all filters that have come above ours meanwhile, so
- * the copy is asked for by name: one with a bottom of its own passes it on. */
+/* Below our filter: whatever comes above that swallows no copy. */
 static int coroutine_fn prefetch(StreamJob *s, int64_t offset, int64_t bytes)
 {
-    int64_t n;
-    int ret;
+    unsigned ticket = bdrv_co_work_begin(s->work);
+    int64_t n = MIN(bytes, bdrv_length(s->cor) - offset);
+    int ret = n <= 0 ? 0
+                     : bdrv_co_preadv(bdrv_filter_child(s->cor), offset, n,
+                                      NULL, BDRV_REQ_COPY_ON_READ |
+                                                BDRV_REQ_PREFETCH);
 
-    do {
-        n = MIN(bytes, bdrv_length(s->cor) - offset);
-        ret = n <= 0 ? 0
-                     : blk_co_preadv(s->blk, offset, n, NULL,
-                                     BDRV_REQ_COPY_ON_READ |
-                                         BDRV_REQ_PREFETCH);
-        /* A disk that becomes shorter while we wait is no error. */
-    } while (ret == -EIO && offset + n > bdrv_length(s->cor));
+    bdrv_work_end(s->work, ticket);
     return ret;
 }
 
@@ -516,9 +514,12 @@ static const JobWalkMethods stream_methods = {
 
 static int coroutine_fn flush_top(StreamJob *s)                 /* S2 */
 {
+    unsigned ticket = bdrv_co_work_begin(s->work);
     int ret = SIM_FAULT("stream.flush", s->job.id);
 
-    return ret < 0 ? ret : blk_co_flush(s->blk);
+    ret = ret < 0 ? ret : bdrv_co_flush(s->n.top);
+    bdrv_work_end(s->work, ticket);
+    return ret;
 }
 
 static int coroutine_fn stream_run(BlockJob *job, GError **errp)

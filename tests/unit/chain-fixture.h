@@ -200,7 +200,7 @@ static inline void expect_backing(BlockDriverState *bs,
     ck_assert_ptr_eq(child ? bdrv_child_bs(child) : NULL, backing);
     if (bdrv_get_backing_name(bs, &name, &format) == 0) {
         ck_assert_msg(g_strcmp0(name, file) == 0, "'%s', not '%s'", name,
-                      file);
+                      file ? file : "none");
         ck_assert_int_eq(name != NULL, format != NULL);
     }
 }

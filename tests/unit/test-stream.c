@@ -213,29 +213,6 @@ START_TEST(filters_above_a_base_go_but_stay_above_a_bottom)
 }
 END_TEST
 
-/* It takes the place of the job's filter for all who read, the job as well. */
-START_TEST(a_filter_that_comes_above_the_job_swallows_no_copy)
-{
-    BlockDriverState *filter;
-    BlockJob *job;
-
-    given("AAAA", "-B--", "--C-");
-    set_read_only(layer[1], false);
-    filter = open_ok("copy-on-read,node-name=above,file=n1,bottom=n1");
-    job = stream("device=n1,filter-node-name=cor,job-id=j");
-    block_job_hold(job);
-    job_settle();
-    ck_assert_int_eq(bdrv_replace_node(bdrv_find_node(graph, "cor"), filter,
-                                       NULL), 0);
-    block_job_release(job);
-    job_end_ok(job);
-    ck_assert_int_eq(bdrv_drop_filter(filter, NULL), 0);
-    bdrv_unref(filter);
-    expect_backing(layer[1], NULL, NULL);
-    expect_images("ABCA");
-}
-END_TEST
-
 START_TEST(a_filter_can_be_the_device)
 {
     BlockDriverState *pass;
@@ -849,7 +826,6 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_part_of_a_cluster_at_the_end_is_copied_too_R103);
     PROMISE(tcase, filters_between_go_with_the_layers);
     PROMISE(tcase, filters_above_a_base_go_but_stay_above_a_bottom);
-    PROMISE(tcase, a_filter_that_comes_above_the_job_swallows_no_copy);
     PROMISE(tcase, a_filter_can_be_the_device);
     PROMISE(tcase, what_a_guest_writes_meanwhile_stays);
     PROMISE(tcase, the_disk_may_become_shorter_and_longer_meanwhile);
