@@ -261,9 +261,10 @@ static int coroutine_fn write_name(BlockDriverState *bs, const char *file,
         }
         ret = bdrv_co_change_backing_file(bs, file, file ? format : NULL,
                                           &error);
-        /* By another job, which had opened it for its own name. */
-        was_closed = ret < 0 && !made_writable && bdrv_is_read_only(bs);
-        if (made_writable) {
+        /* By another job, which had opened it for its own name; both may have
+         * found it read-only. */
+        was_closed = ret < 0 && bdrv_is_read_only(bs);
+        if (made_writable && !was_closed) {
             chain_make_read_only(bs);
         }
         if (!was_closed) {
