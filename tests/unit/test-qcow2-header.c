@@ -281,6 +281,30 @@ START_TEST(a_backing_name_stays_in_the_first_cluster_R2)
 }
 END_TEST
 
+/* A power cut may leave the first sector of the old header with what stands
+ * behind that of the new one. */
+START_TEST(the_old_name_of_the_backing_file_is_not_written_over)
+{
+    static const char *const names[] = { "one", "another", "a third one", "4" };
+    BlockDriverState *bs = image_open("a", NULL);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        gsize bytes;
+        g_autofree char *before = slurp("a", &bytes);
+        g_autofree char *after = NULL;
+        uint64_t offset = be_get64(before + QCOW2_H_BACKING_OFFSET);
+        uint32_t length = be_get32(before + QCOW2_H_BACKING_SIZE);
+
+        ck_assert_uint_eq(length, i == 0 ? 0 : strlen(names[i - 1]));
+        ck_assert_int_eq(bdrv_change_backing_file(bs, names[i], "raw", NULL),
+                         0);
+        after = slurp("a", &bytes);
+        ck_assert_mem_eq(after + offset, before + offset, length);
+    }
+    bdrv_unref(bs);
+}
+END_TEST
+
 /* What we do not know is written back byte for byte. */
 START_TEST(unknown_fields_and_extensions_survive_a_rewrite)
 {
@@ -363,6 +387,7 @@ int main(void)
     PROMISE(tcase, contradictions_between_features_are_refused);
     PROMISE(tcase, extensions_that_make_no_sense_are_refused);
     PROMISE(tcase, a_backing_name_stays_in_the_first_cluster_R2);
+    PROMISE(tcase, the_old_name_of_the_backing_file_is_not_written_over);
     PROMISE(tcase, unknown_fields_and_extensions_survive_a_rewrite);
     PROMISE(tcase, absurd_geometry_costs_little_or_is_refused_R17);
     suite_add_tcase(suite, tcase);

@@ -68,16 +68,37 @@ static int64_t find_cut(const Replace *r)
     return cut;
 }
 
-/* Whether the name of the backing file is where the new header leaves it. */
-static bool keeps_name(const Replace *r)
+/* Where the old name of the backing file is, behind sector 0; returns how many
+ * bytes that are. */
+static size_t find_old_name(const Replace *r, uint64_t *from)
 {
     uint64_t offset = be_get64(r->old + QCOW2_H_BACKING_OFFSET);
     uint64_t bytes = be_get32(r->old + QCOW2_H_BACKING_SIZE);
-    uint64_t from = MAX(offset, SECTOR);
     uint64_t to = MIN(offset + bytes, (uint64_t)r->bytes);
 
-    return offset == 0 || from >= to ||
-           memcmp(r->old + from, r->new + from, to - from) == 0;
+    *from = MIN(MAX(offset, SECTOR), to);
+    return offset == 0 ? 0 : to - *from;
+}
+
+/* Whether the name of the backing file is where the new header leaves it. */
+static bool keeps_name(const Replace *r)
+{
+    uint64_t from;
+    size_t bytes = find_old_name(r, &from);
+
+    return memcmp(r->old + from, r->new + from, bytes) == 0;
+}
+
+/* The old name stays where the new header has nothing: while its last two steps
+ * are done, the first sector of the old header still points there. */
+static void leave_name(Replace *r)
+{
+    uint64_t from;
+    size_t bytes = find_old_name(r, &from);
+
+    if (block_buffer_is_zero(r->new + from, bytes)) {
+        memcpy(r->new + from, r->old + from, bytes);
+    }
 }
 
 /* --- writing -------------------------------------------------------------- */
@@ -142,8 +163,10 @@ static int64_t encode(Replace *r)
 {
     int64_t bytes = qcow2_header_encode(&r->q->header, 0, r->new);
 
+    leave_name(r);
     if (bytes > 0 && !keeps_name(r)) {
         bytes = qcow2_header_encode(&r->q->header, 1, r->new);
+        leave_name(r);
     }
     return bytes;
 }
