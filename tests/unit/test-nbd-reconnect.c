@@ -189,6 +189,95 @@ START_TEST(a_server_that_is_silent_for_too_long_is_given_up)
 }
 END_TEST
 
+/* Answers all but what is asked of the first sector. */
+static void forget_the_first(int fd, int n)
+{
+    uint8_t request[NBD_REQUEST_BYTES], reply[20 + 8 + 512] = { 0 };
+
+    honest_greeting(fd, MIB, NBD_FLAG_SEND_FLUSH, false);
+    be(be(be(reply, NBD_STRUCTURED_REPLY_MAGIC, 4), NBD_REPLY_FLAG_DONE, 2),
+       NBD_REPLY_OFFSET_DATA, 2);
+    be(reply + 16, 8 + 512, 4);
+    while (hear(fd, request, sizeof(request))) {
+        memcpy(reply + 8, request + 8, 8);
+        memcpy(reply + 20, request + 16, 8);
+        if (from_be(request + 16, 8) > 0) {
+            say(fd, reply, sizeof(reply));
+        }
+    }
+}
+
+START_TEST(a_request_that_is_forgotten_ends_though_others_are_answered)
+{
+    static uint8_t buf[512];
+    uint8_t other[512];
+    BlockDriverState *bs;
+    BlockBackend *blk;
+    BlockIOVec1 iov;
+    int ret = 1;
+    Liar liar;
+
+    liar_start_many(&liar, forget_the_first, 0, 1 << 20);
+    bs = client_open(",read-only=on,request-timeout=1");
+    blk = backend_ok("user", bs, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL);
+    blk_aio_preadv(blk, 0, block_iov_buf(&iov, buf, 512), 0, request_done,
+                   &ret);
+    while (ret == 1) {
+        blk_pread(blk, 4096, 512, other, 0);
+    }
+    ck_assert_int_eq(ret, -EIO);
+    shutdown(liar.listener, SHUT_RDWR); /* no more */
+    blk_unref(blk);
+    bdrv_unref(bs);
+    liar_end(&liar);
+}
+END_TEST
+
+/* Takes one request, and no more; answers it with a byte at a time. */
+static void dribble(int fd, int n)
+{
+    uint8_t head[20 + 8] = { 0 };
+
+    be(be(be(head, NBD_STRUCTURED_REPLY_MAGIC, 4), NBD_REPLY_FLAG_DONE, 2),
+       NBD_REPLY_OFFSET_DATA, 2);
+    be(head + 16, 8 + 65536, 4);
+    honest(fd, head + 8);
+    if (say(fd, head, sizeof(head))) {
+        while (say(fd, "", 1)) {
+            g_usleep(20000);
+        }
+    }
+}
+
+START_TEST(a_reply_that_dribbles_keeps_no_request_for_ever)
+{
+    g_autofree uint8_t *data = g_malloc0(MIB / 2);
+    static uint8_t buf[65536];
+    int read_ret = 1, write_ret = 1;
+    BlockIOVec1 iov, write_iov;
+    BlockDriverState *bs;
+    BlockBackend *blk;
+    Liar liar;
+
+    liar_start_many(&liar, dribble, 0, 1 << 20);
+    bs = client_open(",request-timeout=1");
+    blk = backend_ok("user", bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
+                     BLK_PERM_ALL);
+    blk_aio_preadv(blk, 0, block_iov_buf(&iov, buf, sizeof(buf)), 0,
+                   request_done, &read_ret);
+    turn();
+    blk_aio_pwritev(blk, MIB / 2, block_iov_buf(&write_iov, data, MIB / 2), 0,
+                    request_done, &write_ret); /* more than a socket takes */
+    blk_drain(blk);
+    ck_assert_int_eq(read_ret, -EIO);
+    ck_assert_int_eq(write_ret, -EIO);
+    shutdown(liar.listener, SHUT_RDWR); /* no more */
+    blk_unref(blk);
+    bdrv_unref(bs);
+    liar_end(&liar);
+}
+END_TEST
+
 /* --- over TCP ------------------------------------------------------------- */
 
 /* A client with a server at a port of this machine. */
@@ -391,6 +480,9 @@ int main(void)
             what_was_not_taken_is_taken_back_when_a_connection_is_given_up);
     tcase_add_loop_test(
         tcase, a_server_that_is_silent_for_too_long_is_given_up, 0, 2);
+    PROMISE(tcase,
+            a_request_that_is_forgotten_ends_though_others_are_answered);
+    PROMISE(tcase, a_reply_that_dribbles_keeps_no_request_for_ever);
     PROMISE(tcase, close_does_not_wait_for_a_name_server);
     PROMISE(tcase,
             close_does_not_wait_for_a_server_that_does_not_take_connections);

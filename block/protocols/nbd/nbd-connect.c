@@ -42,7 +42,6 @@ int coroutine_fn nbd_read(NbdConnection *c, void *buf, size_t bytes)
         if (got <= 0) {
             return got < 0 ? (int)got : -ECONNRESET;
         }
-        nbd_heard(c);
         c->buf_pos = 0;
         c->buf_end = direct ? 0 : got;
         to += direct ? got : 0;
@@ -388,16 +387,30 @@ NbdConnection *coroutine_fn nbd_pick_old_connection(NbdClient *s, uint64_t era)
 
 /* --- timers --------------------------------------------------------------- */
 
+/* When the oldest request of @c began. */
+static int64_t oldest_began_ns(const NbdConnection *c)
+{
+    int64_t began_ns = INT64_MAX;
+
+    for (int i = 0; i < NBD_IN_FLIGHT_MAX; i++) {
+        if (c->requests[i]) {
+            began_ns = MIN(began_ns, c->requests[i]->began_ns);
+        }
+    }
+    return began_ns;
+}
+
 /* The reader notices, and all that is in flight ends. */
 static void silence_over(void *opaque)
 {
     NbdConnection *c = opaque;
     NbdClient *s = c->client;
-    int64_t end_ns = c->heard_ns + s->request_timeout_ns;
+    int64_t end_ns;
 
     if (!c->ready || c->in_flight == 0) {
         return;
     }
+    end_ns = oldest_began_ns(c) + s->request_timeout_ns;
     if (aio_clock_ns(s->ctx) < end_ns) {
         aio_timer_set(c->silence, end_ns);
         return;
@@ -408,14 +421,14 @@ static void silence_over(void *opaque)
     io_channel_shutdown(c->channel);
 }
 
-void nbd_heard(NbdConnection *c)
+void nbd_limit_time(NbdConnection *c, NbdRequest *req)
 {
     NbdClient *s = c->client;
 
     if (s->request_timeout_ns > 0) {
-        c->heard_ns = aio_clock_ns(s->ctx);
+        req->began_ns = aio_clock_ns(s->ctx);
         if (!aio_timer_pending(c->silence)) {
-            aio_timer_set(c->silence, c->heard_ns + s->request_timeout_ns);
+            aio_timer_set(c->silence, req->began_ns + s->request_timeout_ns);
         }
     }
 }

@@ -68,9 +68,8 @@ static int coroutine_fn run_request(NbdConnection *c, NbdRequest *req)
     req->zeroed = false;
     req->co = NULL;
     c->requests[req->cookie % NBD_IN_FLIGHT_MAX] = req;
-    if (c->in_flight++ == 0) {
-        nbd_heard(c);
-    }
+    c->in_flight++;
+    nbd_limit_time(c, req);
     if (c->info.extended && req->type == NBD_CMD_WRITE) {
         req->flags |= NBD_CMD_FLAG_PAYLOAD_LEN;
     } else {

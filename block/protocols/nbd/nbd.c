@@ -77,8 +77,8 @@ static const BlockOption nbd_options[] = {
     { .name = "request-timeout", .type = BLOCK_OPTION_NUMBER, .def = "0",
       .min = 0, .max = UINT32_MAX,
       .offset = offsetof(NbdOptions, request_timeout_s),
-      .help = "seconds with requests in flight and no word from the server "
-              "after which the connection is given up; 0: never" },
+      .help = "seconds that the server may take for one request before the "
+              "connection is given up; 0: as long as it likes" },
     { .type = BLOCK_OPTION_END },
 };
 

@@ -67,6 +67,7 @@ typedef struct NbdRequest {
     CoQueue followers;          /* writes: who waits for it to end */
     uint64_t era;               /* connections made when it was sent */
     unsigned sent;              /* how often it was */
+    int64_t began_ns;           /* this time, if its time is limited */
     int64_t silent_ns;          /* when first a silence ended it; 0: none has */
     uint16_t type;              /* NBD_CMD_* */
     uint16_t flags;
@@ -104,8 +105,7 @@ typedef struct NbdConnection {
     NbdRequest *requests[NBD_IN_FLIGHT_MAX];
     unsigned in_flight;
     AioTimer *silence;          /* for request_timeout_ns */
-    int64_t heard_ns;           /* last word, or first request; if limited */
-    bool silent;                /* for too long: it is given up */
+    bool silent;                /* about a request: it is given up */
     uint64_t next_cookie;
     uint8_t *buf;               /* read ahead, NBD_READ_BUFFER bytes */
     size_t buf_pos, buf_end;
@@ -121,7 +121,7 @@ struct NbdClient {
     char *context;              /* instead of base:allocation, or NULL */
     int64_t reconnect_ns;       /* how long requests wait for a connection */
     unsigned peer_timeout_s;    /* of TCP; 0: the system's */
-    int64_t request_timeout_ns; /* of silence; 0: no limit */
+    int64_t request_timeout_ns; /* from its place to its end; 0: no limit */
     bool writable;
     NbdExportInfo info;         /* of the first handshake */
     AioContext *ctx;            /* the main context */
@@ -164,8 +164,11 @@ void nbd_client_init_timers(NbdClient *s);
 /** Free them. */
 void nbd_client_free_timers(NbdClient *s);
 
-/** @c has heard of the server, or begins to wait for it. */
-void nbd_heard(NbdConnection *c);
+/**
+ * @req, which has a place in @c, has so much time from now on as the options
+ * say, whatever the server does meanwhile.
+ */
+void nbd_limit_time(NbdConnection *c, NbdRequest *req);
 
 /** Connect once, and greet.  Returns 0 with @c ready, or a negative errno. */
 int coroutine_fn nbd_connect(NbdConnection *c, int64_t deadline_ns,
