@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * TCP peers that vanish: what the system shall do to notice.
+ * TCP peers that vanish: what the system shall do to notice, and what it has
+ * noticed.
  */
 #include "util/tcp-peer.h"
 
 #include <glib.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 /* Between questions to a silent peer, and how many of them. */
@@ -39,4 +43,28 @@ void tcp_abandon(int fd)
     const struct linger now = { .l_onoff = 1, .l_linger = 0 };
 
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
+/*
+ * A peer on this machine that closes its socket hangs up both sides at once.
+ * One of TCP ends its own side only, whichever it means, and denies what it
+ * gets after that if it means both; if it takes that, it listens.
+ */
+PeerState socket_peer_state(int fd)
+{
+    struct pollfd pfd = { .fd = fd, .events = POLLRDHUP };
+    int protocol = 0, unacknowledged = 0;
+    socklen_t bytes = sizeof(protocol);
+
+    if (poll(&pfd, 1, 0) <= 0) {
+        return PEER_THERE;
+    }
+    if (pfd.revents & (POLLHUP | POLLERR)) {
+        return PEER_GONE;
+    }
+    if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &bytes) < 0 ||
+        protocol != IPPROTO_TCP || ioctl(fd, SIOCOUTQ, &unacknowledged) < 0) {
+        return PEER_THERE;
+    }
+    return unacknowledged > 0 ? PEER_UNSURE : PEER_THERE;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * TCP peers that vanish.
+ * Peers that vanish, those of TCP above all.
  */
 #ifndef UTIL_TCP_PEER_H
 #define UTIL_TCP_PEER_H
@@ -19,5 +19,19 @@ void tcp_watch_peer(int fd, unsigned timeout_s);
  * Thread: any.
  */
 void tcp_abandon(int fd);
+
+/** Whether somebody is there to take what is sent. */
+typedef enum PeerState {
+    PEER_THERE,                 /* for all that is known */
+    PEER_UNSURE,                /* it says no more; whether it listens is told
+                                   by how it takes what was sent last */
+    PEER_GONE,
+} PeerState;
+
+/**
+ * What is known of the peer of @fd.  A stream that has ended does not say that:
+ * its peer may have ended its own side alone.  Thread: any.
+ */
+PeerState socket_peer_state(int fd);
 
 #endif /* UTIL_TCP_PEER_H */

@@ -289,8 +289,8 @@ int coroutine_fn nbd_block_status(NbdRequest *req);
 /* --- order --------------------------------------------------------------- */
 
 /** Wait until the write @req, of at least one byte, may be done; then it is
- * being done. */
-void coroutine_fn nbd_order_begin(NbdRequest *req);
+ * being done.  Returns whether that took time. */
+bool coroutine_fn nbd_order_begin(NbdRequest *req);
 
 /** It is done. */
 void nbd_order_end(NbdRequest *req);

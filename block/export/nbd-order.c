@@ -39,16 +39,19 @@ static NbdRequest *find_older(const NbdRequest *req)
     return NULL;
 }
 
-void coroutine_fn nbd_order_begin(NbdRequest *req)
+bool coroutine_fn nbd_order_begin(NbdRequest *req)
 {
+    bool waited = false;
     NbdRequest *older;
 
     while ((older = find_older(req))) {
         co_queue_wait(&older->followers, NULL);
+        waited = true;
     }
     co_queue_init(&req->followers);
     interval_node_init(&req->range, req->offset, req->bytes);
     interval_tree_insert(&req->client->e->writes, &req->range);
+    return waited;
 }
 
 void nbd_order_end(NbdRequest *req)

@@ -13,8 +13,14 @@
  *     has one, has been read.
  * Q3  A client's own limits are below those of the server, so one client that
  *     keeps its memory keeps nobody else from having some.
+ * Q4  A client that ends its side of the stream may listen still: the protocol
+ *     wants all done that it sent before NBD_CMD_DISC, and some clients say
+ *     nothing more behind that.  So an end is no reason to drop anything.  But
+ *     who is known to take no answers may have come back, and have sent again,
+ *     and changed, what waits here unread.
  */
 #include "block/export/nbd-int.h"
+#include "util/tcp-peer.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -26,6 +32,9 @@
 /* A client may keep so much memory while it is idle. */
 #define IDLE_BYTES (16 * 1024)
 #define IDLE_NS (INT64_C(1000) * 1000 * 1000)
+
+/* Between looks at whether a client takes what it was sent. */
+#define ASK_PEER_NS (INT64_C(1000) * 1000)
 
 /* What must come of a payload within the client's patience, or the rest. */
 #define PROGRESS_BYTES (64 * 1024)
@@ -331,12 +340,15 @@ static bool has_room(const NbdClient *client, int64_t bytes)
            client->bytes_in_flight + bytes <= NBD_CLIENT_BYTES_MAX;
 }
 
-/* N2, Q3.  Wait until @req may be in flight, and count it. */
-static void coroutine_fn request_count(NbdRequest *req, int64_t bytes)
+/* N2, Q3.  Wait until @req may be in flight, and count it.  Returns whether
+ * that took time. */
+static bool coroutine_fn request_count(NbdRequest *req, int64_t bytes)
 {
     NbdClient *client = req->client;
+    bool waited = false;
 
     while (!has_room(client, bytes)) {
+        waited = true;
         client->parsing = false;
         nbd_reply_flush(client);
         if (!has_room(client, bytes)) {
@@ -351,6 +363,7 @@ static void coroutine_fn request_count(NbdRequest *req, int64_t bytes)
         mem_budget_take(&client->server->memory, bytes);
         req->charged = bytes;
     }
+    return waited;
 }
 
 /* --- doing --------------------------------------------------------------- */
@@ -361,6 +374,28 @@ static void coroutine_fn request_count(NbdRequest *req, int64_t bytes)
 static bool is_over(const NbdClient *client)
 {
     return client->broken || atomic_load(&client->cut_off);
+}
+
+/* is_over(), also if nothing has told us yet. */
+static bool has_gone(const NbdClient *client)
+{
+    int fd = aio_socket_fd(client->channel->socket);
+
+    return is_over(client) || socket_peer_state(fd) == PEER_GONE;
+}
+
+/*
+ * Q4.  There was no room for long enough that the client may have come back and
+ * be gone here.  Something has just been sent to it, which settles that.
+ */
+static bool coroutine_fn has_gone_meanwhile(const NbdClient *client)
+{
+    int fd = aio_socket_fd(client->channel->socket);
+
+    while (!is_over(client) && socket_peer_state(fd) == PEER_UNSURE) {
+        co_sleep_ns(ASK_PEER_NS);
+    }
+    return has_gone(client);
 }
 
 static int coroutine_fn do_transfer(NbdRequest *req)
@@ -452,12 +487,10 @@ static void coroutine_fn request_entry(void *opaque)
 {
     NbdRequest *req = opaque;
     bool ordered = is_write(req->type) && req->bytes > 0;
-    int ret;
+    bool waited = ordered && nbd_order_begin(req);
+    bool over = waited ? has_gone(req->client) : is_over(req->client);
+    int ret = over ? -ESHUTDOWN : do_request(req);
 
-    if (ordered) {
-        nbd_order_begin(req);
-    }
-    ret = is_over(req->client) ? -ESHUTDOWN : do_request(req);
     if (ordered) {
         nbd_order_end(req);
     }
@@ -496,6 +529,7 @@ static int coroutine_fn serve_one(NbdClient *client)
 {
     NbdRequest *req = request_new(client);
     int64_t bytes = 0;
+    bool waited;
     int ret = read_header(client, req);
 
     if (ret <= 0 || req->type == NBD_CMD_DISC ||
@@ -509,10 +543,10 @@ static int coroutine_fn serve_one(NbdClient *client)
     } else if (req->type == NBD_CMD_BLOCK_STATUS && !req->error) {
         bytes = nbd_block_status_memory(client);
     }
-    request_count(req, bytes);
+    waited = request_count(req, bytes);
     ret = prepare(req);
-    if (ret == 0 && is_over(client)) {
-        ret = -ECONNRESET;      /* while there was no room */
+    if (ret == 0 && (waited ? has_gone_meanwhile(client) : is_over(client))) {
+        ret = -ECONNRESET;
     }
     if (ret < 0) {
         nbd_request_done(req);

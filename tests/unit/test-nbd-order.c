@@ -5,6 +5,8 @@
  */
 #include "nbd-fixture.h"
 
+#include <netinet/in.h>
+
 static BlockDriverState *disk;
 
 static void setup(void)
@@ -153,6 +155,104 @@ START_TEST(what_a_lost_connection_left_behind_is_not_begun)
 }
 END_TEST
 
+/* --- a connection whose client says no more ------------------------------ */
+
+static int client_over_tcp(void)
+{
+    struct sockaddr_in in = { .sin_family = AF_INET,
+                              .sin_port = htons(server_info().port),
+                              .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&in, sizeof(in)), 0);
+    ck_assert(client_greet(fd));
+    ck_assert_uint_eq(info_option(fd, NBD_OPT_GO, "d"), NBD_REP_ACK);
+    return fd;
+}
+
+static int client_of_row(bool tcp)
+{
+    if (!tcp) {
+        return client_go(SIMPLE);
+    }
+    if (server_info().port == 0) {
+        blk_nbd_server_stop(graph);
+        ck_assert_int_eq(blk_nbd_server_start(graph, opts(
+            "addr.type=inet,addr.host=127.0.0.1,addr.port=0"), NULL), 0);
+        export_add(",writable=on");
+    }
+    return client_over_tcp();
+}
+
+/*
+ *   first   [write at 64 KiB]            in the disk
+ *   second  [128 writes at 64 KiB]       wait for it
+ *           [write at 0]                 is not read: there is no room
+ */
+static void send_more_than_there_is_room_for(int first, int second)
+{
+    static const uint8_t data[512] = { 'm' };
+    Command c = { .type = NBD_CMD_WRITE, .cookie = 1, .offset = 65536,
+                  .bytes = 512 };
+
+    atomic_store(&mem_disk(disk)->catch_next[MEM_WRITE], true);
+    ck_assert(put_command(first, SIMPLE, &c) && put(first, data, 512));
+    while (!atomic_load(&mem_disk(disk)->caught)) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    for (int i = 0; i < 128; i++) {
+        ck_assert(put_command(second, SIMPLE, &c) && put(second, data, 512));
+    }
+    send_write(second, 'o');
+    turns();
+}
+
+/* Row: the kind of socket. */
+START_TEST(what_a_client_that_is_gone_left_unread_is_not_begun)
+{
+    int first = client_of_row(_i), old = client_of_row(_i);
+    int new = client_of_row(_i);
+
+    send_more_than_there_is_room_for(first, old);
+    close(old);                 /* it has read all there was */
+    send_write(new, 'n');
+    take_answer(new);
+    atomic_store(&mem_disk(disk)->caught, false);
+    while (server_info().nr_clients > 2) {
+        turns();
+    }
+    ck_assert_int_eq(mem_disk(disk)->data[0], 'n');
+    close(first);
+    close(new);
+}
+END_TEST
+
+/* Row: the kind of socket, and whether it says farewell before. */
+START_TEST(who_says_no_more_but_listens_gets_all_done)
+{
+    const Command farewell = { .type = NBD_CMD_DISC };
+    int first = client_of_row(_i & 1), second = client_of_row(_i & 1);
+
+    send_more_than_there_is_room_for(first, second);
+    if (_i & 2) {
+        ck_assert(put_command(second, SIMPLE, &farewell));
+    }
+    shutdown(second, SHUT_WR);
+    turns();
+    atomic_store(&mem_disk(disk)->caught, false);
+    for (int i = 0; i < 129; i++) {
+        uint8_t answer[16];
+
+        ck_assert(get(second, answer, sizeof(answer)));
+        ck_assert_uint_eq(from_be(answer + 4, 4), 0);
+    }
+    ck_assert(is_closed(second));
+    ck_assert_int_eq(mem_disk(disk)->data[0], 'o');
+    close(first);
+    close(second);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("nbd-order");
@@ -167,6 +267,10 @@ int main(void)
         tcase, trims_and_zeroes_wait_as_well_and_are_waited_for, 0, 2);
     PROMISE(tcase, what_does_not_overlap_and_what_reads_does_not_wait);
     PROMISE(tcase, what_a_lost_connection_left_behind_is_not_begun);
+    tcase_add_loop_test(
+        tcase, what_a_client_that_is_gone_left_unread_is_not_begun, 0, 2);
+    tcase_add_loop_test(
+        tcase, who_says_no_more_but_listens_gets_all_done, 0, 4);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
