@@ -89,7 +89,6 @@ static BlockDriverState *detach_node(BlockBackend *blk)
     BdrvChild *child = blk->root.child;
     BlockDriverState *bs;
     Transaction *txn;
-    g_autoptr(GError) error = NULL;
 
     if (!child) {
         return NULL;
@@ -97,10 +96,9 @@ static BlockDriverState *detach_node(BlockBackend *blk)
     bs = bdrv_ref(child->bs);
     txn = transaction_new();
     edge_detach(child, txn);
-    /* One user less conflicts with nobody. */
-    if (perm_refresh_one(bs, txn, &error) < 0) {
-        g_warning("%s", error->message);
-    }
+    /* One user less conflicts with nobody, and he goes in any case: also if a
+     * driver keeps what it has, those below have one user less. */
+    perm_release(bs, txn);
     transaction_commit(txn);
     return bs;
 }

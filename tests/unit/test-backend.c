@@ -425,12 +425,64 @@ START_TEST(a_resume_from_inside_the_listener_is_not_lost)
 }
 END_TEST
 
+static uint64_t kept;
+
+/* A filter that does not give back what it has. */
+static int keep_prepare(BlockDriverState *bs, const BlockPerm *perm,
+                        GError **errp)
+{
+    if (kept & ~perm->used) {
+        return block_error(errp, EIO, "kept");
+    }
+    kept = perm->used;
+    return 0;
+}
+
+static int coroutine_fn keep_open(BlockDriverState *bs, BlockOptions *options,
+                                  unsigned flags, GError **errp)
+{
+    return bdrv_co_open_child(bs, options, "file", BDRV_CHILD_FILTERED |
+                              BDRV_CHILD_PRIMARY, false, errp) ? 0 : -EINVAL;
+}
+
+static void register_keep_driver(void)
+{
+    static const BlockDriver driver = {
+        .struct_size = sizeof(BlockDriver),
+        .name = "keep",
+        .kind = BLOCK_DRIVER_FILTER,
+        .open = keep_open,
+        .perm_prepare = keep_prepare,
+    };
+
+    if (bdrv_register(&driver, NULL) < 0) {
+        abort();
+    }
+}
+
+START_TEST(a_backend_that_goes_leaves_no_permissions_below_who_keeps_his)
+{
+    BlockDriverState *below = open_ok("null-co,node-name=below");
+    BlockDriverState *filter = open_ok("keep,file=below");
+    BlockBackend *user = backend_ok("user", filter, READ | WRITE, READ);
+
+    ck_assert_uint_eq(bdrv_get_perm(below).used, READ | WRITE);
+    blk_unref(user);
+    ck_assert_uint_eq(bdrv_get_perm(filter).used, 0);
+    ck_assert_uint_eq(bdrv_get_perm(below).used, 0);
+    ck_assert_uint_eq(bdrv_get_perm(below).shared, ALL);
+    bdrv_unref(filter);
+    bdrv_unref(below);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("backend");
     TCase *tcase = tcase_create("backend");
 
     register_pass_driver();
+    register_keep_driver();
     mem_register();
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 60);
@@ -453,6 +505,8 @@ int main(void)
     PROMISE(tcase, enospc_stops_for_a_full_disk_and_reports_the_rest);
     PROMISE(tcase, a_stopped_request_ends_with_its_error_when_the_node_goes);
     PROMISE(tcase, a_resume_from_inside_the_listener_is_not_lost);
+    PROMISE(tcase,
+            a_backend_that_goes_leaves_no_permissions_below_who_keeps_his);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
