@@ -64,7 +64,7 @@ static void coroutine_fn restore_bits(ActionState *a)
 {
     HBitmap *now = NULL;
 
-    if (!is_there(a)) {
+    if (SIM_PLANTED(44) || !is_there(a)) {
         return;
     }
     WITH_LOCK(&a->bs->dirty.lock) {

@@ -196,7 +196,9 @@ static void coroutine_fn drain_node(ActionState *a)
     const char *key = a->drv == &action_backup ? "device" : "node";
     const char *name = block_options_peek_str(a->options, key);
 
-    a->bs = name ? bdrv_find_node(a->graph, name) : NULL;
+    if (name && !(SIM_PLANTED(43) && a->drv == &action_backup)) {
+        a->bs = bdrv_find_node(a->graph, name);
+    }
     if (a->bs) {
         bdrv_ref(a->bs);
         bdrv_co_drained_begin(a->bs);

@@ -65,18 +65,34 @@ static void look(const ScenarioUser *user)
     }
 }
 
-void coroutine_fn scenario_attend(const ScenarioUser *user, BlockJob *job)
+/* One of @jobs that is not over, drawn; or NULL. */
+static BlockJob *pick_job(BgSim *sim, BlockJob *const *jobs, int nr)
+{
+    BlockJob *left[SCENARIO_JOBS];
+    int nr_left = 0;
+
+    g_assert(nr <= SCENARIO_JOBS);
+    for (int i = 0; i < nr; i++) {
+        BlockJobInfo info;
+
+        block_job_query(jobs[i], &info);
+        if (info.status < BLOCK_JOB_CONCLUDED) {
+            left[nr_left++] = jobs[i];
+        }
+    }
+    return nr_left == 0 ? NULL
+           : left[nr_left > 1 ? bgsim_draw(sim, "verb.job", nr_left) : 0];
+}
+
+void coroutine_fn scenario_attend_all(const ScenarioUser *user,
+                                      BlockJob *const *jobs, int nr)
 {
     BgSim *sim = user->sim;
-    BlockJobInfo info;
+    BlockJob *job;
 
-    for (int i = 0;; i++) {
+    for (int i = 0; (job = pick_job(sim, jobs, nr)); i++) {
         bool last = i > 200;
 
-        block_job_query(job, &info);
-        if (info.status >= BLOCK_JOB_CONCLUDED) {
-            return;
-        }
         if (last || bgsim_chance(sim, "verb.calm", 700)) {
             /* Who waits for somebody goes on. */
             block_job_resume(job, NULL);
@@ -96,6 +112,11 @@ void coroutine_fn scenario_attend(const ScenarioUser *user, BlockJob *job)
         look(user);
         bgsim_progress(sim);
     }
+}
+
+void coroutine_fn scenario_attend(const ScenarioUser *user, BlockJob *job)
+{
+    scenario_attend_all(user, &job, 1);
 }
 
 void scenario_check_job(BgSim *sim, BlockJob *job, bool faults)

@@ -25,6 +25,13 @@ typedef struct ScenarioUser {
 /** Ask verbs until @job is over; in the end, let it go on. */
 void coroutine_fn scenario_attend(const ScenarioUser *user, BlockJob *job);
 
+/** No more jobs have one user. */
+#define SCENARIO_JOBS 4
+
+/** The same for @nr jobs at once, which may depend on each other. */
+void coroutine_fn scenario_attend_all(const ScenarioUser *user,
+                                      BlockJob *const *jobs, int nr);
+
 /** One to three guests on @model, in drawn threads, that write more than they
  * read; depth, length and pace are drawn. */
 void scenario_guests(BgSim *sim, BgSimModel *model,

@@ -19,6 +19,7 @@ const BgSimScenario *const bgsim_builtin_scenarios[] = {
     &scenario_chain_jobs,
     &scenario_copy_cuts,
     &scenario_job_grid,
+    &scenario_transactions,
     &scenario_copy_on_read,
     &scenario_bitmaps,
     &scenario_speed,

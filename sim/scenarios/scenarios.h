@@ -35,6 +35,8 @@ extern const BgSimScenario scenario_mirror; /* mirror.c: and of that one */
 extern const BgSimScenario scenario_chain_jobs;
 extern const BgSimScenario scenario_copy_cuts; /* copy-cuts.c: and power cuts */
 extern const BgSimScenario scenario_job_grid; /* job-grid.c: step by step */
+/* transactions.c: several actions at one moment */
+extern const BgSimScenario scenario_transactions;
 
 /** Options of "driver,key=value,..."; printf-like.  Must parse. */
 BlockOptions *scenario_options(const char *format, ...) G_GNUC_PRINTF(1, 2);
