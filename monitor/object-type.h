@@ -17,7 +17,9 @@ typedef struct ObjectType {
     const BlockOption *options; /* its properties */
     size_t values_size;         /* of the struct that they are put into */
     bool is_secret;             /* no error shows what was given */
-    /** Make object->thing.  Returns 0 or a negative errno with @errp set. */
+    bool is_single;             /* there is one of it at most */
+    /** Make object->thing, if it has one.  Returns 0 or a negative errno with
+     * @errp set. */
     int (*make)(BlockGraph *graph, Object *object, void *values,
                 GError **errp);
     /** Whether somebody uses it; or NULL: it can go at any time. */
@@ -32,7 +34,7 @@ struct Object {
     void *thing; /* what the type makes of it */
 };
 
-#define OBJECT_TYPES 5
+#define OBJECT_TYPES 6
 
 /** All types. */
 extern const ObjectType *const object_types[OBJECT_TYPES];

@@ -5,6 +5,7 @@
  * Each type stands in one table: its properties, and how it comes and goes.
  */
 #include <errno.h>
+#include <limits.h>
 
 #include "monitor/object-type.h"
 
@@ -15,25 +16,25 @@ struct QmpObjects {
     void *opaque;
 };
 
-/* --- iothread ------------------------------------------------------------- */
+/* --- main-loop and iothread ----------------------------------------------- */
 
-typedef struct IOThreadValues {
+/* What QEMU has of a thread pool at most, unless it is told. */
+#define POOL_MAX "64"
+
+typedef struct LoopValues {
     int64_t poll_max_ns, poll_grow, poll_shrink;
-    int64_t unused[3];
-} IOThreadValues;
+    int64_t max_batch, pool_min, pool_max;      /* without effect */
+} LoopValues;
 
 #define POLLING(name_, member, def_, help_)                         \
     { .name = name_, .type = BLOCK_OPTION_NUMBER, .def = def_,      \
       .min = 0, .max = INT64_MAX,                                   \
-      .offset = offsetof(IOThreadValues, member), .help = help_ }
+      .offset = offsetof(LoopValues, member), .help = help_ }
 
-#define UNUSED(name_, index)                                        \
-    { .name = name_, .type = BLOCK_OPTION_NUMBER, .def = "0",       \
-      .min = 0, .max = INT64_MAX,                                   \
-      .offset = offsetof(IOThreadValues, unused[index]),            \
-      .help = "is taken, and changes nothing" }
+#define UNUSED(name_, member, def_)                                 \
+    POLLING(name_, member, def_, "is taken, and changes nothing")
 
-static const BlockOption iothread_options[] = {
+static const BlockOption loop_options[] = {
     POLLING("poll-max-ns", poll_max_ns, G_STRINGIFY(AIO_POLL_MAX_NS),
             "how long it looks for work, at most, before it sleeps; it does "
             "while its waits are shorter; 0: never"),
@@ -41,18 +42,52 @@ static const BlockOption iothread_options[] = {
             "factor when a longer look would have found work; 0: 2"),
     POLLING("poll-shrink", poll_shrink, "0",
             "divisor when the longest would not; 0: no look then"),
-    UNUSED("aio-max-batch", 0),
-    UNUSED("thread-pool-min", 1),
-    UNUSED("thread-pool-max", 2),
+    UNUSED("aio-max-batch", max_batch, "0"),
+    UNUSED("thread-pool-min", pool_min, "0"),
+    UNUSED("thread-pool-max", pool_max, POOL_MAX),
     { .type = BLOCK_OPTION_END },
 };
+
+/* Returns 0 or a negative errno. */
+static int check_pool(const LoopValues *v, GError **errp)
+{
+    if (v->pool_min > v->pool_max || v->pool_max == 0 ||
+        v->pool_max > INT_MAX) {
+        return block_error(errp, EINVAL, "bad thread-pool-min/thread-pool-max "
+                           "values");
+    }
+    return 0;
+}
+
+static int main_loop_make(BlockGraph *graph, Object *object, void *values,
+                          GError **errp)
+{
+    LoopValues *v = values;
+
+    if (check_pool(v, errp) < 0) {
+        return -EINVAL;
+    }
+    aio_context_set_polling(block_graph_aio_context(graph), v->poll_max_ns,
+                            v->poll_grow, v->poll_shrink);
+    return 0;
+}
+
+/* It is there as long as the program is. */
+static bool main_loop_in_use(const QmpObjects *objects, const Object *object)
+{
+    return true;
+}
 
 static int iothread_make(BlockGraph *graph, Object *object, void *values,
                          GError **errp)
 {
-    IOThreadValues *v = values;
-    IOThread *thread = iothread_new(object->id, AIO_ENGINE_AUTO, errp);
+    LoopValues *v = values;
+    IOThread *thread;
 
+    if (check_pool(v, errp) < 0) {
+        return -EINVAL;
+    }
+    thread = iothread_new(object->id, AIO_ENGINE_AUTO, errp);
     if (!thread) {
         return -EAGAIN;
     }
@@ -76,14 +111,20 @@ static void iothread_destroy(Object *object)
 /* --- all ------------------------------------------------------------------ */
 
 static const ObjectType object_type_iothread = {
-    .name = "iothread", .options = iothread_options,
-    .values_size = sizeof(IOThreadValues), .make = iothread_make,
+    .name = "iothread", .options = loop_options,
+    .values_size = sizeof(LoopValues), .make = iothread_make,
     .in_use = iothread_in_use, .destroy = iothread_destroy,
 };
 
+static const ObjectType object_type_main_loop = {
+    .name = "main-loop", .options = loop_options, .is_single = true,
+    .values_size = sizeof(LoopValues), .make = main_loop_make,
+    .in_use = main_loop_in_use,
+};
+
 const ObjectType *const object_types[OBJECT_TYPES] = {
-    &object_type_iothread, &object_type_secret, &object_type_group,
-    &object_type_tls_psk, &object_type_tls_x509,
+    &object_type_iothread, &object_type_main_loop, &object_type_secret,
+    &object_type_group, &object_type_tls_psk, &object_type_tls_x509,
 };
 
 QmpObjects *qmp_objects_new(BlockGraph *graph)
@@ -124,6 +165,18 @@ void qmp_objects_free(QmpObjects *objects)
     }
     g_ptr_array_unref(objects->list);
     g_free(objects);
+}
+
+static bool has_type(const QmpObjects *objects, const ObjectType *type)
+{
+    for (guint i = 0; i < objects->list->len; i++) {
+        const Object *object = g_ptr_array_index(objects->list, i);
+
+        if (object->type == type) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static Object *find(const QmpObjects *objects, const char *id)
@@ -237,6 +290,9 @@ int qmp_objects_add(QmpObjects *objects, BlockOptions *options,
     if (type && find(objects, id)) {
         ret = block_error(errp, EEXIST, "attempt to add duplicate property "
                           "'%s' to object (type 'container')", id);
+    } else if (type && type->is_single && has_type(objects, type)) {
+        ret = block_error(errp, EEXIST, "only one %s instance allowed",
+                          type->name);
     } else if (type) {
         object = g_new0(Object, 1);
         object->type = type;

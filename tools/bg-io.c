@@ -247,7 +247,7 @@ static int run(const Arguments *args)
     IoSession io = { .misalign = args->misalign };
     int ret = 0;
 
-    io.graph = tool_graph_new();
+    io.graph = tool_graph_new(0);
     if (!io.graph) {
         return -EINVAL;
     }

@@ -249,7 +249,6 @@ static void serve(Session *s)
 {
     AioContext *ctx = block_graph_aio_context(s->graph);
 
-    aio_context_set_polling(ctx, AIO_POLL_MAX_NS, 0, 0);
     while (!s->told_to_end &&
            (s->args->persistent || !last_client_left(s))) {
         aio_poll(ctx, true);
@@ -304,7 +303,7 @@ static int session_run(Session *s, GError **errp)
     if (s->args->fork) {
         ready_fd = go_to_background();
     }
-    s->graph = tool_graph_new();
+    s->graph = tool_graph_new(AIO_POLL_MAX_NS);
     if (!s->graph || watch_signals(s, errp) < 0) {
         return -1;
     }

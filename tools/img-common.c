@@ -201,7 +201,7 @@ bool img_operands(int argc, char **argv, int nr_min, int nr_max)
 
 BlockGraph *img_graph(void)
 {
-    BlockGraph *graph = tool_graph_new();
+    BlockGraph *graph = tool_graph_new(0);
 
     if (!graph) {
         exit(EXIT_FAILURE);

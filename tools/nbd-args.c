@@ -80,7 +80,7 @@ static void print_help(void)
 "      --tls-creds=ID   require TLS with the credentials of --object ID\n"
 "      --object=TYPE,ID,...\n"
 "                       make an object: tls-creds-x509, tls-creds-psk,\n"
-"                       throttle-group, secret\n"
+"                       throttle-group, secret, main-loop\n"
 "      --tls-hostname=NAME\n"
 "                       with -L: name in the server's certificate\n"
 "What:\n"

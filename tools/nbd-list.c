@@ -81,7 +81,7 @@ static BlockOptions *address(const NbdArgs *args)
 int nbd_list(const NbdArgs *args)
 {
     g_autoptr(GError) error = NULL;
-    BlockGraph *graph = tool_graph_new();
+    BlockGraph *graph = tool_graph_new(0);
     GPtrArray *list = NULL;
 
     if (!graph) {

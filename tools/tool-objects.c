@@ -44,7 +44,7 @@ static bool add_object(const char *text)
     return true;
 }
 
-BlockGraph *tool_graph_new(void)
+BlockGraph *tool_graph_new(int64_t poll_max_ns)
 {
     GError *error = NULL;
     BlockGraph *graph = block_graph_new(NULL, &error);
@@ -55,6 +55,7 @@ BlockGraph *tool_graph_new(void)
         return NULL;
     }
     block_graph_set_image_timeout(graph, image_timeout_ns);
+    aio_context_set_polling(block_graph_aio_context(graph), poll_max_ns, 0, 0);
     objects = qmp_objects_new(graph);
     for (guint i = 0; texts && i < texts->len; i++) {
         if (!add_object(g_ptr_array_index(texts, i))) {

@@ -18,10 +18,12 @@ void tool_objects_take(const char *text);
 int tool_graph_set_image_timeout(const char *text);
 
 /**
- * A graph with all objects that were noted.  Returns NULL after an error, which
- * was printed; else tool_graph_free() it.  One at a time.
+ * A graph with all objects that were noted, whose loop looks for work for
+ * @poll_max_ns before it sleeps (0: not at all), unless one of them says
+ * otherwise.  Returns NULL after an error, which was printed; else
+ * tool_graph_free() it.  One at a time.
  */
-BlockGraph *tool_graph_new(void);
+BlockGraph *tool_graph_new(int64_t poll_max_ns);
 
 /** Free @graph and its objects; NULL is ignored. */
 void tool_graph_free(BlockGraph *graph);

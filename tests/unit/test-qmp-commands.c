@@ -4,6 +4,8 @@
  */
 #include "qmp-fixture.h"
 
+#include "util/aio-context.h"
+
 #include <blockgraph/backend.h>
 #include <blockgraph/driver.h>
 #include <blockgraph/throttle.h>
@@ -282,6 +284,27 @@ START_TEST(objects_are_made_once_and_stay_while_they_are_used)
 }
 END_TEST
 
+START_TEST(the_main_loop_is_one_object_and_polls_as_it_is_told)
+{
+    AioContext *ctx = block_graph_aio_context(server->graph);
+
+    fails("object-add", "{\"qom-type\":\"main-loop\",\"id\":\"m\","
+          "\"thread-pool-min\":3,\"thread-pool-max\":2}", "thread-pool");
+    fails("object-add", "{\"qom-type\":\"main-loop\",\"id\":\"m\","
+          "\"poll-max-ns\":-1}", "poll-max-ns");
+    ck_assert_int_eq(ctx->polling.max_ns, 0);
+    done("object-add", "{\"qom-type\":\"main-loop\",\"id\":\"m\","
+         "\"poll-max-ns\":32768,\"poll-grow\":3,\"poll-shrink\":4,"
+         "\"aio-max-batch\":1}");
+    ck_assert_int_eq(ctx->polling.max_ns, 32768);
+    ck_assert_int_eq(ctx->polling.grow, 3);
+    ck_assert_int_eq(ctx->polling.shrink, 4);
+    fails("object-add", "{\"qom-type\":\"main-loop\",\"id\":\"n\"}",
+          "only one main-loop");
+    fails("object-del", "{\"id\":\"m\"}", "in use");
+}
+END_TEST
+
 START_TEST(limits_of_a_group_may_stand_for_themselves)
 {
     ThrottleConfig config;
@@ -394,6 +417,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_filter_of_limits_that_stays_goes_with_the_server);
     PROMISE(tcase, a_passed_threshold_is_an_event);
     PROMISE(tcase, objects_are_made_once_and_stay_while_they_are_used);
+    PROMISE(tcase, the_main_loop_is_one_object_and_polls_as_it_is_told);
     PROMISE(tcase, limits_of_a_group_may_stand_for_themselves);
     PROMISE(tcase, secrets_are_data_or_a_file);
     PROMISE(tcase, no_error_tells_of_a_secret);
