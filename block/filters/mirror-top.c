@@ -133,15 +133,31 @@ void mirror_top_set_mode(MirrorTop *s, MirrorMode mode)
     atomic_store(&s->mode, mode);
 }
 
+typedef struct Leave {
+    MirrorTop *s;
+    GraphCheck *check;
+    void *opaque;
+} Leave;
+
+/* Not while the change waits: if it is put off then, the permissions that
+ * somebody has computed meanwhile must be those of a job that goes on. */
+static int leave(void *opaque, GError **errp)
+{
+    const Leave *l = opaque;
+    int ret = l->check(l->opaque, errp);
+
+    l->s->leaving = ret == 0;
+    return ret;
+}
+
 int coroutine_fn mirror_top_replace(MirrorTop *s, BlockDriverState *bs,
                                     GraphCheck *check, void *opaque,
                                     GError **errp)
 {
+    Leave l = { .s = s, .check = check, .opaque = opaque };
     int ret;
 
-    s->leaving = true;
-    ret = graph_replace_node(bs, bdrv_child_bs(s->target), check, opaque,
-                             errp);
+    ret = graph_replace_node(bs, bdrv_child_bs(s->target), leave, &l, errp);
     s->leaving = ret == 0;
     return ret;
 }

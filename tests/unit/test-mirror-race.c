@@ -6,6 +6,8 @@
 
 #include "faulty-fixture.h"
 
+#include "block/graph/graph-int.h"
+
 static const char *const modes[] = { ",copy-mode=background",
                                      ",copy-mode=write-blocking" };
 
@@ -524,6 +526,53 @@ START_TEST(a_switch_waits_for_who_holds_the_edge_above)
 }
 END_TEST
 
+/* Somebody who changes the graph, until he is told to end. */
+static void coroutine_fn change_entry(void *opaque)
+{
+    bool *ends = opaque;
+
+    co_mutex_lock(&graph->control_lock);
+    while (!*ends) {
+        co_sleep_ns(0);
+    }
+    co_mutex_unlock(&graph->control_lock);
+}
+
+START_TEST(a_switch_that_is_put_off_leaves_the_job_what_it_may)
+{
+    const BlockPerm none = { .shared = BLK_PERM_ALL };
+    bool ends = false;
+    BlockBackend *idle;
+    BlockJob *job;
+    BdrvChild *edge;
+
+    disks();
+    blk_unref(g_steal_pointer(&guest));
+    job = ready_mirror(",filter-node-name=mirror");
+    aio_co_enter(block_graph_aio_context(graph),
+                 coroutine_create(change_entry, &ends));
+    ask_for(job, WITH_SWITCH);
+    job_settle();
+    /* While the switch waits, somebody comes who holds it off. */
+    idle = blk_new(graph, "idle", &none);
+    ck_assert_int_eq(blk_insert_bs(idle, bdrv_find_node(graph, "mirror"),
+                                   NULL), 0);
+    edge = LIST_ENTRY(blk_bs(idle)->parents.prev, BdrvChild, node_link);
+    bdrv_freeze_child(edge);
+    ends = true;
+    job_settle();
+    ck_assert(!is_over(job));
+    ck_assert_uint_eq(bdrv_get_perm(target).used,
+                      BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE);
+    bdrv_unfreeze_child(edge);
+    job_end_ok(job);
+    ck_assert_ptr_eq(blk_bs(idle), target);
+    blk_unref(idle);
+    expect_gone();
+    no_disks();
+}
+END_TEST
+
 /* --- errors --------------------------------------------------------------- */
 
 /* Complete the job when it is ready, and resume it when an error has stopped
@@ -711,6 +760,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_reader_of_the_copy_that_hangs_holds_up_nobody);
     tcase_add_loop_test(tcase, a_switch_waits_for_who_holds_the_edge_above, 0,
                         2);
+    PROMISE(tcase, a_switch_that_is_put_off_leaves_the_job_what_it_may);
     tcase_add_loop_test(
         tcase,
         a_target_that_hangs_at_the_end_does_not_keep_a_mirror_from_ending, 0,
