@@ -344,23 +344,39 @@ static int replace_child_drained(BdrvChild *child, BlockDriverState *bs,
     return end_change(txn, nodes, bs, errp);
 }
 
+/* drain_change_begin() for @child; returns the node that it leads to then, with
+ * a reference. */
+static BlockDriverState *coroutine_fn
+begin_at_child(BdrvChild *child, BlockDriverState *bs)
+{
+    BlockDriverState *old;
+
+    for (;;) {
+        old = bdrv_ref(child->bs);
+        drain_change_begin(bs, old);
+        if (child->bs == old) {
+            return old;
+        }
+        /* It was moved while we waited: others may have to move it back. */
+        drain_change_end(bs->graph);
+        bdrv_co_unref(old);
+    }
+}
+
 int coroutine_fn bdrv_co_replace_child(BdrvChild *child, BlockDriverState *bs,
                                        GError **errp)
 {
-    BlockDriverState *before = bdrv_ref(child->bs);
     BlockDriverState *old;
     int ret;
 
     bdrv_ref(bs);
-    drain_change_begin(bs, before);
-    old = bdrv_ref(child->bs); /* not before we have the lock */
+    old = begin_at_child(child, bs);
     drain_both(old, bs);
     ret = replace_child_drained(child, bs, errp);
     end_both(old, bs);
     drain_change_end(bs->graph);
     bdrv_co_unref(bs);
     bdrv_co_unref(old);
-    bdrv_co_unref(before);
     return ret;
 }
 

@@ -336,6 +336,82 @@ START_TEST(a_backup_is_undone_whoever_comes_above_it_meanwhile)
 }
 END_TEST
 
+/* A link that somebody else wants to change. */
+typedef struct Link {
+    BlockDriverState *bs, *to;
+    bool by_edge;
+    bool done;
+} Link;
+
+static void coroutine_fn link_entry(void *opaque)
+{
+    Link *l = opaque;
+
+    if (l->by_edge) {
+        bdrv_co_replace_child(bdrv_cow_child(l->bs), l->to, NULL);
+    } else {
+        bdrv_co_set_backing(l->bs, l->to, NULL);
+    }
+    l->done = true;
+}
+
+/* When it was asked for the link led elsewhere; now a transaction has moved it,
+ * and may have to move it back. */
+START_TEST(a_link_that_a_snapshot_has_moved_meanwhile_is_not_changed)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    Together t = { .texts = ACTIONS(
+        "blockdev-snapshot node=x,overlay=o",
+        "blockdev-backup job-id=j,device=b,target=t,sync=full", "abort") };
+    Link links[2] = { { .by_edge = false }, { .by_edge = true } };
+    BlockDriverState *nodes[5];
+    Write read = { .ended = false };
+    BlockBackend *blk;
+    Section section;
+
+    disks();
+    make_image_ok("p", "size=256k");
+    make_image_ok("o", "size=256k");
+    nodes[0] = open_ok("mem,node-name=c,size=256k");
+    nodes[1] = open_ok("mem,node-name=x,size=256k");
+    nodes[2] = open_ok("mem,node-name=t,size=256k");
+    nodes[3] = image_open("p", "qcow2,node-name=p,backing=c");
+    nodes[4] = image_open("o", "qcow2,node-name=o");
+    blk = backend_ok("reader", nodes[3], BLK_PERM_CONSISTENT_READ,
+                     BLK_PERM_ALL);
+    section_start(&section, nodes[2]); /* the second action waits for it */
+    mem_disk(nodes[0])->hold[MEM_READ] = true;
+    blk_aio_preadv(blk, 0, block_iov_buf(&read.iov, read.buf, 512), 0,
+                   write_ended, &read);
+    links[0].bs = links[1].bs = nodes[3];
+    links[0].to = nodes[1];
+    links[1].to = nodes[0];
+    aio_co_enter(ctx, coroutine_create(link_entry, &links[0]));
+    job_settle(); /* it waits for the read */
+    aio_co_enter(ctx, coroutine_create(together_entry, &t));
+    job_settle();
+    aio_co_enter(ctx, coroutine_create(link_entry, &links[1]));
+    job_settle();
+    mem_disk(nodes[0])->hold[MEM_READ] = false;
+    while (!links[0].done) {
+        aio_poll(ctx, true);
+    }
+    job_settle();
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_cow_child(nodes[3])), nodes[4]);
+    ck_assert(!t.done && !links[1].done);
+    bdrv_drained_end(nodes[2]);
+    while (!t.done || !links[1].done) {
+        aio_poll(ctx, true);
+    }
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_cow_child(nodes[3])), nodes[0]);
+    blk_unref(blk);
+    for (int i = 4; i >= 0; i--) {
+        bdrv_unref(nodes[i]);
+    }
+    no_disks();
+}
+END_TEST
+
 START_TEST(snapshots_of_two_transactions_do_not_wait_in_a_circle)
 {
     AioContext *ctx = block_graph_aio_context(graph);
@@ -386,6 +462,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_snapshot_above_a_commit_is_undone_when_that_ends);
     PROMISE(tcase, an_overlay_that_has_got_a_user_meanwhile_is_none);
     PROMISE(tcase, a_backup_is_undone_whoever_comes_above_it_meanwhile);
+    PROMISE(tcase, a_link_that_a_snapshot_has_moved_meanwhile_is_not_changed);
     PROMISE(tcase, snapshots_of_two_transactions_do_not_wait_in_a_circle);
 }
 
