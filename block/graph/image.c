@@ -191,21 +191,17 @@ int bdrv_get_backing_name(BlockDriverState *bs, char **ret_file,
 
 /* --- changing an image ---------------------------------------------------- */
 
-/*
- * The length, as a user of the node would change it: with the permission, and
- * with zeroes where a backing file would show.
- */
-static int coroutine_fn amend_size(BlockDriverState *bs, int64_t size,
-                                   GError **errp)
+/* Nobody has to find @bs with the users that it has now: one more comes, of
+ * @root. */
+static int coroutine_fn attach_root(BlockRoot *root, BlockDriverState *bs,
+                                    GError **errp)
 {
-    BlockTruncate how = { .offset = size, .exact = true };
-    BlockRoot *root = block_aligned_alloc(_Alignof(BlockRoot), sizeof(*root));
     Transaction *txn;
     BdrvChild *child;
     int ret;
 
-    root_init(root, bs->graph, "amend");
     drain_root_begin(root);
+    drain_revert_wait(bs);
     txn = transaction_new();
     child = edge_attach(NULL, root, bs, "root",
                         BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, txn);
@@ -213,18 +209,58 @@ static int coroutine_fn amend_size(BlockDriverState *bs, int64_t size,
                                .shared = BLK_PERM_ALL };
     ret = transaction_end(txn, perm_refresh_one(bs, txn, errp));
     drain_root_end(root);
-    if (ret == 0) {
-        unsigned ticket = root_enter(root);
+    return ret;
+}
 
-        ret = bdrv_co_truncate(child, &how, errp);
-        root_leave(root, ticket);
-        drain_root_begin(root);
-        txn = transaction_new();
-        edge_detach(child, txn);
-        perm_release(bs, txn);
-        transaction_commit(txn);
-        drain_root_end(root);
+static void coroutine_fn detach_root(BlockRoot *root)
+{
+    BlockDriverState *bs;
+    Transaction *txn;
+
+    drain_root_begin(root);
+    bs = bdrv_ref(root->child->bs);
+    txn = transaction_new();
+    edge_detach(root->child, txn);
+    perm_release(bs, txn);
+    transaction_commit(txn);
+    drain_root_end(root);
+    bdrv_co_unref(bs);
+}
+
+/* Truncate @bs by a request of @root.  Returns 1 if that leads to another node
+ * by now, one that has taken the place of @bs. */
+static int coroutine_fn truncate_by(BlockRoot *root, BlockDriverState *bs,
+                                    int64_t size, GError **errp)
+{
+    const BlockTruncate how = { .offset = size, .exact = true };
+    unsigned ticket;
+    int ret = attach_root(root, bs, errp);
+
+    if (ret < 0) {
+        return ret;
     }
+    ticket = root_enter(root);
+    ret = root->child->bs == bs ? bdrv_co_truncate(root->child, &how, errp)
+                                : 1;
+    root_leave(root, ticket);
+    detach_root(root);
+    return ret;
+}
+
+/*
+ * The length, as a user of the node would change it: with the permission, and
+ * with zeroes where a backing file would show.
+ */
+static int coroutine_fn amend_size(BlockDriverState *bs, int64_t size,
+                                   GError **errp)
+{
+    BlockRoot *root = block_aligned_alloc(_Alignof(BlockRoot), sizeof(*root));
+    int ret;
+
+    root_init(root, bs->graph, "amend");
+    do {
+        ret = truncate_by(root, bs, size, errp);
+    } while (ret > 0);
     root_destroy(root);
     block_aligned_free(root);
     return ret;

@@ -412,6 +412,60 @@ START_TEST(a_link_that_a_snapshot_has_moved_meanwhile_is_not_changed)
 }
 END_TEST
 
+typedef struct Amend {
+    BlockDriverState *bs;
+    int ret;
+    bool done;
+} Amend;
+
+static void coroutine_fn amend_entry(void *opaque)
+{
+    Amend *a = opaque;
+
+    a->ret = bdrv_co_amend(a->bs, block_options_parse_keyval("size=512k", NULL,
+                                                             NULL), NULL);
+    a->done = true;
+}
+
+/* Both wait for the same request; the overlay takes over who resizes. */
+START_TEST(an_overlay_is_not_resized_in_the_place_of_what_is_below_it)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    Together t = { .texts = ACTIONS("blockdev-snapshot node=p,overlay=o") };
+    BlockDriverState *below, *overlay;
+    Write read = { .ended = false };
+    Amend amend = { .done = false };
+    BlockBackend *blk;
+
+    disks();
+    make_image_ok("p", "size=256k");
+    make_image_ok("o", "size=256k");
+    below = open_ok("mem,node-name=c,size=256k");
+    amend.bs = image_open("p", "qcow2,node-name=p,backing=c");
+    overlay = image_open("o", "qcow2,node-name=o");
+    blk = backend_ok("reader", amend.bs, BLK_PERM_CONSISTENT_READ,
+                     BLK_PERM_ALL);
+    mem_disk(below)->hold[MEM_READ] = true;
+    blk_aio_preadv(blk, 0, block_iov_buf(&read.iov, read.buf, 512), 0,
+                   write_ended, &read);
+    aio_co_enter(ctx, coroutine_create(amend_entry, &amend));
+    job_settle();
+    aio_co_enter(ctx, coroutine_create(together_entry, &t));
+    job_settle();
+    mem_disk(below)->hold[MEM_READ] = false;
+    while (!t.done || !amend.done) {
+        aio_poll(ctx, true);
+    }
+    ck_assert_int_eq(bdrv_length(overlay), DISK);
+    ck_assert_int_eq(bdrv_length(amend.bs), amend.ret < 0 ? DISK : 2 * DISK);
+    blk_unref(blk);
+    bdrv_unref(overlay);
+    bdrv_unref(amend.bs);
+    bdrv_unref(below);
+    no_disks();
+}
+END_TEST
+
 START_TEST(snapshots_of_two_transactions_do_not_wait_in_a_circle)
 {
     AioContext *ctx = block_graph_aio_context(graph);
@@ -463,6 +517,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, an_overlay_that_has_got_a_user_meanwhile_is_none);
     PROMISE(tcase, a_backup_is_undone_whoever_comes_above_it_meanwhile);
     PROMISE(tcase, a_link_that_a_snapshot_has_moved_meanwhile_is_not_changed);
+    PROMISE(tcase, an_overlay_is_not_resized_in_the_place_of_what_is_below_it);
     PROMISE(tcase, snapshots_of_two_transactions_do_not_wait_in_a_circle);
 }
 
