@@ -5,6 +5,8 @@
  */
 #include "qcow2-fixture.h"
 
+#include "block/graph/graph-int.h"
+
 /* What may still be read after that: the step that was begun. */
 #define READS_A_STEP 4
 
@@ -12,11 +14,19 @@
 static struct {
     unsigned reads;
     unsigned cancel_at;         /* the first being 1; 0: never */
+    unsigned nr_nodes;          /* that were read */
+    int64_t end_ns;             /* when the first one's time is over */
+    bool one_end;               /* that of all others, too */
 } watch;
 
 static int coroutine_fn watch_preadv(BlockDriverState *bs, const BlockIO *io)
 {
-    if (++watch.reads == watch.cancel_at) {
+    watch.nr_nodes += io->offset == 0;
+    if (++watch.reads == 1) {
+        watch.end_ns = bs->image_end_ns;
+    }
+    watch.one_end &= bs->image_end_ns == watch.end_ns;
+    if (watch.reads == watch.cancel_at) {
         block_graph_cancel_images(graph, true);
     }
     return bdrv_co_preadv(bdrv_filter_child(bs), io->offset, io->bytes,
@@ -27,6 +37,8 @@ static void watch_set(unsigned cancel_at)
 {
     block_graph_cancel_images(graph, false);
     watch.reads = 0;
+    watch.nr_nodes = 0;
+    watch.one_end = true;
     watch.cancel_at = cancel_at;
 }
 
@@ -172,6 +184,38 @@ START_TEST(what_takes_too_long_is_given_up)
 }
 END_TEST
 
+/* An image with 60 backing files has no more time than one without. */
+START_TEST(a_chain_has_one_time_for_all_its_images)
+{
+    g_autofree char *text = options_text(
+        "qcow2,file.driver=watch,file.file.driver=file,"
+        "file.file.filename=%s/t.qcow2,"
+        "backing.driver=qcow2,backing.file.driver=watch,"
+        "backing.file.file.driver=file,"
+        "backing.file.file.filename=%s/u.qcow2,"
+        "backing.backing.driver=qcow2,backing.backing.file.driver=watch,"
+        "backing.backing.file.file.driver=file,"
+        "backing.backing.file.file.filename=%s/v.qcow2,read-only=on",
+        file_dir, file_dir);
+    GError *error = NULL;
+    BlockDriverState *bs;
+
+    qemu_image("cluster_size=512", "4M");
+    for (char c = 'u'; c <= 'v'; c++) {
+        ck_assert_int_eq(run("cp %s/t.qcow2 %s/%c.qcow2", file_dir, c), 0);
+    }
+    block_graph_set_image_timeout(graph, INT64_C(3600) * 1000000000);
+    watch_set(0);
+    bs = bdrv_open(graph, opts(text), &error);
+    ck_assert_msg(bs != NULL, "%s", error ? error->message : "");
+    ck_assert_uint_ge(watch.nr_nodes, 3);
+    ck_assert_int_gt(watch.end_ns, 0);
+    ck_assert(watch.one_end);
+    bdrv_unref(bs);
+    run("rm %s/u.qcow2 %s/v.qcow2", file_dir);
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
     static const BlockDriver driver = {
@@ -188,6 +232,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_check_can_be_cancelled_at_each_step);
     PROMISE(tcase, a_repair_is_done_to_its_end);
     PROMISE(tcase, what_takes_too_long_is_given_up);
+    PROMISE(tcase, a_chain_has_one_time_for_all_its_images);
 }
 
 int main(void)
