@@ -167,7 +167,8 @@ static int coroutine_fn connect_first(NbdClient *s, int64_t open_ns,
     for (;;) {
         ret = nbd_connect(&s->conns[0], open_ns ? end : AIO_NO_DEADLINE,
                           &error);
-        if (ret == 0 || aio_clock_ns(s->ctx) + OPEN_RETRY_NS >= end) {
+        if (ret == 0 || aio_clock_ns(s->ctx) + OPEN_RETRY_NS >= end ||
+            bdrv_image_step(s->bs, NULL) < 0) {
             break;
         }
         g_clear_error(&error);
@@ -233,6 +234,9 @@ static int coroutine_fn nbd_open(BlockDriverState *bs, BlockOptions *options,
         socket_address_free(s->address);
         return ret;
     }
+    address = socket_address_text(s->address);
+    name = g_strdup_printf("nbd:%s:%s", address, s->export);
+    bdrv_set_filename(bs, name);
     init_connections(s);
     ret = connect_first(s, open_ns, errp);
     if (ret == 0) {
@@ -252,9 +256,6 @@ static int coroutine_fn nbd_open(BlockDriverState *bs, BlockOptions *options,
     for (unsigned i = 0; i < s->nr_conns; i++) {
         nbd_keep_connected(&s->conns[i]);
     }
-    address = socket_address_text(s->address);
-    name = g_strdup_printf("nbd:%s:%s", address, s->export);
-    bdrv_set_filename(bs, name);
     return 0;
 }
 
