@@ -25,6 +25,7 @@
 enum {
     OPTION_OBJECT = 256,
     OPTION_IMAGE_OPTS,
+    OPTION_IMAGE_TIMEOUT,
 };
 
 typedef struct Arguments {
@@ -44,6 +45,7 @@ static const struct option long_options[] = {
     { "format", required_argument, NULL, 'f' },
     { "help", no_argument, NULL, 'h' },
     { "image-opts", no_argument, NULL, OPTION_IMAGE_OPTS },
+    { "image-timeout", required_argument, NULL, OPTION_IMAGE_TIMEOUT },
     { "misalign", no_argument, NULL, 'm' },
     { "native-aio", no_argument, NULL, 'k' },
     { "nocache", no_argument, NULL, 'n' },
@@ -65,6 +67,9 @@ static void print_help(void)
 "                       commands are read from standard input\n"
 "  -f, --format FMT     the driver of the image (default: raw)\n"
 "      --image-opts     the file argument is key=value,... text\n"
+"      --image-timeout=SECONDS\n"
+"                       give up opening an image after so long (default: 0,\n"
+"                       never)\n"
 "      --object=TYPE,id=ID,...\n"
 "                       make an object, such as tls-creds-x509, tls-creds-psk,\n"
 "                       secret, throttle-group, that the options refer to\n"
@@ -108,6 +113,8 @@ static int parse_option(Arguments *args, int letter)
     case OPTION_IMAGE_OPTS:
         args->image.image_opts = true;
         return 0;
+    case OPTION_IMAGE_TIMEOUT:
+        return tool_graph_set_image_timeout(optarg);
     case OPTION_OBJECT:
         tool_objects_take(optarg);
         return 0;

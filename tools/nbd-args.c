@@ -18,6 +18,7 @@ enum {
     OPTION_DISCARD,
     OPTION_DETECT_ZEROES,
     OPTION_IMAGE_OPTS,
+    OPTION_IMAGE_TIMEOUT,
     OPTION_OBJECT,
     OPTION_FORK,
     OPTION_PID_FILE,
@@ -44,6 +45,7 @@ static const struct option long_options[] = {
     { "format", required_argument, NULL, 'f' },
     { "help", no_argument, NULL, 'h' },
     { "image-opts", no_argument, NULL, OPTION_IMAGE_OPTS },
+    { "image-timeout", required_argument, NULL, OPTION_IMAGE_TIMEOUT },
     { "list", no_argument, NULL, 'L' },
     { "load-snapshot", required_argument, NULL, 'l' },
     { "nocache", no_argument, NULL, 'n' },
@@ -86,6 +88,9 @@ static void print_help(void)
 "What:\n"
 "  -f, --format=FORMAT  format of the image (default: guessed)\n"
 "      --image-opts     FILE is key=value,... text\n"
+"      --image-timeout=SECONDS\n"
+"                       give up opening the image after so long (default: 0,\n"
+"                       never)\n"
 "  -r, --read-only      clients cannot write\n"
 "  -s, --snapshot       writes go to a temporary file\n"
 "  -l, --load-snapshot=SNAPSHOT\n"
@@ -165,6 +170,8 @@ static int set_rare(NbdArgs *args, int option)
     case OPTION_IMAGE_OPTS:
         args->image.image_opts = true;
         return -1;
+    case OPTION_IMAGE_TIMEOUT:
+        return tool_graph_set_image_timeout(optarg) < 0 ? EXIT_FAILURE : -1;
     case OPTION_OBJECT:
         tool_objects_take(optarg);
         return -1;

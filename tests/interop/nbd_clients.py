@@ -392,6 +392,22 @@ def test_other_objects():
           done.stderr)
 
 
+def test_the_time_to_open_an_image_is_limited():
+    """A server that is not there, however long one may try to open it."""
+    image = ['--image-opts', 'driver=nbd,path=nowhere,open-timeout=86400']
+    for seconds, text in (('1', "'nbd:unix:nowhere:' takes longer to open"),
+                          ('x', "'x' is no number"), ('', "'' is no number"),
+                          ('-1', "'-1' is no number")):
+        limit = ['--image-timeout', seconds]
+        for command in ([BG_IO, *limit, *image, '-c', 'length'],
+                        [BG_NBD, *limit, '-k', 'never', *image],
+                        [BG_IMG, 'info', *limit, *image]):
+            done = subprocess.run(command, text=True, check=False,
+                                  capture_output=True, timeout=60)
+            check(done.returncode == 1 and text in done.stderr,
+                  f'{command}: {done.returncode} {done.stderr}')
+
+
 def test_list():
     with Server('-r', '-f', 'raw', '-x', 'a', '-D', 'text', 'disk.raw') as s:
         ours = run(BG_NBD, '-L', '-k', s.path)
