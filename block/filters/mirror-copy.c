@@ -42,9 +42,31 @@ static bool coroutine_fn reads_zero(BlockDriverState *bs, int64_t offset,
     return extent.status & BDRV_BLOCK_ZERO;
 }
 
+/* Whether the beginning of the range comes from the target, a layer of the
+ * source, and how much of it is alike.  To copy it there would be a copy to
+ * itself, which no storage does. */
+static bool coroutine_fn is_of_target(MirrorTop *s, int64_t offset,
+                                      int64_t *bytes)
+{
+    int64_t found = 0;
+    int ret = s->commits ? bdrv_co_is_allocated_above(
+                               source_of(s), bdrv_child_bs(s->target), false,
+                               offset, *bytes, &found) : -ENOTSUP;
+
+    if (ret < 0 || found == 0) {
+        return false;
+    }
+    *bytes = found;
+    return ret == 0;
+}
+
 MirrorKind coroutine_fn mirror_look(MirrorTop *s, int64_t offset,
                                     int64_t bytes, int64_t *ret_bytes)
 {
+    if (is_of_target(s, offset, &bytes)) {
+        *ret_bytes = bytes;
+        return MIRROR_NOTHING;
+    }
     if (!reads_zero(source_of(s), offset, bytes, ret_bytes)) {
         return MIRROR_DATA;
     }

@@ -74,7 +74,7 @@ static void mirror_top_child_perm(BlockDriverState *bs, BdrvChildRole role,
     }
     if (!(role & BDRV_CHILD_FILTERED)) {
         ret_child->used = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE |
-                          (s->resizes ? BLK_PERM_RESIZE : 0);
+                          (s->commits ? BLK_PERM_RESIZE : 0);
         ret_child->shared = BLK_PERM_CONSISTENT_READ |
                             BLK_PERM_WRITE_UNCHANGED;
         return;
@@ -93,7 +93,7 @@ int mirror_top_begin(MirrorTop *s, int64_t granularity, unsigned flags,
     int ret;
 
     s->unmap = flags & MIRROR_UNMAP;
-    s->resizes = flags & MIRROR_RESIZES;
+    s->commits = flags & MIRROR_COMMITS;
     atomic_store(&s->copy_range, (flags & MIRROR_COPY_RANGE) != 0);
     s->guards = true;
     s->dirty = hbitmap_new(bdrv_length(s->bs),

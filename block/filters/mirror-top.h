@@ -47,7 +47,9 @@
 /** How a mirror is made; bits. */
 typedef enum MirrorFlags {
     MIRROR_UNMAP = 1 << 0,    /* zeroes in the target may be holes */
-    MIRROR_RESIZES = 1 << 1,  /* the target may get another length */
+    MIRROR_COMMITS = 1 << 1,  /* the target is a layer of the source: it may
+                               * get another length, and has what the layers
+                               * above it lack */
     MIRROR_COPY_RANGE = 1 << 2, /* copy inside the storage where it can */
 } MirrorFlags;
 
@@ -67,7 +69,7 @@ typedef struct MirrorTop {
 
     /* Set by mirror_top_begin(), drained. */
     bool unmap;
-    bool resizes;             /* the target */
+    bool commits;             /* the target is below the source */
 
     /* Main context. */
     bool guards;              /* nobody else may write "file" */
@@ -110,7 +112,7 @@ MirrorTop *mirror_top(BlockDriverState *bs);
 int mirror_top_begin(MirrorTop *s, int64_t granularity, unsigned flags,
                      GError **errp);
 
-/** Change the length of the target, with MIRROR_RESIZES. */
+/** Change the length of the target, with MIRROR_COMMITS. */
 int coroutine_fn mirror_top_resize_target(MirrorTop *s, int64_t length,
                                           GError **errp);
 
@@ -163,7 +165,7 @@ int coroutine_fn mirror_top_copy(MirrorTop *s, MirrorRange *range,
 
 /** What the beginning of a range needs. */
 typedef enum MirrorKind {
-    MIRROR_NOTHING, /* both sides read as zero */
+    MIRROR_NOTHING, /* both sides read as zero, or it comes from the target */
     MIRROR_ZERO,    /* the target is to read as zero */
     MIRROR_DATA,    /* so far as anybody knows */
 } MirrorKind;

@@ -182,7 +182,7 @@ static int check_again(MirrorJob *m, GError **errp)
 static int coroutine_fn begin_drained(MirrorJob *m, GError **errp)
 {
     unsigned flags = (m->o.unmap ? MIRROR_UNMAP : 0) |
-                     (m->above_target ? MIRROR_RESIZES : 0) |
+                     (m->above_target ? MIRROR_COMMITS : 0) |
                      (m->o.use_copy_range ? MIRROR_COPY_RANGE : 0);
     int ret = insert_filter(m, errp);
 

@@ -346,6 +346,69 @@ START_TEST(a_file_that_grows_inside_a_granule_is_followed)
 }
 END_TEST
 
+/* --- copies inside the storage -------------------------------------------- */
+
+static BlockDriverState *copied_from;
+static unsigned ranges_copied;
+
+static int coroutine_fn storage_copy_from(BlockDriverState *bs,
+                                          const BlockCopyRange *copy)
+{
+    BlockCopyRange below = *copy;
+
+    if (!mem_disk(bs)->allocated[copy->src_offset / MEM_CLUSTER]) {
+        below.src = bdrv_cow_child(bs);
+        return bdrv_co_copy_range_from(&below);
+    }
+    copied_from = bs;
+    return bdrv_co_copy_range_to(copy);
+}
+
+/* Not to the same place. */
+static int coroutine_fn storage_copy_to(BlockDriverState *bs,
+                                        const BlockCopyRange *copy)
+{
+    if (copied_from == bs) {
+        return -EINVAL;
+    }
+    memcpy(mem_disk(bs)->data + copy->dst_offset,
+           mem_disk(copied_from)->data + copy->src_offset, copy->bytes);
+    ranges_copied++;
+    return 0;
+}
+
+START_TEST(what_the_base_has_already_is_not_copied_to_it)
+{
+    static BlockDriver driver;
+    unsigned writes;
+
+    driver = *bdrv_find_driver("mem");
+    driver.name = "storage";
+    driver.copy_range_from = storage_copy_from;
+    driver.copy_range_to = storage_copy_to;
+    ck_assert_int_eq(bdrv_register(&driver, NULL), 0);
+    layer[0] = open_ok("storage,node-name=n0,size=256k");
+    layer[1] = open_ok("storage,node-name=n1,size=256k,backing=n0");
+    nr_layers = 2;
+    paint(layer[0], "AAAA");
+    add_guest();
+    /* Parts of one unit of the job, and one as a whole. */
+    job_fill(guest, MEM_CLUSTER, MEM_CLUSTER, 'B');
+    job_fill(guest, 3 * MEM_CLUSTER, MEM_CLUSTER, 'C');
+    job_fill(guest, 2 * CHAIN_CLUSTER, CHAIN_CLUSTER, 'D');
+    writes = mem_disk(layer[0])->count[MEM_WRITE];
+    complete_ok(ready_commit("device=n1,base=n0,max-workers=1"));
+    ck_assert_uint_eq(mem_disk(layer[0])->count[MEM_WRITE], writes);
+    ck_assert_uint_eq(ranges_copied, 3);
+    job_expect(layer[0], 0, MEM_CLUSTER, 'A');
+    job_expect(layer[0], MEM_CLUSTER, MEM_CLUSTER, 'B');
+    job_expect(layer[0], 2 * MEM_CLUSTER, MEM_CLUSTER, 'A');
+    job_expect(layer[0], 3 * MEM_CLUSTER, MEM_CLUSTER, 'C');
+    job_expect(layer[0], 2 * CHAIN_CLUSTER, CHAIN_CLUSTER, 'D');
+    chain_stop();
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
     PROMISE(tcase, a_file_that_grows_inside_a_granule_is_followed);
@@ -365,6 +428,7 @@ static void add_tests(TCase *tcase)
         tcase, an_error_at_any_write_is_treated_as_the_policy_says, 0, 2);
     PROMISE(tcase, bad_options_are_refused_and_change_nothing);
     PROMISE(tcase, a_part_of_the_chain_that_a_job_works_on_is_refused);
+    PROMISE(tcase, what_the_base_has_already_is_not_copied_to_it);
 }
 
 int main(void)
