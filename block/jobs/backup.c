@@ -356,6 +356,16 @@ static void backup_look(BlockJob *job)
 
 /* --- the end -------------------------------------------------------------- */
 
+/* The filter cannot go as long as somebody above holds it.  To wait for him
+ * after this would be too late to be cancelled. */
+static int coroutine_fn backup_prepare(BlockJob *job, GError **errp)
+{
+    return chain_wait_above(job, backup_of(job)->cbw)
+               ? 0
+               : block_error(errp, ECANCELED, "Job '%s' was cancelled",
+                             job->id);
+}
+
 static void coroutine_fn backup_commit(BlockJob *job)
 {
     backup_look(job);
@@ -414,6 +424,7 @@ const JobDriver job_driver_backup = {
     .options = backup_options,
     .start = backup_start,
     .run = backup_run,
+    .prepare = backup_prepare,
     .commit = backup_commit,
     .abort = backup_abort,
     .clean = backup_clean,

@@ -394,6 +394,8 @@ static int coroutine_fn take_effect_drained(MirrorJob *m, GError **errp)
     SIM_POINT("mirror.effect", m->job.id);
     if (m->end == MIRROR_END_PIVOT) {
         ret = switch_drained(m, errp);
+    } else if (chain_is_held_above(m->filter)) {
+        ret = 1;
     } else if (!job_txn_close(&m->job)) {
         ret = was_cancelled(m, errp);
     }
@@ -429,11 +431,12 @@ static int coroutine_fn take_effect(MirrorJob *m, GError **errp)
 int coroutine_fn mirror_prepare(BlockJob *job, GError **errp)
 {
     MirrorJob *m = mirror_of(job);
+    BlockDriverState *goes = m->end == MIRROR_END_PIVOT ? replaced(m)
+                                                        : m->filter;
     int ret;
 
     do {
-        if (m->end == MIRROR_END_PIVOT &&
-            !chain_wait_above(job, replaced(m))) {
+        if (!chain_wait_above(job, goes)) {
             return was_cancelled(m, errp);
         }
         ret = mirror_work_rest(m, errp);                        /* E2 */

@@ -718,8 +718,45 @@ START_TEST(a_writer_of_the_target_is_refused)
 }
 END_TEST
 
+/* Another backup, above, holds its edge to the filter of the first. */
+START_TEST(a_backup_that_waits_for_who_is_above_it_can_be_cancelled)
+{
+    BlockDriverState *other;
+    BlockJob *job, *above;
+
+    disks();
+    other = open_ok("mem,node-name=other,size=512k");
+    job = job_ok(BLOCK_JOB_BACKUP, "device=source,target=target,sync=full,"
+                 "auto-finalize=off,filter-node-name=cbw");
+    above = job_ok(BLOCK_JOB_BACKUP, "job-id=above,device=cbw,target=other,"
+                   "sync=none");
+    job_reach(job, BLOCK_JOB_PENDING);
+    ck_assert_int_eq(block_job_finalize(job, NULL), 0);
+    ck_assert(!job_turns(job, 50));
+    job_fill(guest, 0, CLUSTER, 'b');
+    if (_i) {
+        ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
+        job_end_fails(job, ECANCELED, "cancelled");
+    }
+    ck_assert_int_eq(block_job_cancel(above, true, NULL), 0);
+    job_end_fails(above, ECANCELED, "cancelled");
+    if (!_i) {
+        job_end_ok(job);
+        job_expect(target, 0, DISK, 'a');
+    }
+    while (block_graph_nr_nodes(graph) > 3) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    ck_assert_ptr_eq(blk_bs(guest), source);
+    bdrv_unref(other);
+    no_disks();
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
+    tcase_add_loop_test(
+        tcase, a_backup_that_waits_for_who_is_above_it_can_be_cancelled, 0, 2);
     PROMISE(tcase, a_full_backup_is_the_disk);
     PROMISE(tcase, a_coroutine_may_start_a_job_and_wait_for_it);
     PROMISE(tcase, the_options_of_a_job_have_a_help_text);
