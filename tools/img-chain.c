@@ -422,6 +422,7 @@ static int change_name(const Rebase *r)
 static int rebase(Rebase *r)
 {
     int ret = EXIT_FAILURE;
+    GError *error = NULL;
 
     r->graph = img_graph();
     r->blk = img_open(r->graph, &r->args, r->name,
@@ -431,9 +432,8 @@ static int rebase(Rebase *r)
         r->backing_name = name_beside(blk_bs(r->blk), r->backing);
     }
     if (r->backing_name &&
-        same_file(bdrv_filename(blk_bs(r->blk)), r->backing_name)) {
-        tool_error("'%s' cannot be the backing file of '%s': it is the same "
-                   "image, which would back itself", r->backing, r->name);
+        bdrv_check_new_backing(blk_bs(r->blk), r->backing_name, &error) < 0) {
+        tool_report(error, NULL);
     } else if (r->blk && (r->unsafe || copy_content(r) == 0)) {
         ret = change_name(r);
     }

@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "block/graph/transaction.h"
 
@@ -292,15 +293,37 @@ static int check_depth(const BlockDriverState *opener,
                        filename_in(options), BDRV_HEIGHT_MAX - 1);
 }
 
-/* Whether @bs, or what stores its bytes, is the same object as @other. */
-static bool is_stored_in(const BlockDriverState *bs,
-                         const BlockDriverState *other)
+/* Whether @bs, or what stores its bytes, is that object. */
+static bool is_stored_in(const BlockDriverState *bs, uint64_t device,
+                         uint64_t inode)
 {
     while (bs->primary) {
         bs = bs->primary->bs;
     }
-    return bs->has_identity && bs->identity_device == other->identity_device &&
-           bs->identity_inode == other->identity_inode;
+    return bs->has_identity && bs->identity_device == device &&
+           bs->identity_inode == inode;
+}
+
+int bdrv_check_new_backing(const BlockDriverState *bs, const char *path,
+                           GError **errp)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0) {
+        return 0;
+    }
+    LIST_FOREACH(link, &bs->graph->nodes) {
+        BlockDriverState *node = LIST_ENTRY(link, BlockDriverState,
+                                            graph_link);
+
+        if (is_stored_in(node, st.st_dev, st.st_ino) &&
+            graph_reaches(node, (BlockDriverState *)bs)) {
+            return block_error(errp, ELOOP, "Node '%s': '%s' cannot be the "
+                               "backing file of '%s', which would back itself",
+                               bs->node_name, path, bdrv_filename(bs));
+        }
+    }
+    return 0;
 }
 
 /*
@@ -315,7 +338,8 @@ static int check_backs_itself(const BlockDriverState *bs, const char *what,
 
     for (; bs->has_identity && node->opener; node = node->opener) {
         backing |= node->opener_role & BDRV_CHILD_COW;
-        if (backing && is_stored_in(node->opener, bs)) {
+        if (backing && is_stored_in(node->opener, bs->identity_device,
+                                    bs->identity_inode)) {
             return block_error(errp, ELOOP, "%s: image '%s' is among its own "
                                "backing files: it backs itself", what,
                                bs->filename ? bs->filename : "");

@@ -275,6 +275,15 @@ BLOCK_API int bdrv_register(const BlockDriver *driver, GError **errp);
 BLOCK_API const BlockDriver *bdrv_find_driver(const char *name);
 
 /**
+ * Whether the file @path may become the backing file of @bs: not if @bs, or a
+ * node that reads from it, is stored there.  A file that is not there may.
+ *
+ * Returns 0 or -ELOOP with @errp.  Main context; looks at the file system.
+ */
+BLOCK_API int bdrv_check_new_backing(const BlockDriverState *bs,
+                                     const char *path, GError **errp);
+
+/**
  * Whether @bs may open the file @name, which its image names where the user has
  * not given @option, "backing" or "data-file".  If so, @ret_root is what the
  * option "beneath" of driver "file" must be, owned by the graph; or NULL.

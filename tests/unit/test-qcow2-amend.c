@@ -452,6 +452,44 @@ START_TEST(every_call_can_be_made_from_a_coroutine)
 }
 END_TEST
 
+/* a <- b <- c, all open from c on. */
+START_TEST(no_image_gets_itself_or_one_above_it_as_its_backing_file)
+{
+    static const char *const names[] = { "a", "./a", "b", "c", "l" };
+    g_autofree char *link = g_build_filename(file_dir, "l", NULL);
+    g_autofree char *above = NULL;
+    BlockDriverState *top, *middle, *bs;
+    GError *error = NULL;
+
+    make_image_ok("a", "size=4M");
+    make_image_ok("b", "size=4M,backing_file=a,backing_fmt=qcow2");
+    make_image_ok("c", "size=4M,backing_file=b,backing_fmt=qcow2");
+    ck_assert_int_eq(symlink("b", link), 0);
+    bs = image_open("a", NULL);
+    middle = image_open("b", above = g_strdup_printf(
+        "node-name=b,backing=%s", bdrv_node_name(bs)));
+    top = image_open("c", "backing=b");
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = g_build_filename(file_dir, names[i], NULL);
+
+        ck_assert_int_eq(bdrv_change_backing_file(bs, names[i], "qcow2",
+                                                  &error), -ELOOP);
+        expect_error(&error, ELOOP, "would back itself");
+        ck_assert_int_eq(bdrv_check_new_backing(bs, path, &error), -ELOOP);
+        expect_error(&error, ELOOP, "would back itself");
+    }
+    ck_assert_int_eq(bdrv_check_new_backing(bs, "/later", &error), 0);
+    bdrv_unref(top);
+    bdrv_unref(middle);
+    ck_assert_int_eq(bdrv_change_backing_file(bs, "c", "qcow2", &error), 0);
+    ck_assert_int_eq(bdrv_change_backing_file(bs, NULL, NULL, &error), 0);
+    bdrv_unref(bs);
+    unlink(link);
+    amend_fails("b", "backing_file=b,backing_fmt=qcow2", ELOOP,
+                "would back itself");
+}
+END_TEST
+
 START_TEST(a_read_only_image_is_not_changed)
 {
     GError *error = NULL;
@@ -491,6 +529,8 @@ int main(void)
     PROMISE(tcase, a_format_is_guessed_only_from_its_head);
     PROMISE(tcase, drivers_say_what_they_cannot_do);
     PROMISE(tcase, every_call_can_be_made_from_a_coroutine);
+    PROMISE(tcase,
+            no_image_gets_itself_or_one_above_it_as_its_backing_file);
     PROMISE(tcase, a_read_only_image_is_not_changed);
     suite_add_tcase(suite, tcase);
     return check_main(suite);

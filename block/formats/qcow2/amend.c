@@ -104,7 +104,7 @@ static int check_backing(Qcow2 *q, const char *file, const char *format,
 {
     const char *name = bdrv_node_name(q->bs);
     Qcow2BackingName backing = { .file = file, .format = format };
-    BlockOptions *options;
+    g_autoptr(BlockOptions) options = NULL;
 
     if (!file) {
         return 0;
@@ -116,8 +116,10 @@ static int check_backing(Qcow2 *q, const char *file, const char *format,
     }
     options = qcow2_backing_options(bdrv_child_bs(qcow2_file(q)), name,
                                     &backing, errp);
-    block_options_free(options);
-    return options ? 0 : -EINVAL;
+    return options ? bdrv_check_new_backing(
+                         q->bs, block_options_peek_str(options,
+                                                       "file.filename"), errp)
+                   : -EINVAL;
 }
 
 static int coroutine_fn change_backing(Qcow2 *q, const char *file,
