@@ -6,8 +6,10 @@
 
 #include <blockgraph/driver.h>
 #include <blockgraph/image.h>
+#include <blockgraph/transaction.h>
 #include <errno.h>
 
+#include "monitor/job-types.h"
 #include "monitor/node-types.h"
 
 /* --- make ----------------------------------------------------------------- */
@@ -87,9 +89,14 @@ static json_t *coroutine_fn blockdev_create(const QmpCall *call, json_t *args,
 
 /* --- internal snapshots --------------------------------------------------- */
 
-QMP_OBJECT_TYPE(snapshot_args, "BlockdevSnapshotInternal",
-                QMP_NEED("device", qmp_str, "node"),
-                QMP_NEED("name", qmp_str, "of the snapshot"));
+static const QmpField snapshot_fields[] = {
+    QMP_NEED("device", qmp_str, "node"),
+    QMP_NEED("name", qmp_str, "of the snapshot"),
+    { .name = NULL },
+};
+const QmpType qmp_snapshot_args = { .kind = QMP_OBJECT,
+                                    .name = "BlockdevSnapshotInternal",
+                                    .fields = snapshot_fields };
 QMP_OBJECT_TYPE(snapshot_del_args,
                 "q_obj_blockdev-snapshot-delete-internal-sync-arg",
                 QMP_NEED("device", qmp_str, "node"),
@@ -110,44 +117,29 @@ static const BdrvSnapshotInfo *pick(GPtrArray *list, const char *id,
     return NULL;
 }
 
-static int coroutine_fn snapshot_make(BlockDriverState *bs, const char *name,
-                                      GError **errp)
+void qmp_snapshot_options(json_t *args)
 {
-    BdrvSnapshotInfo info = { .name = (char *)name, .icount = UINT64_MAX };
     gint64 now_us = g_get_real_time();
-    GPtrArray *list = NULL;
-    int ret;
 
-    if (!*name) {
-        return block_error(errp, EINVAL, "Name is empty");
-    }
-    ret = bdrv_co_snapshot_list(bs, &list, errp);
-    if (ret == 0 && pick(list, NULL, name)) {
-        ret = block_error(errp, EEXIST, "Snapshot with name '%s' already "
-                          "exists on device '%s'", name, bdrv_node_name(bs));
-    }
-    if (list) {
-        g_ptr_array_unref(list);
-    }
-    info.date_sec = now_us / G_USEC_PER_SEC;
-    info.date_nsec = now_us % G_USEC_PER_SEC * 1000;
-    return ret < 0 ? ret : bdrv_co_snapshot_create(bs, &info, errp);
+    json_object_set_new(args, "date-sec",
+                        json_integer(now_us / G_USEC_PER_SEC));
+    json_object_set_new(args, "date-nsec",
+                        json_integer(now_us % G_USEC_PER_SEC * 1000));
 }
 
 static json_t *coroutine_fn snapshot_internal(const QmpCall *call,
                                               json_t *args, GError **errp)
 {
-    BlockDriverState *bs = qmp_find_node(call, qmp_arg_str(args, "device"),
-                                         errp);
-    int ret;
+    BlockAction action = { .type = BLOCK_ACTION_SNAPSHOT_INTERNAL };
 
-    if (!bs) {
+    if (!qmp_find_node(call, qmp_arg_str(args, "device"), errp)) {
         return NULL;
     }
-    bdrv_ref(bs);
-    ret = snapshot_make(bs, qmp_arg_str(args, "name"), errp);
-    bdrv_co_unref(bs);
-    return qmp_done(ret);
+    qmp_snapshot_options(args);
+    action.options = qmp_arg_options(args, errp);
+    return action.options ? qmp_done(block_co_transaction(call->graph, &action,
+                                                          1, false, errp))
+                          : NULL;
 }
 
 static json_t *coroutine_fn snapshot_drop(BlockDriverState *bs, const char *id,
@@ -197,7 +189,7 @@ static json_t *coroutine_fn snapshot_delete(const QmpCall *call, json_t *args,
 const QmpCommand qmp_commands_image[] = {
     { "blockdev-create", &create_args, NULL, blockdev_create,
       "Start a job that makes an image" },
-    { "blockdev-snapshot-internal-sync", &snapshot_args, NULL,
+    { "blockdev-snapshot-internal-sync", &qmp_snapshot_args, NULL,
       snapshot_internal, "Make a snapshot inside an image" },
     { "blockdev-snapshot-delete-internal-sync", &snapshot_del_args,
       &qmp_snapshot_info, snapshot_delete, "Delete a snapshot inside an image" },

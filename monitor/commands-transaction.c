@@ -25,6 +25,8 @@ QMP_OBJECT_TYPE(wrap_backup, "BlockdevBackupWrapper",
                 QMP_NEED("data", qmp_backup_args, NULL));
 QMP_OBJECT_TYPE(wrap_snapshot, "BlockdevSnapshotWrapper",
                 QMP_NEED("data", snapshot_args, NULL));
+QMP_OBJECT_TYPE(wrap_snapshot_internal, "BlockdevSnapshotInternalWrapper",
+                QMP_NEED("data", qmp_snapshot_args, NULL));
 QMP_OBJECT_TYPE(wrap_bitmap, "BlockDirtyBitmapWrapper",
                 QMP_NEED("data", qmp_bitmap_args, NULL));
 QMP_OBJECT_TYPE(wrap_bitmap_add, "BlockDirtyBitmapAddWrapper",
@@ -36,6 +38,7 @@ static const QmpVariant action_variants[] = {
     { "abort", &wrap_abort },
     { "blockdev-backup", &wrap_backup },
     { "blockdev-snapshot", &wrap_snapshot },
+    { "blockdev-snapshot-internal-sync", &wrap_snapshot_internal },
     { "block-dirty-bitmap-add", &wrap_bitmap_add },
     { "block-dirty-bitmap-clear", &wrap_bitmap },
     { "block-dirty-bitmap-disable", &wrap_bitmap },
@@ -87,6 +90,8 @@ static int make_actions(const json_t *list, BlockAction *actions,
         actions[i].type = type_of(qmp_arg_str(element, "type"));
         if (actions[i].type == BLOCK_ACTION_BACKUP) {
             qmp_backup_options(data);
+        } else if (actions[i].type == BLOCK_ACTION_SNAPSHOT_INTERNAL) {
+            qmp_snapshot_options(data);
         }
         actions[i].options = qmp_arg_options(data, errp);
         if (!actions[i].options) {

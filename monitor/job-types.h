@@ -19,6 +19,12 @@ void qmp_backup_options(json_t *args);
 extern const QmpType qmp_bitmap_args, qmp_bitmap_add_args;
 extern const QmpType qmp_bitmap_merge_args;
 
+/** The arguments of blockdev-snapshot-internal-sync. */
+extern const QmpType qmp_snapshot_args;
+
+/** Change @args, those, to options of the action: of this moment. */
+void qmp_snapshot_options(json_t *args);
+
 /** Types of jobs, their states, and whether one has failed. */
 extern const QmpType qmp_job_type, qmp_job_status, qmp_job_io_status;
 

@@ -24,6 +24,7 @@ const char *const block_action_names[] = {
     [BLOCK_ACTION_BITMAP_ENABLE] = "block-dirty-bitmap-enable",
     [BLOCK_ACTION_BITMAP_MERGE] = "block-dirty-bitmap-merge",
     [BLOCK_ACTION_BITMAP_REMOVE] = "block-dirty-bitmap-remove",
+    [BLOCK_ACTION_SNAPSHOT_INTERNAL] = "blockdev-snapshot-internal-sync",
     NULL,
 };
 
@@ -70,6 +71,7 @@ static void coroutine_fn backup_abort(ActionState *a)
 
 /* Its options are those of the job. */
 static const ActionDriver action_backup = {
+    .node_key = "device",
     .prepare = backup_prepare,
     .commit = backup_commit,
     .abort = backup_abort,
@@ -159,6 +161,7 @@ static const ActionDriver *const drivers[BLOCK_ACTION_TYPES] = {
     [BLOCK_ACTION_BITMAP_ENABLE] = &action_bitmap_enable,
     [BLOCK_ACTION_BITMAP_MERGE] = &action_bitmap_merge,
     [BLOCK_ACTION_BITMAP_REMOVE] = &action_bitmap_remove,
+    [BLOCK_ACTION_SNAPSHOT_INTERNAL] = &action_snapshot_internal,
 };
 
 const BlockOption *block_action_options(BlockActionType type)
@@ -190,11 +193,17 @@ int action_parse(ActionState *a, GError **errp)
     return block_options_check_empty(a->options, known, what, errp);
 }
 
-/* The node whose requests have to wait, if it is there. */
+/* The name of the node whose requests have to wait, or NULL. */
+static const char *node_name(const ActionState *a)
+{
+    return block_options_peek_str(a->options, a->drv->node_key
+                                                  ? a->drv->node_key : "node");
+}
+
+/* They wait, if it is there. */
 static void coroutine_fn drain_node(ActionState *a)
 {
-    const char *key = a->drv == &action_backup ? "device" : "node";
-    const char *name = block_options_peek_str(a->options, key);
+    const char *name = node_name(a);
 
     if (name && !(SIM_PLANTED(43) && a->drv == &action_backup)) {
         a->bs = bdrv_find_node(a->graph, name);
@@ -205,12 +214,12 @@ static void coroutine_fn drain_node(ActionState *a)
     }
 }
 
-/* Whoever is missing is named by the action itself. */
+/* A job says itself who is missing. */
 static int coroutine_fn prepare(ActionState *a, GError **errp)
 {
-    const char *name = block_options_peek_str(a->options, "node");
+    const char *name = node_name(a);
 
-    if (name && !a->bs) {
+    if (name && !a->bs && a->drv != &action_backup) {
         return block_error(errp, ENOENT, "Action '%s': there is no node '%s'",
                            action_name(a), name);
     }
@@ -228,6 +237,7 @@ static void coroutine_fn finish(ActionState *a)
         block_options_clear(a->drv->options, &a->o);
     }
     hbitmap_free(a->saved);
+    g_free(a->snapshot);
     block_options_free(a->options);
 }
 

@@ -4,6 +4,7 @@
  *
  *   action.c         a list of actions, done or undone; jobs, snapshots
  *   action-bitmap.c  those on dirty bitmaps
+ *   action-internal.c  snapshots inside images
  */
 #ifndef BLOCK_JOBS_ACTION_H
 #define BLOCK_JOBS_ACTION_H
@@ -23,6 +24,7 @@ typedef struct ActionOptions {
     bool persistent;
     bool disabled;
     BlockOptions *bitmaps;
+    int64_t date_sec, date_nsec;
 } ActionOptions;
 
 struct ActionDriver;
@@ -44,11 +46,14 @@ typedef struct ActionState {
     BdrvDirtyBitmap *bitmap;
     HBitmap *saved;          /* its bits as they were */
     bool was_enabled;
+    char *snapshot;          /* its id, or NULL */
 } ActionState;
 
 /** A kind of action. */
 typedef struct ActionDriver {
     const BlockOption *options;
+    /** The option that names the node; NULL: "node". */
+    const char *node_key;
     /** Do it, in a way that can be undone. */
     int coroutine_fn (*prepare)(ActionState *a, GError **errp);
     /** It stays.  Or NULL. */
@@ -63,6 +68,7 @@ extern const ActionDriver action_bitmap_disable;
 extern const ActionDriver action_bitmap_enable;
 extern const ActionDriver action_bitmap_merge;
 extern const ActionDriver action_bitmap_remove;
+extern const ActionDriver action_snapshot_internal;
 
 /** Read the arguments into a->o.  Returns 0 or -EINVAL with @errp set. */
 int action_parse(ActionState *a, GError **errp);

@@ -22,6 +22,7 @@ typedef enum BlockActionType {
     BLOCK_ACTION_BITMAP_ENABLE,
     BLOCK_ACTION_BITMAP_MERGE,
     BLOCK_ACTION_BITMAP_REMOVE,
+    BLOCK_ACTION_SNAPSHOT_INTERNAL, /* make one inside an image */
     BLOCK_ACTION_TYPES,
 } BlockActionType;
 

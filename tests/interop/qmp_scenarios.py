@@ -240,7 +240,20 @@ SCENARIOS = {
         c('blockdev-snapshot-internal-sync', device='a', name='s0'),
         c('blockdev-snapshot-internal-sync', device='a', name=''),
         c('blockdev-snapshot-internal-sync', device='nope', name='s'),
+        c('transaction', actions=[
+            {'type': 'blockdev-snapshot-internal-sync',
+             'data': {'device': 'a', 'name': 's1'}},
+            {'type': 'block-dirty-bitmap-add',
+             'data': {'node': 'a', 'name': 'b'}}]),
+        c('transaction', actions=[
+            {'type': 'blockdev-snapshot-internal-sync',
+             'data': {'device': 'a', 'name': 's2'}},
+            {'type': 'abort', 'data': {}}]),
+        c('transaction', actions=[
+            {'type': 'blockdev-snapshot-internal-sync',
+             'data': {'device': 'a', 'name': 's1'}}]),
         c('query-named-block-nodes', flat=True),
+        c('blockdev-snapshot-delete-internal-sync', device='a', name='s1'),
         c('blockdev-snapshot-delete-internal-sync', device='a'),
         c('blockdev-snapshot-delete-internal-sync', device='a', name='x'),
         c('blockdev-snapshot-delete-internal-sync', device='a', name='s0'),

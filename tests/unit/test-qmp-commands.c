@@ -394,6 +394,9 @@ START_TEST(a_transaction_is_undone_as_a_whole)
           "{\"type\":\"abort\",\"data\":{}}]}", "abort");
     fails("block-dirty-bitmap-remove", "{\"node\":\"n\",\"name\":\"b\"}",
           "'b'");
+    fails("transaction", "{\"actions\":[{\"type\":\"blockdev-snapshot-"
+          "internal-sync\",\"data\":{\"device\":\"n\",\"name\":\"s\"}}]}",
+          "does not support internal snapshots");
     done("transaction", "{\"actions\":[]}");
     done("transaction", "{\"actions\":[{\"type\":\"block-dirty-bitmap-add\","
          "\"data\":{\"node\":\"n\",\"name\":\"b\"}}],"

@@ -116,6 +116,77 @@ START_TEST(a_snapshot_takes_the_writes_from_then_on)
 }
 END_TEST
 
+/* The names of the snapshots in the image of @bs, a word each.  g_free(). */
+static char *snapshots(BlockDriverState *bs)
+{
+    GString *text = g_string_new(NULL);
+    GPtrArray *list;
+
+    ck_assert_int_eq(bdrv_snapshot_list(bs, &list, NULL), 0);
+    for (guint i = 0; i < list->len; i++) {
+        const BdrvSnapshotInfo *info = g_ptr_array_index(list, i);
+
+        g_string_append_printf(text, "%s@%u ", info->name, info->date_sec);
+    }
+    g_ptr_array_unref(list);
+    return g_string_free(text, false);
+}
+
+static void expect_snapshots(BlockDriverState *bs, const char *expected)
+{
+    g_autofree char *found = snapshots(bs);
+
+    ck_assert_str_eq(found, expected);
+}
+
+/* The length of the image's file may be another then. */
+static void internal_fails(const char *const *texts, int err,
+                           const char *message)
+{
+    GError *error = NULL;
+
+    ck_assert_int_lt(try_actions(true, texts, &error), 0);
+    expect_error(&error, err, message);
+}
+
+#define INTERNAL "blockdev-snapshot-internal-sync device=i,name="
+
+START_TEST(a_snapshot_inside_an_image_is_made_or_is_not)
+{
+    BdrvCheckResult result;
+    BlockDriverState *bs;
+    BlockBackend *blk;
+
+    disks();
+    make_image_ok("i", "size=256k");
+    bs = image_open("i", "qcow2,node-name=i");
+    blk = backend_ok("user", bs, BLK_PERM_WRITE, BLK_PERM_ALL);
+    job_fill(blk, 0, CLUSTER, 'o');
+    actions_ok(false, ACTIONS(INTERNAL "one,date-sec=7"));
+    job_fill(blk, 0, CLUSTER, 'n');
+    internal_fails(ACTIONS(INTERNAL "two", "abort"), ECANCELED, "abort");
+    internal_fails(ACTIONS(INTERNAL "two", INTERNAL "three", INTERNAL "two"),
+                   EEXIST, "'two' already exists");
+    internal_fails(ACTIONS("block-dirty-bitmap-clear node=a,name=x",
+                           INTERNAL "one"), EEXIST, "'one' already exists");
+    ck_assert_int_eq(bdrv_get_dirty_count(bitmap(0, "x")), CLUSTER);
+    internal_fails(ACTIONS(INTERNAL), EINVAL, "Name is empty");
+    actions_fail(ACTIONS("blockdev-snapshot-internal-sync device=a,name=s"),
+                 ENOTSUP, "internal snapshots");
+    actions_fail(ACTIONS("blockdev-snapshot-internal-sync device=nix,name=s"),
+                 ENOENT, "no node 'nix'");
+    expect_snapshots(bs, "one@7 ");
+    job_expect(bs, 0, CLUSTER, 'n');
+    blk_unref(blk);
+    ck_assert_int_eq(bdrv_check(bs, &(BdrvCheck){ 0 }, &result, NULL), 0);
+    ck_assert_int_eq(result.corruptions + result.leaks, 0);
+    ck_assert_int_eq(bdrv_snapshot_goto(bs, "one", NULL), 0);
+    job_expect(bs, 0, CLUSTER, 'o');
+    bdrv_unref(bs);
+    no_disks();
+}
+END_TEST
+
 /* --- one moment ----------------------------------------------------------- */
 
 START_TEST(backups_of_two_disks_are_of_one_moment)
@@ -283,6 +354,7 @@ static void add_tests(TCase *tcase)
                         0, 13);
     PROMISE(tcase, actions_see_what_those_before_them_have_done);
     PROMISE(tcase, a_snapshot_takes_the_writes_from_then_on);
+    PROMISE(tcase, a_snapshot_inside_an_image_is_made_or_is_not);
     PROMISE(tcase, backups_of_two_disks_are_of_one_moment);
     tcase_add_loop_test(tcase, jobs_of_a_group_end_together_others_do_not, 0,
                         2);
