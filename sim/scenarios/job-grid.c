@@ -75,6 +75,8 @@ typedef enum GridVerb {
     GRID_EIO_WRITE,
     GRID_ENOSPC,
     GRID_HANG,
+    GRID_KILL,
+    GRID_DETACH,
     GRID_VERBS,
 } GridVerb;
 
@@ -90,6 +92,7 @@ typedef struct JobGrid {
     bool done;         /* the verb was asked */
     bool over;         /* the job */
     bool held;         /* a disk hangs */
+    BgSimRule *dead;   /* a disk fails, until this is off; or NULL */
     bool soft;         /* it was cancelled; perhaps with a result */
     bool harmful;      /* errors may come */
 } JobGrid;
@@ -114,6 +117,33 @@ static void coroutine_fn release_entry(BgSim *sim, void *opaque)
     bgsim_release(sim, "hang");
 }
 
+static void coroutine_fn revive_entry(BgSim *sim, void *opaque)
+{
+    JobGrid *s = opaque;
+
+    co_sleep_ns(INT64_C(1500) * 1000 * 1000);
+    bgsim_rule_off(s->dead);
+}
+
+/* Somebody wants to have what the job needs. */
+static void coroutine_fn detach_entry(BgSim *sim, void *opaque)
+{
+    static const char *const names[] = { "mid", "base" };
+    JobGrid *s = opaque;
+    BlockDriverState *bs = bdrv_ref(blk_bs(s->guest));
+
+    if (!s->over && bdrv_filter_child(bs)) {
+        bdrv_co_drop_filter(bs, NULL);
+    }
+    bdrv_co_unref(bs);
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        bs = bdrv_find_node(bgsim_graph(sim), names[i]);
+        if (bs && !s->over && bdrv_co_delete(bs, NULL) == 0) {
+            bgsim_violation(sim, "job", "node '%s' was deleted", names[i]);
+        }
+    }
+}
+
 /* The disk that the job writes to. */
 static const char *written_disk(const JobGrid *s)
 {
@@ -132,6 +162,16 @@ static void fail_once(JobGrid *s, const char *disk, const char *what, int err)
 
     s->harmful = true;
     bgsim_rule_nth(rule, 0, 1);
+}
+
+/* All requests of the disk fail, for longer than a job has to end. */
+static void kill_disk(JobGrid *s)
+{
+    g_autofree char *where = g_strdup_printf("%s:any", written_disk(s));
+
+    s->harmful = true;
+    s->dead = bgsim_fail(s->sim, where, EIO);
+    bgsim_spawn(s->sim, "revive", NULL, revive_entry, s);
 }
 
 /* All that is there at this moment; what is not allowed is refused. */
@@ -179,6 +219,12 @@ static void ask(JobGrid *s)
         s->held = true;
         bgsim_hold(s->sim, where, "hang");
         bgsim_spawn(s->sim, "release", NULL, release_entry, s);
+        break;
+    case GRID_KILL:
+        kill_disk(s);
+        break;
+    case GRID_DETACH:
+        bgsim_spawn(s->sim, "detach", NULL, detach_entry, s);
         break;
     default:
         break;
@@ -397,7 +443,8 @@ static void grid_setup(BgSim *sim, void *state)
     s->reader = blk_new(bgsim_graph(sim), "reader", &perm);
     s->at = bgsim_steps(sim) +
             seed / G_N_ELEMENTS(kinds) / GRID_VERBS * STEPS_BETWEEN;
-    guest.errors_expected = s->verb >= GRID_EIO_READ;
+    guest.errors_expected = s->verb >= GRID_EIO_READ &&
+                            s->verb <= GRID_KILL;
     bgsim_guest_start(s->model, "guest", scenario_thread(sim, 2), &guest);
     bgsim_add_oracle(sim, &(BgSimOracle){ .name = "grid", .step = each_step,
                                           .opaque = s });
