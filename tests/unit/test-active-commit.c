@@ -220,6 +220,12 @@ START_TEST(bad_options_are_refused_and_change_nothing)
     job_fails(BLOCK_JOB_COMMIT, "device=n2,backing-file=x", EINVAL,
               "backing-file");
     job_fails(BLOCK_JOB_COMMIT, "device=n2,nonsense=1", EINVAL, "nonsense");
+    job_fails(BLOCK_JOB_COMMIT, "device=n2,max-workers=0", EINVAL,
+              "max-workers");
+    job_fails(BLOCK_JOB_COMMIT, "device=n2,max-workers=65", EINVAL,
+              "max-workers");
+    job_fails(BLOCK_JOB_COMMIT, "device=n2,on-error=no", EINVAL, "on-error");
+    job_fails(BLOCK_JOB_COMMIT, "device=n2,speed=-1", EINVAL, "speed");
     job_fails(BLOCK_JOB_COMMIT, "device=n2,filter-node-name=n0", EEXIST,
               "n0");
     ck_assert(bdrv_is_read_only(layer[0]));

@@ -782,6 +782,7 @@ START_TEST(nodes_and_options_that_make_no_sense_are_refused)
     commit_fails("device=n2,top=n1,max-workers=0", EINVAL, "max-workers");
     commit_fails("device=n2,top=n1,max-workers=65", EINVAL, "max-workers");
     commit_fails("device=n2,top=n1,on-error=no", EINVAL, "on-error");
+    commit_fails("device=n2,top=n1,speed=-1", EINVAL, "speed");
     commit_fails("device=n2,top=n1,nonsense=1", EINVAL, "nonsense");
     commit_fails("device=n2,top=n1,filter-node-name=n0", EEXIST, "n0");
     bdrv_unref(other);
