@@ -194,6 +194,9 @@ void aio_request_run_blocking(AioRequest *req);
 /** For engines: whether @req is short and on a file that lives in memory. */
 bool aio_request_is_copy(const AioRequest *req);
 
+/** For engines: whether @req is a long read of a file that lives in memory. */
+bool aio_request_is_long_copy(const AioRequest *req);
+
 /**
  * For engines: if @req is a short read of a file that lives in memory, and the
  * first in this turn, run it: submit() then returns false.  Returns false if

@@ -77,6 +77,14 @@ bool aio_request_is_copy(const AioRequest *req)
            req->bytes <= INLINE_BYTES_MAX;
 }
 
+/* What never waits for a disk never makes the kernel start a second thread for
+ * a ring: all reads and writes of files in memory would follow each other. */
+bool aio_request_is_long_copy(const AioRequest *req)
+{
+    return req->in_memory && req->op == AIO_OP_READV &&
+           req->bytes > INLINE_BYTES_MAX;
+}
+
 /*
  * The first short read of a turn does not even wait for the next one: who reads
  * a little before going on, as copy-before-write does, saves a round.  One a

@@ -470,6 +470,8 @@ static bool uring_submit(AioContext *ctx, void *state, AioRequest *req)
         *u->copies_tail = req;
         u->copies_tail = &req->next;
         u->nr_copies++;
+    } else if (aio_request_is_long_copy(req)) {
+        return aio_request_submit_to_workers(ctx, req);
     } else if (!aio_request_run_inline(ctx, req)) {
         start(u, req);
         if (nr_unsubmitted(u) >= SUBMIT_BATCH) {
