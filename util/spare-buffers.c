@@ -55,3 +55,26 @@ void spare_buffers_put(SpareBuffers *buffers, void *buf)
         unused = next;
     }
 }
+
+static bool suits(size_t alignment, int64_t bytes)
+{
+    return alignment <= SPARE_BUFFER_ALIGNMENT &&
+           bytes <= SPARE_BUFFER_BYTES && bytes > SPARE_BUFFER_BYTES / 4;
+}
+
+void *spare_buffers_alloc(SpareBuffers *buffers, size_t alignment,
+                          int64_t bytes)
+{
+    return suits(alignment, bytes) ? spare_buffers_get(buffers)
+                                   : block_aligned_try_alloc(alignment, bytes);
+}
+
+void spare_buffers_free(SpareBuffers *buffers, void *buf, size_t alignment,
+                        int64_t bytes)
+{
+    if (buf && suits(alignment, bytes)) {
+        spare_buffers_put(buffers, buf);
+    } else {
+        block_aligned_free(buf);
+    }
+}

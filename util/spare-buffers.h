@@ -31,4 +31,15 @@ void *spare_buffers_get(SpareBuffers *buffers);
 /** Give it back.  Any thread. */
 void spare_buffers_put(SpareBuffers *buffers, void *buf);
 
+/**
+ * @bytes bytes, aligned to @alignment: a buffer of @buffers if one suits and is
+ * not far too large, else memory of its own.  Or NULL.  Any thread.
+ */
+void *spare_buffers_alloc(SpareBuffers *buffers, size_t alignment,
+                          int64_t bytes);
+
+/** Give back what spare_buffers_alloc() gave for the same numbers, or NULL. */
+void spare_buffers_free(SpareBuffers *buffers, void *buf, size_t alignment,
+                        int64_t bytes);
+
 #endif /* UTIL_SPARE_BUFFERS_H */

@@ -111,6 +111,7 @@ BlockCopyState *block_copy_state_new(const BlockCopyConfig *config,
     }
     lock_init(&s->lock, LOCK_RANK_COPY);
     mem_budget_init(&s->memory, COPY_MEMORY_BYTES);
+    spare_buffers_init(&s->buffers);
     mem_budget_init(&s->staging, 0);
     list_init(&s->calls);
     list_init(&s->staged_queue);

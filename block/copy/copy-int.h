@@ -19,6 +19,7 @@
 #include "block/copy/stage-pool.h"
 #include "util/list.h"
 #include "util/sim-point.h"
+#include "util/spare-buffers.h"
 #include "util/throttle.h"
 
 /** How the clusters of a task get to the target. */
@@ -55,6 +56,7 @@ struct BlockCopyState {
     MemBudget memory;            /* of copies; has its own lock */
     MemBudget staging;
     StagePool slots;             /* of it; has its own lock */
+    SpareBuffers buffers;        /* of copies; has its own lock */
 
     Lock lock;
     /* Guarded by @lock. */

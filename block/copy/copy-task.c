@@ -279,9 +279,24 @@ static int coroutine_fn write_differences(BlockCopyState *s, int64_t offset,
     return ret;
 }
 
+/* Of buffers that suit both sides; another after a change of the graph. */
+static size_t mem_alignment(const BlockCopyState *s)
+{
+    const BlockLimits *a = bdrv_limits(bdrv_child_bs(s->config.source));
+    const BlockLimits *b = bdrv_limits(bdrv_child_bs(s->config.target));
+
+    return MAX(a->opt_mem_alignment, b->opt_mem_alignment);
+}
+
+void *copy_alloc(const BlockCopyState *s, int64_t bytes)
+{
+    return block_aligned_try_alloc(mem_alignment(s), bytes);
+}
+
 int coroutine_fn copy_write(BlockCopyState *s, int64_t offset, int64_t bytes,
                             const void *buf)
 {
+    size_t align = mem_alignment(s);
     void *old = NULL;
     int ret = SIM_FAULT("copy.write", NULL);
 
@@ -291,34 +306,26 @@ int coroutine_fn copy_write(BlockCopyState *s, int64_t offset, int64_t bytes,
     /* A target that is empty there need not be read, and one that cannot be,
      * is written. */
     if (atomic_load(&s->compare) && !is_zero_there(s, offset, bytes)) {
-        old = copy_alloc(s, bytes);
+        old = spare_buffers_alloc(&s->buffers, align, bytes);
     }
     if (old && bdrv_co_pread(s->config.target, offset, bytes, old, 0) == 0) {
         ret = write_differences(s, offset, bytes, buf, old);
     } else {
         ret = write_all(s, offset, bytes, buf);
     }
-    block_aligned_free(old);
+    spare_buffers_free(&s->buffers, old, align, bytes);
     return ret;
-}
-
-void *copy_alloc(const BlockCopyState *s, int64_t bytes)
-{
-    const BlockLimits *a = bdrv_limits(bdrv_child_bs(s->config.source));
-    const BlockLimits *b = bdrv_limits(bdrv_child_bs(s->config.target));
-
-    return block_aligned_try_alloc(MAX(a->opt_mem_alignment,
-                                       b->opt_mem_alignment), bytes);
 }
 
 static int coroutine_fn copy_through_memory(BlockCopyState *s, int64_t offset,
                                             int64_t bytes, bool *ret_read)
 {
+    size_t align = mem_alignment(s);
     void *buf;
     int ret;
 
     mem_budget_take(&s->memory, bytes);
-    buf = copy_alloc(s, bytes);
+    buf = spare_buffers_alloc(&s->buffers, align, bytes);
     if (buf) {
         ret = copy_read(s, offset, bytes, buf);
         *ret_read = ret < 0;
@@ -327,7 +334,7 @@ static int coroutine_fn copy_through_memory(BlockCopyState *s, int64_t offset,
     } else {
         ret = -ENOMEM;
     }
-    block_aligned_free(buf);
+    spare_buffers_free(&s->buffers, buf, align, bytes);
     mem_budget_give(&s->memory, bytes);
     return ret;
 }

@@ -40,7 +40,8 @@ typedef struct CopyOnRead {
     int64_t wrote_start;  /* around all that was written */
     int64_t wrote_end;
     uint8_t *buf;         /* a piece, or what there is to copy; NULL yet */
-    bool shared_buf;      /* it is one of bs->copy_buffers */
+    int64_t buf_bytes;    /* of it, and its alignment */
+    size_t buf_align;
 } CopyOnRead;
 
 static bool is_prefetch(const CopyOnRead *c)
@@ -146,23 +147,16 @@ static int coroutine_fn write_data(CopyOnRead *c, int64_t bytes)
 /* Memory for all that is left, or a piece of it. */
 static void get_buffer(CopyOnRead *c)
 {
-    size_t align = c->bs->limits.opt_mem_alignment;
-    int64_t bytes = MIN(c->end - c->at, piece_max(c));
-
-    c->shared_buf = bytes <= SPARE_BUFFER_BYTES &&
-                    bytes > SPARE_BUFFER_BYTES / 4 &&
-                    align <= SPARE_BUFFER_ALIGNMENT;
-    c->buf = c->shared_buf ? spare_buffers_get(&c->bs->copy_buffers)
-                           : block_aligned_try_alloc(align, bytes);
+    c->buf_bytes = MIN(c->end - c->at, piece_max(c));
+    c->buf_align = c->bs->limits.opt_mem_alignment;
+    c->buf = spare_buffers_alloc(&c->bs->copy_buffers, c->buf_align,
+                                 c->buf_bytes);
 }
 
 static void put_buffer(CopyOnRead *c)
 {
-    if (c->buf && c->shared_buf) {
-        spare_buffers_put(&c->bs->copy_buffers, c->buf);
-    } else {
-        block_aligned_free(c->buf);
-    }
+    spare_buffers_free(&c->bs->copy_buffers, c->buf, c->buf_align,
+                       c->buf_bytes);
 }
 
 /* Read [c->at, +bytes), at most a piece, and write it. */
