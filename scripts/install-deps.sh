@@ -16,7 +16,7 @@ build="gcc libc6-dev meson ninja-build pkg-config libglib2.0-dev
 demo="$build qemu-utils python3 e2fsprogs fio libnbd-bin"
 test="$build check libsubunit-dev g++ python3 universal-ctags binutils
       qemu-utils qemu-system-common fio nbdkit libnbd-bin python3-libnbd
-      gnutls-bin e2fsprogs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+      gnutls-bin e2fsprogs btrfs-progs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 ci="$test clang libclang-rt-14-dev"
 
 case "${1:-build}" in

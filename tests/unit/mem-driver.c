@@ -380,6 +380,47 @@ static int coroutine_fn mem_block_status(BlockDriverState *bs,
     return 0;
 }
 
+static int coroutine_fn mem_copy_range_from(BlockDriverState *bs,
+                                            const BlockCopyRange *copy)
+{
+    return bdrv_co_copy_range_to(copy);
+}
+
+static int coroutine_fn mem_copy_range_to(BlockDriverState *bs,
+                                          const BlockCopyRange *copy)
+{
+    MemDisk *from = mem_disk(bdrv_child_bs(copy->src));
+    g_autofree uint8_t *data = g_malloc(copy->bytes);
+    BlockIOVec1 iov;
+    BlockIO io = { .offset = copy->dst_offset, .bytes = copy->bytes };
+
+    WITH_LOCK(&from->lock) {
+        memcpy(data, from->data + copy->src_offset, copy->bytes);
+    }
+    io.iov = block_iov_buf(&iov, data, copy->bytes);
+    return mem_change(bs, &io, MEM_WRITE);
+}
+
+/* Before any test runs, so not by an assertion of check. */
+static void register_once(const BlockDriver *driver)
+{
+    if (!bdrv_find_driver(driver->name) && bdrv_register(driver, NULL) < 0) {
+        abort();
+    }
+}
+
+void mem_register_copying(void)
+{
+    static BlockDriver driver;
+
+    mem_register();
+    driver = *bdrv_find_driver("mem");
+    driver.name = "copymem";
+    driver.copy_range_from = mem_copy_range_from;
+    driver.copy_range_to = mem_copy_range_to;
+    register_once(&driver);
+}
+
 void mem_register(void)
 {
     static const BlockDriver driver = {
@@ -402,8 +443,5 @@ void mem_register(void)
         .block_status = mem_block_status,
     };
 
-    /* Before any test runs, so not by an assertion of check. */
-    if (!bdrv_find_driver("mem") && bdrv_register(&driver, NULL) < 0) {
-        abort();
-    }
+    register_once(&driver);
 }

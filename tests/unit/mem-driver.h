@@ -78,4 +78,7 @@ unsigned mem_total(MemDisk *disk);
 /** Register the driver "mem"; before any test runs. */
 void mem_register(void);
 
+/** Register "copymem", too: the same, and copies from one to another work. */
+void mem_register_copying(void);
+
 #endif /* TESTS_UNIT_MEM_DRIVER_H */

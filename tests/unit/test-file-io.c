@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Requests of the driver "file": zero writes, discards, extents, copies, and
- * several threads on one file, on a real file system.
+ * Requests of the driver "file": zero writes, discards, extents, and several
+ * threads on one file, on a real file system.
  */
 #include "file-fixture.h"
 #include "co-fixture.h"
@@ -106,8 +106,6 @@ END_TEST
 /* A call on the edge of a backend's node; formats make such calls. */
 typedef struct EdgeCall {
     BdrvChild *child;
-    BdrvChild *src;
-    int64_t src_offset;
     int64_t offset;
     int64_t bytes;
     unsigned flags;
@@ -119,16 +117,6 @@ static int coroutine_fn zero_entry(void *opaque)
 
     return bdrv_co_pwrite_zeroes(call->child, call->offset, call->bytes,
                                  call->flags);
-}
-
-static int coroutine_fn copy_entry(void *opaque)
-{
-    EdgeCall *call = opaque;
-    BlockCopyRange copy = { .src = call->src, .src_offset = call->src_offset,
-                            .dst = call->child, .dst_offset = call->offset,
-                            .bytes = call->bytes };
-
-    return bdrv_co_copy_range(&copy);
 }
 
 static int run(int coroutine_fn (*entry)(void *opaque), EdgeCall *call)
@@ -340,53 +328,6 @@ START_TEST(the_space_of_a_file_is_what_the_system_says)
     ck_assert_int_lt(file_blocks("disk"), 2 * MIB);
     ck_assert_int_eq(bdrv_get_info(bs, &info), 0);
     ck_assert_int_eq(info.cluster_bytes, 0);
-    close_backend(blk);
-}
-END_TEST
-
-/* --- copies --------------------------------------------------------------- */
-
-START_TEST(files_are_copied_in_the_kernel)
-{
-    g_autofree char *data = g_strnfill(300000, 'c');
-    BlockBackend *src, *dst;
-    EdgeCall call;
-
-    make_file("src", 300000);
-    make_file("dst", 1000);
-    src = file_backend("pass,file.driver=file,file.filename=%s/src");
-    dst = file_backend("pass,file.driver=file,file.filename=%s/dst");
-    ck_assert_int_eq(blk_pwrite(src, 0, 300000, data, 0), 0);
-    call = (EdgeCall){ .src = edge_of(src), .src_offset = 777,
-                       .child = edge_of(dst), .offset = 100,
-                       .bytes = 250001 };
-    ck_assert_int_eq(run(copy_entry, &call), 0);
-    ck_assert_int_eq(file_length("dst"), 250101);
-    expect_bytes("dst", 0, 100, 0);
-    expect_bytes("dst", 100, 250001, 'c');
-    /* What lies beyond the source's end is not for a copy. */
-    call.bytes = 299224;
-    ck_assert_int_eq(run(copy_entry, &call), -ENOTSUP);
-    close_backend(src);
-    close_backend(dst);
-}
-END_TEST
-
-START_TEST(a_copy_inside_one_file_must_not_overlap)
-{
-    BlockBackend *blk;
-    EdgeCall call;
-
-    make_file("disk", MIB);
-    blk = file_backend("pass,file.driver=file,file.filename=%s/disk");
-    ck_assert_int_eq(write_bytes(blk, 0, 100000, 'o'), 0);
-    call = (EdgeCall){ .src = edge_of(blk), .child = edge_of(blk),
-                       .offset = 99999, .bytes = 100000 };
-    ck_assert_int_eq(run(copy_entry, &call), -ENOTSUP);
-    call.offset = 100000;
-    ck_assert_int_eq(run(copy_entry, &call), 0);
-    expect_bytes("disk", 0, 200000, 'o');
-    expect_bytes("disk", 200000, 1000, 0);
     close_backend(blk);
 }
 END_TEST
@@ -603,8 +544,6 @@ static void add_tests(Suite *suite, const char *name, SFun setup)
     tcase_add_loop_test(
         tc, a_full_disk_fails_what_does_not_fit_and_nothing_else, 0, 2);
     PROMISE(tc, the_space_of_a_file_is_what_the_system_says);
-    PROMISE(tc, files_are_copied_in_the_kernel);
-    PROMISE(tc, a_copy_inside_one_file_must_not_overlap);
     tcase_add_loop_test(tc, threads_on_one_file_each_see_their_own_writes, 0,
                         3);
     PROMISE(tc, writes_and_zero_writes_that_grow_a_file_do_not_meet);

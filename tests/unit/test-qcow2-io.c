@@ -705,96 +705,6 @@ START_TEST(R70_guest_data_go_to_the_data_file_and_nothing_else_does)
 }
 END_TEST
 
-/* --- copies --------------------------------------------------------------- */
-
-typedef struct CopyCall {
-    BlockBackend *src, *dst;
-    int64_t from, to, bytes;
-} CopyCall;
-
-static int coroutine_fn copy_entry(void *opaque)
-{
-    CopyCall *c = opaque;
-
-    return blk_co_copy_range(c->src, c->from, c->dst, c->to, c->bytes, 0);
-}
-
-/* A copy that is done or refused; refused ones change nothing they need not. */
-static bool copy(BlockBackend *src, int64_t from, BlockBackend *dst,
-                 int64_t to, int64_t bytes)
-{
-    CopyCall call = { src, dst, from, to, bytes };
-    int ret = aio_co_run(block_graph_aio_context(graph), copy_entry, &call);
-
-    ck_assert(ret == 0 || ret == -ENOTSUP);
-    return ret == 0;
-}
-
-START_TEST(copies_into_and_out_of_images_are_what_reads_and_writes_would_be)
-{
-    BlockBackend *a, *b, *raw;
-
-    make_image_ok("a", "size=256k,cluster_size=4k");
-    make_image_ok("b", "size=256k,cluster_size=64k");
-    make_file("r", 256 << 10);
-    a = image_backend("a", NULL);
-    b = image_backend("b", NULL);
-    raw = file_backend("file,filename=%s/r");
-    for (int i = 0; i < 64; i++) {
-        fill(a, i * CLUSTER, CLUSTER, 1 + i);
-    }
-    ck_assert(copy(a, 0, b, 0, 256 << 10));
-    for (int i = 0; i < 64; i++) {
-        expect_fill(b, i * CLUSTER, CLUSTER, 1 + i);
-    }
-    ck_assert(copy(b, 8 * CLUSTER, raw, 0, 16 * CLUSTER));
-    for (int i = 0; i < 16; i++) {
-        expect_fill(raw, i * CLUSTER, CLUSTER, 9 + i);
-    }
-    ck_assert(copy(raw, 2 * CLUSTER, a, 0, 4 * CLUSTER));
-    ck_assert(copy(raw, 512, a, 5 * CLUSTER + 512, 512));
-    for (int i = 0; i < 4; i++) {
-        expect_fill(a, i * CLUSTER, CLUSTER, 11 + i);
-    }
-    expect_fill(a, 5 * CLUSTER, 512, 6);
-    expect_fill(a, 5 * CLUSTER + 512, 512, 9);
-    expect_fill(a, 5 * CLUSTER + 1024, CLUSTER - 1024, 6);
-    /* What is shared with a snapshot is not copied over. */
-    snapshot_ok(blk_bs(a), "s");
-    copy(raw, 0, a, 0, CLUSTER);
-    ck_assert_int_eq(bdrv_snapshot_goto(blk_bs(a), "s", NULL), 0);
-    expect_fill(a, 0, CLUSTER, 11);
-    check_sound(a);
-    check_sound(b);
-    close_backend(a);
-    close_backend(b);
-    close_backend(raw);
-}
-END_TEST
-
-START_TEST(compressed_data_cannot_be_copied_but_are_read)
-{
-    BlockBackend *a, *b;
-
-    make_image_ok("a", "size=64k,cluster_size=4k");
-    make_image_ok("b", "size=64k,cluster_size=4k");
-    a = image_backend("a", NULL);
-    b = image_backend("b", NULL);
-    fill_compressed(a, 0, CLUSTER, 7);
-    fill(b, 0, 2 * CLUSTER, 8);
-    ck_assert(!copy(a, 0, b, 0, CLUSTER));
-    expect_fill(b, CLUSTER, CLUSTER, 8);
-    fill(a, 1000, 24, 9);
-    expect_fill(a, 0, 1000, 7);
-    expect_fill(a, 1000, 24, 9);
-    expect_fill(a, 1024, CLUSTER - 1024, 7);
-    check_sound(a);
-    check_sound(b);
-    close_backend(a);
-    close_backend(b);
-}
-END_TEST
-
 /* --- lazy refcounts ------------------------------------------------------- */
 
 START_TEST(an_image_with_lazy_refcounts_is_clean_when_it_is_closed)
@@ -871,9 +781,6 @@ static void add_space_and_faults(TCase *tcase)
 static void add_others(TCase *tcase)
 {
     PROMISE(tcase, R70_guest_data_go_to_the_data_file_and_nothing_else_does);
-    PROMISE(tcase,
-            copies_into_and_out_of_images_are_what_reads_and_writes_would_be);
-    PROMISE(tcase, compressed_data_cannot_be_copied_but_are_read);
     PROMISE(tcase, an_image_with_lazy_refcounts_is_clean_when_it_is_closed);
     PROMISE(tcase,
             an_image_with_lazy_refcounts_that_was_not_closed_is_repaired);

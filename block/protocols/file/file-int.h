@@ -9,7 +9,7 @@
  * zero.c      zero writes and discards
  * status.c    length, extents; data-extent.c, what of them is remembered
  * truncate.c  changes of the length, new images
- * copy.c      copies inside the kernel
+ * copy.c      copies that share space, or that a server does
  */
 #ifndef BLOCK_PROTOCOLS_FILE_FILE_INT_H
 #define BLOCK_PROTOCOLS_FILE_FILE_INT_H
@@ -52,6 +52,7 @@ typedef struct FileHandle {
     bool writable;
     bool direct;                /* O_DIRECT: not through the page cache */
     bool is_device;             /* a block device, else a regular file */
+    bool is_local;              /* on a file system of this machine: copy.c */
     dev_t dev;                  /* which file it is: the two numbers stat(2) */
     ino_t ino;                  /* gives */
     uint32_t request_alignment; /* of offsets and lengths; power of 2 */
@@ -69,6 +70,7 @@ typedef enum FileCannot {
     FILE_CANNOT_ALLOCATE = 1 << 2,   /* fallocate without a mode */
     FILE_CANNOT_DISCARD = 1 << 3,    /* BLKDISCARD */
     FILE_CANNOT_COPY = 1 << 4,       /* copy_file_range */
+    FILE_CANNOT_CLONE = 1 << 5,      /* FICLONERANGE */
 } FileCannot;
 
 /** The state of a node of the driver "file". */
@@ -200,7 +202,7 @@ extern const BlockOption file_create_options[];
 int coroutine_fn file_copy_range_from(BlockDriverState *bs,
                                       const BlockCopyRange *copy);
 
-/** copy_file_range(2) from another node of this driver. */
+/** Share space with another node of this driver, or have a server copy. */
 int coroutine_fn file_copy_range_to(BlockDriverState *bs,
                                     const BlockCopyRange *copy);
 

@@ -14,9 +14,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -55,6 +57,26 @@ int file_check_type(mode_t mode, const char *node_name, const char *filename,
                        "device", node_name, filename, type_name(mode));
 }
 
+/* One whose files pass through this machine's page cache and nowhere else. */
+static bool is_on_local_fs(int fd)
+{
+    static const uint32_t types[] = {
+        EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC,
+        TMPFS_MAGIC, RAMFS_MAGIC,
+    };
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) < 0) {
+        return false;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(types); i++) {
+        if ((uint32_t)fs.f_type == types[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Look at the open file: type, identity, what a device says of itself. */
 static int inspect(FileHandle *h, GError **errp)
 {
@@ -74,6 +96,7 @@ static int inspect(FileHandle *h, GError **errp)
     h->dev = st.st_dev;
     h->ino = st.st_ino;
     if (!h->is_device) {
+        h->is_local = is_on_local_fs(h->fd);
         return 0;
     }
     if (ioctl(h->fd, BLKSSZGET, &value) < 0) {
