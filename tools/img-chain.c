@@ -33,8 +33,7 @@ static char *name_beside(BlockDriverState *bs, const char *name)
                                     : g_build_filename(dir, name, NULL);
 }
 
-/* By whatever name. */
-static bool same_file(const char *a, const char *b)
+bool img_same_file(const char *a, const char *b)
 {
     struct stat of_a, of_b;
 
@@ -46,7 +45,7 @@ static bool same_file(const char *a, const char *b)
 static BlockDriverState *find_layer(BlockDriverState *bs, const char *name)
 {
     while ((bs = layer_below(bs))) {
-        if (same_file(bdrv_filename(bs), name)) {
+        if (img_same_file(bdrv_filename(bs), name)) {
             return bs;
         }
     }

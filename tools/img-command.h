@@ -171,6 +171,9 @@ int img_copy_bitmaps(BlockDriverState *from, BlockDriverState *to);
  * @skip_broken.  0 or -EINVAL, printed. */
 int img_check_bitmaps(BlockDriverState *bs, bool skip_broken);
 
+/** Whether @a and @b are one file, by whatever names. */
+bool img_same_file(const char *a, const char *b);
+
 /**
  * Make an image, its file included.
  *

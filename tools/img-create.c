@@ -69,9 +69,37 @@ static int make_file(BlockGraph *graph, const char *filename, GError **errp)
     return bdrv_create(graph, options, errp);
 }
 
+/* The path of the backing file @backing of an image at @filename. */
+static char *backing_path(const char *filename, const char *backing)
+{
+    g_autofree char *dir = g_path_get_dirname(filename);
+
+    return g_path_is_absolute(backing) || g_str_equal(dir, ".")
+               ? g_strdup(backing)
+               : g_build_filename(dir, backing, NULL);
+}
+
+/* To make an image empties its file, so this comes first. */
+static int check_backing_remains(const char *filename,
+                                 const BlockOptions *options, GError **errp)
+{
+    const char *backing = block_options_peek_str(options, "backing_file");
+    g_autofree char *path = backing ? backing_path(filename, backing) : NULL;
+
+    return path && img_same_file(filename, path)
+               ? block_error(errp, ELOOP, "'%s' cannot be the backing file of "
+                             "the new image '%s', which would back itself",
+                             backing, filename)
+               : 0;
+}
+
 int img_make(BlockGraph *graph, const char *format, const char *filename,
              int64_t size, BlockOptions *options, GError **errp)
 {
+    if (check_backing_remains(filename, options, errp) < 0) {
+        block_options_free(options);
+        return -ELOOP;
+    }
     if (tool_is_nbd_name(filename)) {
         block_options_free(options);
         if (g_str_equal(format, "raw")) {
@@ -101,16 +129,6 @@ typedef struct Create {
     const char *backing_format;
     bool unsafe;        /* do not look at the backing file */
 } Create;
-
-/* The path of the backing file @backing of an image at @filename. */
-static char *backing_path(const char *filename, const char *backing)
-{
-    g_autofree char *dir = g_path_get_dirname(filename);
-
-    return g_path_is_absolute(backing) || g_str_equal(dir, ".")
-               ? g_strdup(backing)
-               : g_build_filename(dir, backing, NULL);
-}
 
 /* The length of the backing file, which must open; -1, printed. */
 static int64_t backing_length(BlockGraph *graph, const Create *c,

@@ -71,6 +71,25 @@ def test_no_image_becomes_its_own_backing_file(folder):
     check('later' in must(folder, 'info', 'top'))
 
 
+def test_no_image_is_made_over_its_own_backing_file(folder):
+    chain(folder)
+    os.symlink('base', Path(folder) / 'symbolic')
+    os.link(Path(folder) / 'base', Path(folder) / 'hard')
+    before = (Path(folder) / 'base').read_bytes()
+    for name in 'base', './base', 'symbolic', 'hard', f'{folder}/base':
+        for how in (['create', '-b', name, '-F', 'qcow2', '-f', 'qcow2'],
+                    ['create', '-u', '-b', name, '-F', 'qcow2', '-f', 'qcow2'],
+                    ['create', '-f', 'qcow2', '-o',
+                     f'backing_file={name},backing_fmt=qcow2'],
+                    ['convert', '-O', 'qcow2', '-B', name, '-F', 'qcow2',
+                     'top']):
+            size = ['1M'] if '-u' in how else []
+            done = img(folder, *how, 'base', *size)
+            check(done.returncode == 1, how, done)
+            check('would back itself' in done.stderr, how, done.stderr)
+            check((Path(folder) / 'base').read_bytes() == before, how)
+
+
 def main():
     for name, test in list(globals().items()):
         if name.startswith('test_'):

@@ -315,6 +315,15 @@ START_TEST(a_failed_creation_leaves_no_image)
 }
 END_TEST
 
+START_TEST(no_image_is_made_over_its_own_backing_file)
+{
+    make_image_fails("a", "size=1M,backing_file=a,backing_fmt=qcow2", ELOOP,
+                     "would back itself");
+    make_image_fails("a", "backing_file=./a,backing_fmt=raw", ELOOP,
+                     "would back itself");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2-create");
@@ -337,6 +346,7 @@ int main(void)
     PROMISE(tcase, a_raw_data_file_is_the_disk_byte_for_byte);
     PROMISE(tcase, images_are_made_on_files_of_any_alignment_R26);
     PROMISE(tcase, a_failed_creation_leaves_no_image);
+    PROMISE(tcase, no_image_is_made_over_its_own_backing_file);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }

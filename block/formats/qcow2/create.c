@@ -450,15 +450,18 @@ static int coroutine_fn look_at_backing(NewImage *n, BlockGraph *graph,
     GError *error = NULL;
     BlockDriverState *bs;
     int64_t length;
+    int ret;
 
     options = qcow2_backing_options(file, bdrv_node_name(file), &name,
                                     n->errp);
     if (!options) {
         return -EINVAL;
     }
-    if (n->o->has_size) {
+    ret = bdrv_check_new_backing(file, block_options_peek_str(
+        options, "file.filename"), n->errp);
+    if (ret < 0 || n->o->has_size) {
         block_options_free(options);
-        return 0;
+        return ret;
     }
     block_options_set_bool(options, "read-only", true);
     block_options_set_bool(options, "file.read-only", true);
