@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Streams while others come above the filter of the job: it copies below that.
+ * Streams while others come above the filter of the job: it copies below that,
+ * and takes it out at the end.
  */
 #include "chain-fixture.h"
+
+#include "block/graph/graph-int.h"
+#include "block/jobs/chain.h"
 
 /* A stream to "n1", with its filter "cor", that has not begun to copy. */
 static BlockJob *held_stream(void)
@@ -86,8 +90,48 @@ START_TEST(a_mirror_that_comes_above_the_job_may_switch_meanwhile)
 }
 END_TEST
 
+/* Somebody who changes the graph, until he is told to end. */
+static void coroutine_fn change_entry(void *opaque)
+{
+    bool *ends = opaque;
+
+    co_mutex_lock(&graph->control_lock);
+    while (!*ends) {
+        co_sleep_ns(0);
+    }
+    co_mutex_unlock(&graph->control_lock);
+}
+
+/* Or a job that comes above keeps the filter for all its time. */
+START_TEST(the_filter_and_the_chain_are_held_until_they_go)
+{
+    BlockDriverState *filter;
+    bool ends = false;
+    BlockJob *job;
+
+    given_in_memory("AAAA", "-B--", "--C-", "---D");
+    job = job_ok(BLOCK_JOB_STREAM, "device=n3,base=n0,job-id=j,"
+                 "auto-finalize=off,filter-node-name=cor");
+    job_reach(job, BLOCK_JOB_PENDING);
+    aio_co_enter(block_graph_aio_context(graph),
+                 coroutine_create(change_entry, &ends));
+    ck_assert_int_eq(block_job_finalize(job, NULL), 0);
+    ck_assert(!job_turns(job, 50)); /* it waits for its turn */
+    filter = bdrv_find_node(graph, "cor");
+    ck_assert_ptr_eq(blk_bs(guest), filter);
+    ck_assert(chain_is_held(filter));
+    ck_assert(chain_is_held(layer[3]) && chain_is_held(layer[2]));
+    ends = true;
+    job_end_ok(job);
+    expect_backing(layer[3], layer[0], NULL);
+    expect_picture(guest, "ABCD");
+    chain_stop();
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
+    PROMISE(tcase, the_filter_and_the_chain_are_held_until_they_go);
     PROMISE(tcase, a_filter_that_comes_above_the_job_swallows_no_copy);
     PROMISE(tcase, an_overlay_that_comes_above_the_job_gets_no_copy);
     PROMISE(tcase, a_mirror_that_comes_above_the_job_may_switch_meanwhile);
