@@ -152,6 +152,37 @@ static int set_detect_zeroes(NbdArgs *args, const char *mode)
                     mode);
 }
 
+/* What may be said once only, or in one of two ways.  The option, or 0. */
+static int first_of_kind(int option)
+{
+    switch (option) {
+    case 'n':
+        return OPTION_CACHE;
+    case OPTION_CACHE:
+    case OPTION_AIO:
+    case OPTION_DISCARD:
+        return option;
+    default:
+        return 0;
+    }
+}
+
+/* Returns -1 to go on, or the exit status. */
+static int check_once(NbdArgs *args, int option)
+{
+    int kind = first_of_kind(option);
+    unsigned bit = kind ? 1u << (kind - OPTION_CACHE) : 0;
+
+    if (args->given & bit) {
+        tool_error("%s can only be specified once",
+                   kind == OPTION_CACHE ? "-n and --cache"
+                   : kind == OPTION_AIO ? "--aio" : "--discard");
+        return EXIT_FAILURE;
+    }
+    args->given |= bit;
+    return -1;
+}
+
 /* Options with a long name only, and rare ones. */
 static int set_rare(NbdArgs *args, int option)
 {
@@ -251,14 +282,22 @@ static int check_args(NbdArgs *args, int argc, char **argv)
                                               : "No image is named");
         return EXIT_FAILURE;
     }
+    if (args->image.image_opts && args->image.format) {
+        tool_error("--image-opts and -f are mutually exclusive");
+        return EXIT_FAILURE;
+    }
+    if (args->list && (args->export_name || args->description ||
+                       args->image.read_only || args->snapshot ||
+                       args->image.image_opts || args->image.format)) {
+        tool_error("List mode is incompatible with per-device settings");
+        return EXIT_FAILURE;
+    }
     if (args->socket_path && (args->bind || args->port)) {
         tool_error("Only one of -k and -b or -p may be used");
         return EXIT_FAILURE;
     }
-    if (args->snapshot && args->image.read_only) {
-        tool_error("-s and -r make no sense together");
-        return EXIT_FAILURE;
-    }
+    /* Nothing is written that could go elsewhere. */
+    args->snapshot &= !args->image.read_only;
     /* What was, nobody changes; -s has writes go elsewhere. */
     args->image.read_only |= args->load_snapshot && !args->snapshot;
     args->name = args->list ? NULL : argv[optind];
@@ -272,8 +311,9 @@ int nbd_args_parse(NbdArgs *args, int argc, char **argv)
     *args = (NbdArgs) { .shared = 1, .image.unmap = true };
     while ((option = getopt_long(argc, argv, "Ab:B:c:dD:e:f:hk:l:Lnp:rstvVx:",
                                  long_options, NULL)) != -1) {
-        int ret = set_option(args, option);
+        int ret = check_once(args, option);
 
+        ret = ret < 0 ? set_option(args, option) : ret;
         if (ret >= 0) {
             return ret;
         }

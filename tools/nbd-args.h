@@ -32,6 +32,7 @@ typedef struct NbdArgs {
     bool plain_text;
     bool any_uid;
     bool verbose;
+    unsigned given;             /* bits: what may be given once */
     int shared;                 /* clients at a time; 0: no limit */
 } NbdArgs;
 

@@ -422,7 +422,14 @@ def test_bg_nbd():
     for wrong in (['-f', 'raw', 'none.raw'], ['-f', 'nonsense', 'disk.raw'],
                   [], ['-c', '/dev/nbd0', 'disk.raw'], ['-e', 'x', 'disk.raw'],
                   ['-B', 'none', '-k', 'sock', '-f', 'qcow2', 'top.qcow2'],
-                  ['-b', '0.0.0.0', '-p', '0', '-f', 'raw', 'disk.raw']):
+                  ['-b', '0.0.0.0', '-p', '0', '-f', 'raw', 'disk.raw'],
+                  ['-n', '--cache=none', '-f', 'raw', 'disk.raw'],
+                  ['--cache=none', '--cache=none', '-f', 'raw', 'disk.raw'],
+                  ['--aio=threads', '--aio=threads', '-f', 'raw', 'disk.raw'],
+                  ['--discard=on', '--discard=on', '-f', 'raw', 'disk.raw'],
+                  ['-f', 'raw', '--image-opts',
+                   'driver=raw,file.driver=file,file.filename=disk.raw'],
+                  ['-L', '-r', '-k', 'sock'], ['-L', '-x', 'a', '-k', 'sock']):
         done = subprocess.run([BG_NBD, *wrong], text=True, check=False,
                               capture_output=True, timeout=30)
         check(done.returncode == 1 and done.stderr.startswith('bg-nbd'),
@@ -438,6 +445,8 @@ def test_bg_nbd():
         run('nbdcopy', uri, 'null:')
         check(one.wait(20) == 0, 'a one-shot server ends well')
     check(not os.path.exists('one'), 'the socket is left behind')
+    with Server('-s', '-r', '-f', 'raw', 'disk.raw') as s:
+        run('qemu-io', '-f', 'raw', '-c', 'write 0 1M', s.uri, ok=False)
     with Server('-s', '-f', 'raw', 'disk.raw') as s:
         before = open('disk.raw', 'rb').read()
         run('qemu-io', '-f', 'raw', '-c', 'write -P 99 0 1M', '-c',
