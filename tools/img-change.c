@@ -30,15 +30,21 @@ static int print_amend_options(const char *format)
 
 static int amend(ImgArgs *args, const char *filename)
 {
+    /* The library is a user of its own when it changes the length, and where
+     * the image becomes longer its backing file must not be seen. */
+    const BlockPerm shared = { .shared = BLK_PERM_ALL };
+    bool resize = block_options_has(args->options, "size");
     BlockGraph *graph = img_graph();
-    BlockBackend *blk = img_open(graph, args, filename,
-                                 IMG_OPEN_WRITE | IMG_OPEN_NO_BACKING, NULL);
+    BlockBackend *blk = img_open(graph, args, filename, IMG_OPEN_WRITE |
+                                 (resize ? 0 : IMG_OPEN_NO_BACKING), NULL);
     GError *error = NULL;
     int ret = EXIT_FAILURE;
 
     if (blk) {
-        ret = bdrv_amend(blk_bs(blk), g_steal_pointer(&args->options),
-                         &error) < 0
+        ret = resize ? blk_set_perm(blk, &shared, &error) : 0;
+        ret = ret < 0 || bdrv_amend(blk_bs(blk),
+                                    g_steal_pointer(&args->options),
+                                    &error) < 0
                   ? img_fail(error, "Error while amending options of '%s'",
                              filename)
                   : EXIT_SUCCESS;

@@ -177,6 +177,7 @@ int img_getopt(ImgArgs *args, int argc, char **argv, const char *letters)
         tool_error("--image-opts and --format are mutually exclusive");
         return '?';
     }
+    args->progress &= !args->quiet;
     return -1;
 }
 

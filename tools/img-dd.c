@@ -6,6 +6,7 @@
  * where "skip" leads to.
  */
 #include <errno.h>
+#include <limits.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +31,11 @@ static int take_operand(Dd *dd, const char *text)
     static const struct {
         const char *name;
         size_t offset;
-        int64_t min;
+        int64_t min, max;
     } numbers[] = {
-        { "bs=", offsetof(Dd, block_bytes), 1 },
-        { "count=", offsetof(Dd, count), 0 },
-        { "skip=", offsetof(Dd, skip), 0 },
+        { "bs=", offsetof(Dd, block_bytes), 1, INT_MAX },
+        { "count=", offsetof(Dd, count), 0, INT64_MAX },
+        { "skip=", offsetof(Dd, skip), 0, INT64_MAX },
     };
 
     if (g_str_has_prefix(text, "if=")) {
@@ -54,11 +55,14 @@ static int take_operand(Dd *dd, const char *text)
             continue;
         }
         value = img_parse_size(what, text + strlen(name));
-        if (value >= 0 && value < numbers[i].min) {
-            tool_error("Invalid %s specified. Must be at least %"
-                       G_GINT64_FORMAT ".", what, numbers[i].min);
+        if (value >= 0 &&
+            (value < numbers[i].min || value > numbers[i].max)) {
+            tool_error("Invalid %s specified. Must be between %"
+                       G_GINT64_FORMAT " and %" G_GINT64_FORMAT ".", what,
+                       numbers[i].min, numbers[i].max);
+            value = -1;
         }
-        if (value < numbers[i].min) {
+        if (value < 0) {
             return -EINVAL;
         }
         *(int64_t *)((char *)dd + numbers[i].offset) = value;
