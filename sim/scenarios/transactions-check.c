@@ -5,6 +5,7 @@
 #include "sim/scenarios/transactions.h"
 
 #include <blockgraph/driver.h>
+#include <blockgraph/image.h>
 #include <blockgraph/sim-fault.h>
 #include <string.h>
 
@@ -151,8 +152,9 @@ TxnBefore *txn_look(TxnTask *t, unsigned activity, bool quiet)
 
     before->refusals = refusals();
     before->alone = txn_is_alone(s, activity);
-    /* Guests change the lengths of files. */
-    before->dump = before->alone && quiet ? bgsim_graph_dump(s->sim) : NULL;
+    /* Guests, and snapshots inside images, change the lengths of files. */
+    before->dump = before->alone && quiet && t->nr_inside == 0
+                       ? bgsim_graph_dump(s->sim) : NULL;
     for (int d = 0; d < TXN_DISKS; d++) {
         before->top[d] = txn_top(s, d);
     }
@@ -248,3 +250,48 @@ void txn_check(TxnTask *t, TxnBefore *before, bool quiet,
     g_free(before);
 }
 
+
+/* --- snapshots inside images ---------------------------------------------- */
+
+static bool has_name(const GPtrArray *list, const char *name)
+{
+    for (guint i = 0; i < list->len; i++) {
+        const BdrvSnapshotInfo *info = g_ptr_array_index(list, i);
+
+        if (g_str_equal(info->name, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void coroutine_fn check_inside(TxnTask *t, int i, bool done)
+{
+    BlockDriverState *bs = bdrv_find_node(
+        bgsim_graph(t->s->sim), t->s->layers[t->inside[i]].name);
+    GPtrArray *list = NULL;
+    char name[16];
+
+    if (!bs) {
+        return;
+    }
+    bdrv_ref(bs);
+    txn_inside_name(t, i, name);
+    if (bdrv_co_snapshot_list(bs, &list, NULL) == 0) {
+        if (has_name(list, name) != done) {
+            bgsim_violation(t->s->sim, "transaction", "snapshot '%s' of node "
+                            "'%s' is %sthere", name, bdrv_node_name(bs),
+                            done ? "not " : "");
+        }
+        g_ptr_array_unref(list);
+    }
+    bdrv_co_unref(bs);
+}
+
+/* An error may keep one from being deleted again. */
+void coroutine_fn txn_check_inside(TxnTask *t, bool done)
+{
+    for (int i = 0; i < t->nr_inside && (done || !t->s->faults); i++) {
+        check_inside(t, i, done);
+    }
+}

@@ -108,6 +108,21 @@ static void coroutine_fn plan_snapshot(TxnTask *t, int d, int64_t length)
     t->top[d] = txn_layer_of(t->s, t->overlays[d]);
 }
 
+/* Only overlays are of a format that has them. */
+static void plan_inside(TxnTask *t, int d)
+{
+    int i = t->nr_inside;
+    char name[16];
+
+    if (t->top[d] < TXN_DISKS || i == TXN_INSIDE) {
+        return;
+    }
+    t->inside[i] = t->top[d];
+    t->nr_inside++;
+    add_action(t, BLOCK_ACTION_SNAPSHOT_INTERNAL, "device=%s,name=%s",
+               layer_name(t, t->top[d]), txn_inside_name(t, i, name));
+}
+
 /* --- bitmaps -------------------------------------------------------------- */
 
 void txn_add_bits(bool *to, int64_t grain, const bool *from)
@@ -262,6 +277,9 @@ static void coroutine_fn plan_action(TxnTask *t)
         d = draw_disk(t);
         plan_snapshot(t, d, TXN_DISK_BYTES);
         break;
+    case 5:
+        plan_inside(t, draw_disk(t));
+        break;
     default:
         plan_bitmap(t);
         break;
@@ -308,7 +326,7 @@ static void begin_plan(TxnTask *t)
     memset(t->removed, 0, sizeof(t->removed));
     memset(t->backed_up, 0, sizeof(t->backed_up));
     memset(t->frozen, 0, sizeof(t->frozen));
-    t->nr = 0;
+    t->nr = t->nr_inside = 0;
     t->fails = t->may_fail = false;
     for (int d = 0; d < TXN_DISKS; d++) {
         t->top[d] = txn_top(t->s, d);

@@ -26,6 +26,7 @@
 
 #define ATTEMPTS 4
 #define REQUESTS 40
+#define TRIES 100
 
 /* --- names ---------------------------------------------------------------- */
 
@@ -38,6 +39,12 @@ const char *txn_bitmap_name(const TxnTask *t, int i, char buf[8])
 const char *txn_job_id(const TxnTask *t, int d, char buf[8])
 {
     g_snprintf(buf, 8, "t%dj%d", t->index, d);
+    return buf;
+}
+
+const char *txn_inside_name(const TxnTask *t, int i, char buf[16])
+{
+    g_snprintf(buf, 16, "t%da%ds%d", t->index, t->attempt, i);
     return buf;
 }
 
@@ -168,17 +175,23 @@ static void coroutine_fn guest_entry(BgSim *sim, void *opaque)
 /* --- the witness ---------------------------------------------------------- */
 
 /* A failed write may have happened; when it is tried until it ends well, the
- * second disk is never before the first. */
-static void coroutine_fn write_number(TxnDisk *disk, uint32_t number)
+ * second disk is never before the first.  An image may refuse writes for good,
+ * after errors: then false, and there is no other number. */
+static bool coroutine_fn write_number(TxnDisk *disk, uint32_t number)
 {
     uint32_t block[TXN_SECTOR / sizeof(uint32_t)] = { number };
     BlockIOVec1 iov;
 
-    while (blk_co_pwritev(disk->guest, TXN_GUEST_BYTES, sizeof(block),
-                          block_iov_buf(&iov, block, sizeof(block)), 0) < 0) {
+    for (int i = 0; i < TRIES; i++) {
+        bgsim_progress(disk->s->sim);
+        if (blk_co_pwritev(disk->guest, TXN_GUEST_BYTES, sizeof(block),
+                           block_iov_buf(&iov, block, sizeof(block)),
+                           0) == 0) {
+            return true;
+        }
         co_sleep_ns(10 * 1000);
     }
-    bgsim_progress(disk->s->sim);
+    return false;
 }
 
 static void coroutine_fn witness_entry(BgSim *sim, void *opaque)
@@ -187,7 +200,12 @@ static void coroutine_fn witness_entry(BgSim *sim, void *opaque)
 
     for (uint32_t number = 1; number <= REQUESTS; number++) {
         for (int d = 0; d < TXN_DISKS; d++) {
-            write_number(&s->disks[d], number);
+            if (!write_number(&s->disks[d], number)) {
+                if (!s->faults) {
+                    bgsim_violation(sim, "guest", "the witness cannot write");
+                }
+                return;
+            }
         }
         co_sleep_ns(bgsim_draw(sim, "witness.think", 3) * 50000);
     }
@@ -282,6 +300,7 @@ static bool coroutine_fn transact(TxnTask *t, bool quiet, bool grouped)
         g_clear_pointer(&before->dump, g_free);
     }
     txn_check(t, before, quiet, error);
+    txn_check_inside(t, ret == 0);
     if (quiet) {
         bdrv_drain_all_end(graph);
     }
@@ -403,6 +422,7 @@ static void coroutine_fn task_entry(BgSim *sim, void *opaque)
         bool quiet = bgsim_chance(sim, "txn.quiet", 400);
         bool grouped = bgsim_chance(sim, "txn.grouped", 500);
 
+        t->attempt = i;
         co_sleep_ns(1 + bgsim_range(sim, "txn.at", 0, 300 * 1000));
         if (transact(t, quiet, grouped)) {
             attend_jobs(t, grouped);

@@ -19,6 +19,7 @@
 #define TXN_TASKS 2
 #define TXN_BITMAPS 3
 #define TXN_ACTIONS 12
+#define TXN_INSIDE 2 /* snapshots inside images, of one transaction */
 #define TXN_OVERLAYS 6
 #define TXN_SECTOR 512
 #define TXN_SECTORS 128
@@ -67,6 +68,7 @@ typedef struct TxnBitmap {
 typedef struct TxnTask {
     TxnWorld *s;
     int index;
+    int attempt;
     BgSimDisk *target_disks[TXN_DISKS];
     BlockDriverState *targets[TXN_DISKS];
     BlockBackend *reader;
@@ -83,6 +85,8 @@ typedef struct TxnTask {
     bool backed_up[TXN_DISKS];
     int source[TXN_DISKS]; /* of the backup */
     BlockDriverState *overlays[TXN_DISKS];
+    int inside[TXN_INSIDE]; /* the image that gets a snapshot */
+    int nr_inside;
     BgSimModel *frozen[TXN_DISKS]; /* the point in time of a backup of
                                     * what guests see; else NULL */
 } TxnTask;
@@ -127,6 +131,10 @@ const char *txn_bitmap_name(const TxnTask *t, int i, char buf[8]);
 /** The id of the job of @t that backs up disk @d, in @buf. */
 const char *txn_job_id(const TxnTask *t, int d, char buf[8]);
 
+/** The name of snapshot @i inside an image, of the transaction under way, in
+ * @buf, which it returns. */
+const char *txn_inside_name(const TxnTask *t, int i, char buf[16]);
+
 /** The image of the node, or -1. */
 int txn_layer_of(const TxnWorld *s, const BlockDriverState *bs);
 
@@ -157,6 +165,9 @@ TxnBefore *txn_look(TxnTask *t, unsigned activity, bool quiet);
 /** The transaction was done, or has failed with @error; frees @before. */
 void txn_check(TxnTask *t, TxnBefore *before, bool quiet,
                const GError *error);
+
+/** Then: snapshots inside images are there, if it was done, or are not. */
+void coroutine_fn txn_check_inside(TxnTask *t, bool done);
 
 /** Bitmaps that @want has are there, and no other of the task; with @exact they
  * are the same to the bit. */
