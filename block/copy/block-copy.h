@@ -70,7 +70,8 @@ typedef struct BlockCopyHow {
     int64_t bytes;            /* end of the source */
     unsigned max_workers;     /* 0: BLOCK_COPY_WORKERS_DEFAULT */
     int64_t max_chunk;        /* bytes of one copy, 0: the state's choice */
-    bool ignore_rate_limit;
+    bool urgent;              /* a guest waits: the rate limit does not count,
+                               * and other copies stay short for a while */
     bool look;                /* ask first what is zero in the source: worth it
                                * for large ranges; data are looked at anyway */
     bool stage;               /* it will do when the content is in memory */

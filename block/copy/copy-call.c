@@ -9,6 +9,9 @@
 
 #define LIMIT_SLICE_NS (INT64_C(100) * 1000 * 1000)
 
+/* How long background copies stay short after an urgent one. */
+#define SHORT_NS (INT64_C(10) * 1000 * 1000)
+
 /* --- the rate limit ------------------------------------------------------- */
 
 static int64_t limit_wait_ns(BlockCopyState *s)
@@ -26,7 +29,7 @@ static void coroutine_fn wait_for_limit(BlockCopyCall *call)
 {
     int64_t ns;
 
-    if (call->how.ignore_rate_limit) {
+    if (call->how.urgent) {
         return;
     }
     while (!atomic_load(&call->cancelled) &&
@@ -40,7 +43,7 @@ static void account(BlockCopyCall *call, const CopyTask *task)
 {
     BlockCopyState *s = call->s;
 
-    if (task->method < COPY_METHOD_ZERO && !call->how.ignore_rate_limit) {
+    if (task->method < COPY_METHOD_ZERO && !call->how.urgent) {
         WITH_LOCK(&s->lock) {
             throttle_account(&s->limit, true, reqlist_bytes(&task->req));
         }
@@ -212,6 +215,10 @@ static BlockCopyCall *call_new(BlockCopyState *s, const BlockCopyHow *how)
     BlockCopyCall *call = g_new0(BlockCopyCall, 1);
 
     check_how(s, how);
+    if (how->urgent) {
+        atomic_store(&s->short_until,
+                     aio_clock_ns(aio_get_current()) + SHORT_NS);
+    }
     call->s = s;
     call->how = *how;
     if (how->need_bytes == 0) {

@@ -30,9 +30,11 @@ typedef enum CopyMethod {
     COPY_METHOD_SKIP,     /* they do not */
 } CopyMethod;
 
-/** Bytes of one copy through memory, of one by copy_range, of one zero write:
- * who wants one of its clusters waits for all of it. */
+/** Bytes of one copy through memory, and while others are urgent; of one by
+ * copy_range; of one zero write: who wants one of its clusters waits for all
+ * of it, and who wants others for the file system's lock on the target. */
 #define COPY_BUFFER_BYTES (INT64_C(1) << 20)
+#define COPY_SHORT_BYTES (INT64_C(128) << 10)
 #define COPY_RANGE_BYTES (INT64_C(1) << 20)
 #define COPY_ZERO_BYTES (INT64_C(1) << 30)
 
@@ -53,6 +55,7 @@ struct BlockCopyState {
     _Atomic bool compare;        /* before writing */
     _Atomic unsigned nr_staged;  /* tasks; 0: no need to look */
     _Atomic int broken;          /* an error: content was lost, see C5 */
+    _Atomic int64_t short_until; /* by the clock: there was an urgent call */
     MemBudget memory;            /* of copies; has its own lock */
     MemBudget staging;
     StagePool slots;             /* of it; has its own lock */

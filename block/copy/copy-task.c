@@ -54,10 +54,19 @@ static CopyMethod method_of(BlockCopyState *s, unsigned status)
                : COPY_METHOD_READ_WRITE;
 }
 
+static int64_t buffer_bytes(const BlockCopyState *s)
+{
+    int64_t until = atomic_load(&s->short_until);
+
+    return until > 0 && aio_clock_ns(aio_get_current()) < until
+               ? COPY_SHORT_BYTES
+               : COPY_BUFFER_BYTES;
+}
+
 static int64_t method_bytes(const BlockCopyState *s, CopyMethod method,
                             int64_t max_chunk)
 {
-    int64_t bytes = method == COPY_METHOD_READ_WRITE ? COPY_BUFFER_BYTES
+    int64_t bytes = method == COPY_METHOD_READ_WRITE ? buffer_bytes(s)
                     : method == COPY_METHOD_RANGE    ? COPY_RANGE_BYTES
                     : method == COPY_METHOD_ZERO     ? COPY_ZERO_BYTES
                                                      : INT64_MAX;
@@ -149,6 +158,9 @@ bool coroutine_fn copy_find_area(BlockCopyCall *call, int64_t offset,
         }
         bytes = call->known.offset + call->known.bytes - ret->offset;
         ret->method = call->known.method;
+    }
+    if (ret->method == COPY_METHOD_RANGE && !atomic_load(&s->use_copy_range)) {
+        ret->method = COPY_METHOD_READ_WRITE;   /* it was known before */
     }
     bytes = MIN(bytes, method_bytes(s, ret->method, call->how.max_chunk));
     ret->bytes = MIN(bytes, ret->bytes);
@@ -343,7 +355,7 @@ static int coroutine_fn copy_through_memory(BlockCopyState *s, int64_t offset,
 static int coroutine_fn copy_pieces(BlockCopyState *s, int64_t offset,
                                     int64_t bytes, bool *ret_read)
 {
-    int64_t max = MAX(COPY_BUFFER_BYTES, s->cluster);
+    int64_t max = MAX(buffer_bytes(s), s->cluster);
     int ret = 0;
 
     while (ret == 0 && bytes > 0) {

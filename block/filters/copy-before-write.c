@@ -469,7 +469,7 @@ static int coroutine_fn save(CbwNode *s, int64_t from, int64_t to)
     int64_t start = from & ~mask;
     BlockCopyHow how = { .offset = start,
                          .bytes = MIN((to + mask) & ~mask, s->length) - start,
-                         .ignore_rate_limit = true,
+                         .urgent = true,
                          .stage = s->staging_bytes > 0,
                          .need_offset = from, .need_bytes = to - from,
                          .timeout_ns = s->timeout_ns };

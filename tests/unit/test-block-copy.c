@@ -142,6 +142,28 @@ START_TEST(neighbours_are_joined_up_to_the_chunk)
 }
 END_TEST
 
+/* A guest's write would wait for all of the copy that it meets, and for the
+ * locks that a long one holds. */
+START_TEST(copies_are_short_while_guests_wait_for_some)
+{
+    start_soiled();
+    ck_assert_int_eq(atomic_load(&copy->short_until), 0);
+    guest_write(0, CLUSTER, 'X');
+    ck_assert_int_gt(atomic_load(&copy->short_until), 0);
+    atomic_store(&copy->short_until, INT64_MAX);    /* it does not end yet */
+    mem_disk(target)->count[MEM_WRITE] = 0;
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), NULL), 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_WRITE], 4);
+    expect_target(0, DISK);
+    atomic_store(&copy->short_until, 1);            /* it is over */
+    block_copy_set_bitmap(copy, NULL);
+    mem_disk(target)->count[MEM_WRITE] = 0;
+    ck_assert_int_eq(finish(begin((BlockCopyHow){ 0 }), NULL), 0);
+    ck_assert_uint_eq(mem_disk(target)->count[MEM_WRITE], 1);
+    cbw_stop();
+}
+END_TEST
+
 START_TEST(what_needs_no_copy_is_not_copied)
 {
     start("");
@@ -476,7 +498,7 @@ START_TEST(a_limit_holds_calls_back_but_not_those_that_ignore_it)
     ck_assert_uint_lt(mem_disk(target)->count[MEM_WRITE], 4);
     ck_assert_int_eq(finish(begin((BlockCopyHow){
         .offset = 4 * CLUSTER, .bytes = 4 * CLUSTER,
-        .ignore_rate_limit = true }), NULL), 0);
+        .urgent = true }), NULL), 0);
     expect_target(4 * CLUSTER, 4 * CLUSTER);
     ck_assert(!block_copy_call_finished(slow));
     block_copy_set_speed(copy, 0);
@@ -669,6 +691,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, all_is_copied_as_it_was);
     PROMISE(tcase, a_range_is_copied_and_nothing_else);
     PROMISE(tcase, neighbours_are_joined_up_to_the_chunk);
+    PROMISE(tcase, copies_are_short_while_guests_wait_for_some);
     PROMISE(tcase, what_needs_no_copy_is_not_copied);
     PROMISE(tcase, data_that_are_zero_are_written_as_zeroes);
     PROMISE(tcase, zeroes_that_are_there_already_are_not_written);
