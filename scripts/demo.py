@@ -13,10 +13,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 from pathlib import Path
 
 MIB = 1 << 20
@@ -32,6 +34,26 @@ def say(text):
 
 def shown(words):
     return ' '.join(f"'{w}'" if ' ' in w else w for w in words)
+
+
+processes = []
+
+
+def start(words, **how):
+    """In a group of its own: ^C is for us, who end it in order."""
+    processes.append(subprocess.Popen(words, start_new_session=True, **how))
+    return processes[-1]
+
+
+def stop_all():
+    """Whatever is left of them, with what they have started."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for process in processes:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        process.wait()
 
 
 def run(*command, show=True, ok=(0,)):
@@ -55,7 +77,7 @@ class Daemon:
                  f'socket,id=c,path={self.path},server=on', *options,
                  '--monitor', 'chardev=c']
         print('$', shown(words), '&', flush=True)
-        self.process = subprocess.Popen(words)
+        self.process = start(words)
         self.socket = self.connect()
         self.stream = self.socket.makefile()
         json.loads(self.stream.readline())
@@ -231,14 +253,21 @@ def use_image(tools, folder, image):
 
 # --- the demonstration -------------------------------------------------------
 
+def nbd_uri(folder, export):
+    path = urllib.parse.quote(str(folder / 'nbd'))
+    return f'nbd+unix:///{export}?socket={path}'
+
+
 def start_writer(folder, place):
     words = ['fio', '--name=writer', '--ioengine=nbd', '--rw=randwrite',
-             f'--uri=nbd+unix:///disk?socket={folder}/nbd', '--bs=4k',
-             '--iodepth=16', f'--offset={place[0]}', f'--size={place[1]}',
+             '--uri=' + nbd_uri(folder, 'disk'), '--bs=4k',
+             # A process of its own would leave our group.
+             '--thread', '--iodepth=16', f'--offset={place[0]}',
+             f'--size={place[1]}',
              '--time_based', '--runtime=3600', '--rate_iops=3000',
              '--randrepeat=0', '--output=/dev/null']
     print('$', shown(words), '&', flush=True)
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    return start(words, stdout=subprocess.DEVNULL)
 
 
 def new_target(tools, daemon, folder, name, size, backing=None):
@@ -268,7 +297,7 @@ def read_point(daemon, folder, number):
     daemon.ask('block-export-add', type='nbd', id=f'fleece-{number}',
                node_name=f'snapshot-{number}', name=f'fleece-{number}')
     print_graph(daemon, folder, f'point {number}')
-    run('nbdcopy', f'nbd+unix:///fleece-{number}?socket={folder}/nbd',
+    run('nbdcopy', nbd_uri(folder, f'fleece-{number}'),
         folder / f'fleece-{number}.raw')
 
 
@@ -361,21 +390,24 @@ def main():
         '--nbd-server', f'addr.type=unix,addr.path={folder}/nbd',
         '--export', 'nbd,id=disk,node-name=disk,name=disk,writable=on'])
     writer = start_writer(folder, place)
-    try:
-        time.sleep(1)
-        print_graph(daemon, folder, 'at first')
-        demonstrate(tools, daemon, folder, size)
-        if writer.poll() is not None:
-            sys.exit('the writer has ended')
-        writer.terminate()
-        writer.wait()
-        daemon.quit()
-    finally:
-        writer.kill()
-        daemon.process.kill()
+    time.sleep(1)
+    print_graph(daemon, folder, 'at first')
+    demonstrate(tools, daemon, folder, size)
+    if writer.poll() is not None:
+        sys.exit('the writer has ended')
+    writer.terminate()
+    writer.wait()
+    daemon.quit()
     prove(tools, folder, not image)
     say(f'Done in {time.monotonic() - start:.0f} seconds')
 
 
 if __name__ == '__main__':
-    main()
+    for number in signal.SIGHUP, signal.SIGTERM:
+        signal.signal(number, lambda n, _: sys.exit(128 + n))
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\n== Interrupted')
+    finally:
+        stop_all()
