@@ -4,7 +4,12 @@
  */
 #include "block/formats/qcow2/image.h"
 
+#include <blockgraph/dirty-bitmap.h>
 #include <errno.h>
+#include <string.h>
+
+/* Of a bitmap in the directory, before its name. */
+#define DIRECTORY_ENTRY_BYTES 24
 
 static int64_t div_up(int64_t a, int64_t b)
 {
@@ -74,6 +79,29 @@ static int measured_size(const Qcow2CreateOptions *o, const Qcow2Geometry *geo,
     return 0;
 }
 
+/* Bytes that the bitmaps stored in @source take, as if all were allocated. */
+static int64_t bitmap_bytes(BlockDriverState *source, int64_t cluster)
+{
+    BdrvDirtyBitmap *bitmap = NULL;
+    int64_t clusters = 0, directory = 0;
+
+    while ((bitmap = bdrv_dirty_bitmap_next(source, bitmap))) {
+        int64_t bits, data;
+
+        if (!bdrv_dirty_bitmap_persistent(bitmap) ||
+            bdrv_dirty_bitmap_inconsistent(bitmap)) {
+            continue;
+        }
+        bits = div_up(bdrv_dirty_bitmap_size(bitmap),
+                      bdrv_dirty_bitmap_granularity(bitmap));
+        data = div_up(div_up(bits, 8), cluster);
+        clusters += data + div_up(data * 8, cluster);
+        directory += div_up(DIRECTORY_ENTRY_BYTES +
+                            strlen(bdrv_dirty_bitmap_name(bitmap)), 8) * 8;
+    }
+    return (clusters + div_up(directory, cluster)) * cluster;
+}
+
 static int coroutine_fn measure(const Qcow2CreateOptions *o,
                                 BlockDriverState *source, BdrvMeasure *ret,
                                 GError **errp)
@@ -101,7 +129,8 @@ static int coroutine_fn measure(const Qcow2CreateOptions *o,
                            << geo.cluster_bits;
     /* Its tables are those of the full image. */
     ret->required = ret->fully_allocated - guest + data;
-    ret->bitmaps = o->compat >= 2 ? 0 : -1;
+    ret->bitmaps = o->compat < 2 ? -1
+                   : source ? bitmap_bytes(source, geo.cluster_bytes) : 0;
     return 0;
 }
 
