@@ -305,6 +305,7 @@ START_TEST(r48_long_trims_and_zeroes_do_all_or_refuse)
         UINT64_C(1) << 40,
     };
     BlockDriverState *huge = open_ok("null-co,node-name=huge,size=2T");
+    uint64_t all = 0;
     int client;
 
     ck_assert_ptr_nonnull(blk_exp_add(graph,
@@ -315,8 +316,12 @@ START_TEST(r48_long_trims_and_zeroes_do_all_or_refuse)
     ck_assert_uint_eq(info_option(client, NBD_OPT_GO, "h"), NBD_REP_ACK);
     for (size_t i = 0; i < G_N_ELEMENTS(lengths); i++) {
         Command c = { .type = NBD_CMD_TRIM, .bytes = lengths[i] };
+        BlockAcctStats stats;
 
         ck_assert_int_eq(command(client, EXTENDED, &c), 0);
+        all += lengths[i];
+        blk_get_stats(blk_exp_find(graph, "h")->blk, BLOCK_ACCT_UNMAP, &stats);
+        ck_assert_uint_eq(stats.bytes, all);
         c.type = NBD_CMD_WRITE_ZEROES;
         ck_assert_int_eq(command(client, EXTENDED, &c), 0);
         c.bytes = INT64_MAX;
