@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "block/filters/copy-before-write.h"
+#include "block/graph/graph-int.h"
 #include "block/jobs/chain.h"
 
 #define RETRY_NS (INT64_C(100) * 1000 * 1000)
@@ -356,11 +357,34 @@ static void backup_look(BlockJob *job)
 
 /* --- the end -------------------------------------------------------------- */
 
+static bool is_filter_of(BlockJob *job, const void *bs)
+{
+    return job->drv == &job_driver_backup && backup_of(job)->cbw == bs;
+}
+
+/* Not by a job that is newer and ends together with @job: it lets go first. */
+static bool is_held_above(BlockJob *job)
+{
+    LIST_FOREACH(link, &backup_of(job)->cbw->parents) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
+
+        if (edge_check_thawed(child, NULL) < 0 &&
+            !job_txn_any(job, is_filter_of, child->parent)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The filter cannot go as long as somebody above holds it.  To wait for him
  * after this would be too late to be cancelled. */
 static int coroutine_fn backup_prepare(BlockJob *job, GError **errp)
 {
-    return chain_wait_above(job, backup_of(job)->cbw)
+    while (is_held_above(job) && !job_is_cancelled(job)) {
+        SIM_WAITS("who holds the edge above a filter", job->id);
+        co_sleep_ns(RETRY_NS);
+    }
+    return !job_is_cancelled(job)
                ? 0
                : block_error(errp, ECANCELED, "Job '%s' was cancelled",
                              job->id);

@@ -69,6 +69,18 @@ bool job_txn_is_final(const JobTxn *txn)
     return txn->final;
 }
 
+bool job_txn_any(const BlockJob *job,
+                 bool (*is)(BlockJob *other, const void *opaque),
+                 const void *opaque)
+{
+    for (guint i = 0; job->txn && i < job->txn->jobs->len; i++) {
+        if (is(job_at(job->txn, i), opaque)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool job_txn_close(BlockJob *job)
 {
     if (!job->txn || job->prepare_given_up) {
@@ -158,6 +170,11 @@ static void coroutine_fn commit_all(JobTxn *txn)
         if (job->drv->commit) {
             job->drv->commit(job);
         }
+    }
+    /* Last one first: it may hold what an older one wants to take out. */
+    for (guint i = txn->jobs->len; i > 0; i--) {
+        BlockJob *job = job_at(txn, i - 1);
+
         job->drv->clean(job);
         job->torn_down = true;
     }

@@ -253,6 +253,11 @@ bool job_txn_is_final(const JobTxn *txn);
  */
 bool job_txn_close(BlockJob *job);
 
+/** Whether @is says so of a job that ends together with @job, or of itself. */
+bool job_txn_any(const BlockJob *job,
+                 bool (*is)(BlockJob *other, const void *opaque),
+                 const void *opaque);
+
 /** All jobs of @txn may take effect. */
 void job_txn_finalize(JobTxn *txn);
 

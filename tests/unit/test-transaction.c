@@ -259,6 +259,34 @@ START_TEST(jobs_of_a_group_end_together_others_do_not)
 }
 END_TEST
 
+/* The second copies from the filter of the first, and holds it until the end
+ * of both. */
+START_TEST(backups_above_each_other_end_together)
+{
+    BlockDriverState *target[2];
+    BlockJob *below, *above;
+
+    disks();
+    target[0] = open_ok("mem,node-name=ta,size=256k");
+    target[1] = open_ok("mem,node-name=tb,size=256k");
+    actions_ok(true, ACTIONS(
+        "blockdev-backup job-id=below,device=a,target=ta,sync=full,"
+        "filter-node-name=cbw",
+        "blockdev-backup job-id=above,device=cbw,target=tb,sync=full"));
+    below = block_job_ref(block_job_find(graph, "below"));
+    above = block_job_ref(block_job_find(graph, "above"));
+    job_reach(below, BLOCK_JOB_NULL); /* it does not wait for ever */
+    job_end_ok(below);
+    job_end_ok(above);
+    job_expect(target[0], 0, DISK, 'a');
+    job_expect(target[1], 0, DISK, 'a');
+    ck_assert_uint_eq(block_graph_nr_nodes(graph), 4);
+    bdrv_unref(target[1]);
+    bdrv_unref(target[0]);
+    no_disks();
+}
+END_TEST
+
 static int coroutine_fn empty_entry(void *opaque)
 {
     return block_co_transaction(graph, NULL, 0, false, NULL);
@@ -358,6 +386,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, backups_of_two_disks_are_of_one_moment);
     tcase_add_loop_test(tcase, jobs_of_a_group_end_together_others_do_not, 0,
                         2);
+    PROMISE(tcase, backups_above_each_other_end_together);
     PROMISE(tcase, an_empty_transaction_waits_for_all_requests);
     PROMISE(tcase, a_snapshot_to_a_longer_overlay_is_undone);
     PROMISE(tcase, bad_actions_are_refused);
