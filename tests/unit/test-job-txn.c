@@ -98,7 +98,7 @@ START_TEST(jobs_of_a_transaction_take_effect_together)
     ck_assert_str_eq(steps->str, STARTED);
     order(jobs[2], 'd');
     ck_assert_str_eq(steps->str, STARTED "prepare:a prepare:b prepare:c "
-                     "commit:a clean:a commit:b clean:b commit:c clean:c ");
+                     "commit:a commit:b commit:c clean:c clean:b clean:a ");
     unref_three(jobs);
 }
 END_TEST
