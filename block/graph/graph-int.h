@@ -234,6 +234,14 @@ int coroutine_fn graph_replace_node(BlockDriverState *from,
                                     BlockDriverState *to, GraphCheck *check,
                                     void *opaque, GError **errp);
 
+/**
+ * bdrv_co_snapshot_create(), if there is none of that name (-EEXIST).  @ret_id:
+ * what ID it has got, g_free(); NULL if that is not known.
+ */
+int coroutine_fn graph_snapshot_create_new(BlockDriverState *bs,
+                                           const BdrvSnapshotInfo *info,
+                                           char **ret_id, GError **errp);
+
 /** Undo bdrv_co_replace_node(): @to comes back to the place that @from has
  * taken since; it may be shorter. */
 int coroutine_fn graph_put_back(BlockDriverState *from, BlockDriverState *to,

@@ -468,6 +468,48 @@ int coroutine_fn bdrv_co_snapshot_create(BlockDriverState *bs,
     return ret;
 }
 
+/* The ID of the snapshot of that name in @ret, g_free(); or NULL. */
+static int coroutine_fn find_snapshot(BlockDriverState *bs, const char *name,
+                                      char **ret, GError **errp)
+{
+    g_autoptr(GPtrArray) list =
+        g_ptr_array_new_with_free_func(free_snapshot_info);
+    int code = bs->drv->snapshot_list(bs, list, errp);
+
+    *ret = NULL;
+    for (guint i = 0; code == 0 && !*ret && i < list->len; i++) {
+        const BdrvSnapshotInfo *info = g_ptr_array_index(list, i);
+
+        *ret = g_str_equal(info->name, name) ? g_strdup(info->id) : NULL;
+    }
+    return code;
+}
+
+int coroutine_fn graph_snapshot_create_new(BlockDriverState *bs,
+                                           const BdrvSnapshotInfo *info,
+                                           char **ret_id, GError **errp)
+{
+    g_autofree char *other = NULL;
+    bool can = bs->drv->snapshot_create && bs->drv->snapshot_list;
+    ImageOp op;
+    int ret = begin_change(&op, bs, can, "internal snapshots", errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = find_snapshot(bs, info->name, &other, errp);
+    if (ret == 0 && other) {
+        ret = block_error(errp, EEXIST, "Snapshot with name '%s' already "
+                          "exists on device '%s'", info->name, bs->node_name);
+    }
+    ret = ret < 0 ? ret : bs->drv->snapshot_create(bs, info, errp);
+    if (ret == 0) {
+        find_snapshot(bs, info->name, ret_id, NULL);
+    }
+    op_end(&op);
+    return ret;
+}
+
 int coroutine_fn bdrv_co_snapshot_goto(BlockDriverState *bs,
                                        const char *id_or_name, GError **errp)
 {

@@ -46,7 +46,7 @@ typedef struct ActionState {
     BdrvDirtyBitmap *bitmap;
     HBitmap *saved;          /* its bits as they were */
     bool was_enabled;
-    char *snapshot;          /* its id, or NULL */
+    char *snapshot;          /* its id, or NULL: the name will do */
 } ActionState;
 
 /** A kind of action. */

@@ -43,6 +43,48 @@ START_TEST(stored_bitmaps_are_removed_by_two_transactions_at_once)
 }
 END_TEST
 
+#define INTERNAL "blockdev-snapshot-internal-sync device=i,name=s"
+
+/* Some change of the graph, of somebody else, takes its time. */
+static void coroutine_fn change_entry(void *opaque)
+{
+    drain_change_begin(opaque, NULL);
+    coroutine_yield();
+    drain_change_end(graph);
+}
+
+/* Only one gets the name, and only what he has made is undone. */
+START_TEST(snapshots_of_one_name_are_not_made_at_once)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    Together t[2] = {
+        { .texts = _i == 1 ? ACTIONS(INTERNAL, "abort") : ACTIONS(INTERNAL) },
+        { .texts = _i == 2 ? ACTIONS(INTERNAL, "abort") : ACTIONS(INTERNAL) },
+    };
+    BlockDriverState *bs;
+    GPtrArray *list = NULL;
+    Coroutine *change;
+
+    make_image_ok("i", "size=256k");
+    bs = image_open("i", "qcow2,node-name=i");
+    change = coroutine_create(change_entry, bs);
+    aio_co_enter(ctx, change);
+    for (int i = 0; i < 2; i++) {
+        aio_co_enter(ctx, coroutine_create(together_entry, &t[i]));
+    }
+    job_settle();
+    aio_co_enter(ctx, change);
+    while (!t[0].done || !t[1].done) {
+        aio_poll(ctx, true);
+    }
+    ck_assert_int_eq(bdrv_snapshot_list(bs, &list, NULL), 0);
+    ck_assert_uint_eq(list->len, (t[0].ret == 0) + (t[1].ret == 0));
+    ck_assert_uint_le(list->len, 1);
+    g_ptr_array_unref(list);
+    bdrv_unref(bs);
+}
+END_TEST
+
 /* --- others meanwhile ----------------------------------------------------- */
 
 /* What somebody else does in a coroutine of his own. */
@@ -509,6 +551,8 @@ END_TEST
 
 static void add_tests(TCase *tcase)
 {
+    tcase_add_loop_test(tcase, snapshots_of_one_name_are_not_made_at_once, 0,
+                        3);
     PROMISE(tcase, stored_bitmaps_are_removed_by_two_transactions_at_once);
     tcase_add_loop_test(tcase, a_snapshot_is_undone_whoever_comes_meanwhile, 0,
                         5);
