@@ -162,6 +162,7 @@ static void node_free(BlockDriverState *bs)
     g_assert(list_empty(&bs->parents));
     g_assert(list_empty(&bs->children));
     g_assert(list_empty(&bs->works));
+    g_assert(bs->refs == 1);    /* nobody has found it while it was closed */
     g_assert(atomic_load(&bs->drain_count) == 0);
     if (bs->nested_in) {
         edge_set_nested(bs->nested_in, NULL);

@@ -96,12 +96,16 @@ static CommitJob *commit_of(BlockJob *job)
 
 /* --- images above --------------------------------------------------------- */
 
-/* Every node whose backing node is @bs, or a filter on it. */
+/* Every node whose backing node is @bs, or a filter on it.  One that is being
+ * closed still has its edges, but nobody may use it any more. */
 static void find_overlays(BlockDriverState *bs, GPtrArray *ret)
 {
     LIST_FOREACH(link, &bs->parents) {
         BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
 
+        if (child->parent && child->parent->state != BDRV_STATE_OPEN) {
+            continue;
+        }
         if (child->role & BDRV_CHILD_COW) {
             g_ptr_array_add(ret, child->parent);
         } else if (child->parent && (child->role & BDRV_CHILD_FILTERED)) {
