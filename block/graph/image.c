@@ -340,20 +340,29 @@ static GPtrArray *nodes_from(BlockDriverState *bs)
     return graph_above(start);
 }
 
-/* A filter that saves what requests change would know nothing of it.  Drained,
- * so it stays so. */
-static int check_no_point_in_time(BlockDriverState *bs, const char *what,
-                                  GError **errp)
+/* A filter that saves or notes what requests change would know nothing of it,
+ * nor would a job that brings content up from what is below, or down to it.
+ * Drained, so it stays so. */
+static int check_only_requests(BlockDriverState *bs, const char *what,
+                               GError **errp)
 {
     g_autoptr(GPtrArray) nodes = nodes_from(bs);
 
+    if (bs->cow && edge_check_thawed(bs->cow, NULL) < 0) {
+        return block_error(errp, EBUSY, "Node '%s': no %s while a job holds "
+                           "its link to node '%s'", bs->node_name, what,
+                           bs->cow->bs->node_name);
+    }
     for (guint i = 0; i < nodes->len; i++) {
         BlockDriverState *above = g_ptr_array_index(nodes, i);
+        const char *why = above->drv->snapshot ? "keeps a point in time"
+                          : above->drv->sees & BLOCK_SEES_CONTENT ? "is copied"
+                                                                  : NULL;
 
-        if (above->drv->snapshot) {
+        if (why) {
             return block_error(errp, EBUSY, "Node '%s': no %s while node '%s' "
-                               "above keeps a point in time", bs->node_name,
-                               what, above->node_name);
+                               "above %s", bs->node_name, what,
+                               above->node_name, why);
         }
     }
     return 0;
@@ -390,7 +399,7 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, const BdrvCheck *how,
         return status;
     }
     if (how->flags & BDRV_CHECK_FIX_ERRORS) {
-        status = check_no_point_in_time(bs, "repair", errp);
+        status = check_only_requests(bs, "repair", errp);
         if (status < 0) {
             op_end(&op);
             return status;
@@ -520,7 +529,7 @@ int coroutine_fn bdrv_co_snapshot_goto(BlockDriverState *bs,
     if (ret < 0) {
         return ret;
     }
-    ret = check_no_point_in_time(bs, "return to internal snapshots", errp);
+    ret = check_only_requests(bs, "return to internal snapshots", errp);
     if (ret == 0) {
         ret = bs->drv->snapshot_goto(bs, id_or_name, errp);
         ret = refresh_node(bs, ret, errp);
@@ -539,7 +548,7 @@ int coroutine_fn bdrv_co_make_empty(BlockDriverState *bs, GError **errp)
     if (ret < 0) {
         return ret;
     }
-    ret = check_no_point_in_time(bs, "forgetting all content", errp);
+    ret = check_only_requests(bs, "forgetting all content", errp);
     if (ret == 0) {
         ret = bs->drv->make_empty(bs, errp);
         content_changed(bs); /* also if it has failed half-way */

@@ -53,6 +53,10 @@ typedef enum BlockDriverKind {
 /** A filter with this flag must see every change of its content. */
 #define BLOCK_SEES_WRITES (1 << 0)
 
+/** Nor may the content below it change in any other way than by requests: it
+ * is copied meanwhile. */
+#define BLOCK_SEES_CONTENT (1 << 1)
+
 /** State of one node during a reopen transaction; opaque but for these. */
 typedef struct BdrvReopenState {
     BlockDriverState *bs;
@@ -94,7 +98,7 @@ struct BlockDriver {
     size_t struct_size; /* sizeof(BlockDriver) of the caller */
     const char *name;
     BlockDriverKind kind;
-    unsigned sees;               /* BLOCK_SEES_WRITES or 0 */
+    unsigned sees;               /* BLOCK_SEES_*, or 0 */
     size_t state_size;           /* of bdrv_opaque(), zeroed before open */
     const BlockOption *options;  /* the driver's own, without common ones */
 

@@ -138,7 +138,8 @@ BLOCK_API int bdrv_change_backing_file(BlockDriverState *bs, const char *file,
 /**
  * Have the image of @bs forget all content of its own: what its backing file
  * has is seen, or zeroes.  Its length, snapshots and stored bitmaps stay.  What
- * was forgotten when the call fails is forgotten.
+ * was forgotten when the call fails is forgotten.  -EBUSY as for
+ * bdrv_co_snapshot_goto().
  */
 BLOCK_API int coroutine_fn bdrv_co_make_empty(BlockDriverState *bs,
                                               GError **errp);
@@ -236,6 +237,7 @@ BLOCK_API int bdrv_snapshot_create(BlockDriverState *bs,
 /**
  * Make content and length what they were at the snapshot of that ID or, if
  * there is none of that ID, of that name.  What is not in a snapshot is lost.
+ * -EBUSY while a job copies the content, or a filter keeps a point in time.
  */
 BLOCK_API int coroutine_fn bdrv_co_snapshot_goto(BlockDriverState *bs,
                                                  const char *id_or_name,

@@ -5,6 +5,7 @@
 #include "qcow2-fixture.h"
 
 #include <blockgraph/dirty-bitmap.h>
+#include <blockgraph/job.h>
 
 #define CLUSTER 65536
 
@@ -79,6 +80,66 @@ START_TEST(a_return_is_refused_below_a_filter_that_keeps_a_point_in_time)
     ck_assert_int_eq(bdrv_snapshot_goto(image, "s", &error), 0);
     bdrv_unref(cbw);
     bdrv_unref(target);
+    bdrv_unref(image);
+    close_backend(blk);
+}
+END_TEST
+
+/* Nobody would tell the job what has changed. */
+START_TEST(a_return_is_refused_below_a_mirror)
+{
+    g_autoptr(GError) error = NULL;
+    BlockDriverState *image, *target;
+    BlockBackend *blk;
+    BlockJob *job;
+
+    make_image_ok("a", "size=1M");
+    blk = image_backend("a", "qcow2,node-name=q");
+    image = bdrv_ref(blk_bs(blk));
+    snapshot_ok(image, "s");
+    target = open_ok("null-co,node-name=target,size=1M");
+    job = block_job_start(graph, BLOCK_JOB_MIRROR,
+                          block_options_parse_keyval("device=q,target=target,"
+                                                     "sync=full", NULL, NULL),
+                          &error);
+    ck_assert_ptr_nonnull(job);
+    ck_assert_int_eq(bdrv_snapshot_goto(image, "s", &error), -EBUSY);
+    expect_error(&error, EBUSY, "is copied");
+    ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
+    ck_assert_int_eq(block_job_wait(job, NULL), -ECANCELED);
+    ck_assert_int_eq(bdrv_snapshot_goto(image, "s", &error), 0);
+    block_job_unref(job);
+    bdrv_unref(target);
+    bdrv_unref(image);
+    close_backend(blk);
+}
+END_TEST
+
+/* What it has copied would be gone, and so, in the end, what it copied from. */
+START_TEST(a_return_is_refused_while_a_stream_fills_the_image)
+{
+    g_autoptr(GError) error = NULL;
+    BlockDriverState *base, *image;
+    BlockBackend *blk;
+    BlockJob *job;
+
+    make_image_ok("a", "size=1M");
+    base = open_ok("null-co,node-name=base,size=1M,read-zeroes=on");
+    blk = image_backend("a", "qcow2,node-name=q,backing=base");
+    image = bdrv_ref(blk_bs(blk));
+    snapshot_ok(image, "s");
+    job = block_job_start(graph, BLOCK_JOB_STREAM,
+                          block_options_parse_keyval("device=q,auto-finalize="
+                                                     "off", NULL, NULL),
+                          &error);
+    ck_assert_msg(job, "%s", error ? error->message : "no error set");
+    ck_assert_int_eq(bdrv_snapshot_goto(image, "s", &error), -EBUSY);
+    expect_error(&error, EBUSY, "a job holds its link to node 'base'");
+    ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
+    ck_assert_int_eq(block_job_wait(job, NULL), -ECANCELED);
+    ck_assert_int_eq(bdrv_snapshot_goto(image, "s", &error), 0);
+    block_job_unref(job);
+    bdrv_unref(base);
     bdrv_unref(image);
     close_backend(blk);
 }
@@ -543,6 +604,8 @@ static void add_tests(TCase *tcase)
 {
     tcase_add_test(
         tcase, a_return_is_refused_below_a_filter_that_keeps_a_point_in_time);
+    tcase_add_test(tcase, a_return_is_refused_below_a_mirror);
+    tcase_add_test(tcase, a_return_is_refused_while_a_stream_fills_the_image);
     tcase_add_test(tcase, a_return_makes_the_bitmaps_of_all_above_dirty);
     tcase_add_loop_test(tcase, a_snapshot_keeps_what_was_there, 0, 7);
     tcase_add_loop_test(tcase,
