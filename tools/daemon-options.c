@@ -13,6 +13,7 @@
 #include <blockgraph/export.h>
 
 #include "tools/daemon.h"
+#include "tools/tool-objects.h"
 #include "tools/tool-options.h"
 #include "tools/tool-print.h"
 
@@ -219,6 +220,7 @@ int daemon_options(Daemon *daemon, int argc, char **argv)
             ret = add(daemon, qmp_co_node_add, "driver", "--blockdev");
             break;
         case OPTION_OBJECT:
+            tool_object_help(optarg);
             ret = add(daemon, qmp_co_object_add, "qom-type", "--object");
             break;
         case OPTION_PRINT_MANUAL:

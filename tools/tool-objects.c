@@ -20,6 +20,7 @@ int tool_graph_set_image_timeout(const char *text)
 
 void tool_objects_take(const char *text)
 {
+    tool_object_help(text);
     if (!texts) {
         texts = g_ptr_array_new();
     }

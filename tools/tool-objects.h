@@ -28,4 +28,10 @@ BlockGraph *tool_graph_new(int64_t poll_max_ns);
 /** Free @graph and its objects; NULL is ignored. */
 void tool_graph_free(BlockGraph *graph);
 
+/**
+ * End the process, having printed what the objects are or the properties of one
+ * type, if @text of an option --object asks for that: "help", "TYPE,help".
+ */
+void tool_object_help(const char *text);
+
 #endif /* TOOL_OBJECTS_H */

@@ -62,6 +62,7 @@ def options_are_done_in_order_and_errors_begin_with_the_name(folder):
             (['--monitor', 'x'], "no chardev 'x'"),
             (['--chardev', 'stdio,id=x,path=p'], 'only sockets'),
             (['--object', 'nope,id=x'], "'nope'"),
+            (['--object', 'nope,help'], 'invalid object type: nope'),
             (['--object', 'iothread,id='], "'id' expects"),
             (['--object', 'secret,id=x,data=top-secret,foo=1'],
              "a comma in a value is written twice"),
@@ -131,6 +132,18 @@ def help_and_version_are_printed(folder):
     check(status == 0 and '--blockdev' in out, out)
     status, out, _ = run(folder, '--version')
     check(status == 0 and out.startswith('bg-daemon version '), out)
+
+
+@test
+def the_tools_tell_what_objects_there_are(folder):
+    for tool in ['bg-daemon'], ['bg-img', 'info'], ['bg-io'], ['bg-nbd']:
+        tool = [str(Path(program).parent / tool[0]), *tool[1:]]
+        types = subprocess.run([*tool, '--object', 'help'], text=True,
+                               capture_output=True, check=True)
+        check('\n  iothread\n' in types.stdout, tool, types.stdout)
+        options = subprocess.run([*tool, '--object', 'secret,id=s,help'],
+                                 text=True, capture_output=True, check=True)
+        check('  format=<string>' in options.stdout, tool, options.stdout)
 
 
 @test
