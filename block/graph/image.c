@@ -340,19 +340,32 @@ static GPtrArray *nodes_from(BlockDriverState *bs)
     return graph_above(start);
 }
 
-/* A filter that saves or notes what requests change would know nothing of it,
- * nor would a job that brings content up from what is below, or down to it.
+/* A job that brings content up from what is below, or down to it, would lose
+ * what it has done so far. */
+static int check_no_job(BlockDriverState *bs, const char *what, GError **errp)
+{
+    if (bs->cow && edge_check_thawed(bs->cow, NULL) < 0) {
+        return block_error(errp, EBUSY, "Node '%s': no %s while a job holds "
+                           "its link to node '%s'", bs->node_name, what,
+                           bs->cow->bs->node_name);
+    }
+    LIST_FOREACH(link, &bs->parents) {
+        if (edge_check_thawed(LIST_ENTRY(link, BdrvChild, node_link),
+                              NULL) < 0) {
+            return block_error(errp, EBUSY, "Node '%s': no %s while a job "
+                               "holds a link to it", bs->node_name, what);
+        }
+    }
+    return 0;
+}
+
+/* A filter that saves or notes what requests change would know nothing of it.
  * Drained, so it stays so. */
 static int check_only_requests(BlockDriverState *bs, const char *what,
                                GError **errp)
 {
     g_autoptr(GPtrArray) nodes = nodes_from(bs);
 
-    if (bs->cow && edge_check_thawed(bs->cow, NULL) < 0) {
-        return block_error(errp, EBUSY, "Node '%s': no %s while a job holds "
-                           "its link to node '%s'", bs->node_name, what,
-                           bs->cow->bs->node_name);
-    }
     for (guint i = 0; i < nodes->len; i++) {
         BlockDriverState *above = g_ptr_array_index(nodes, i);
         const char *why = above->drv->snapshot ? "keeps a point in time"
@@ -365,7 +378,7 @@ static int check_only_requests(BlockDriverState *bs, const char *what,
                                above->node_name, why);
         }
     }
-    return 0;
+    return check_no_job(bs, what, errp);
 }
 
 /* All that @bs, and who shows it, has may read otherwise. */

@@ -145,6 +145,38 @@ START_TEST(a_return_is_refused_while_a_stream_fills_the_image)
 }
 END_TEST
 
+/* What was written to the base already would be lost. */
+START_TEST(a_return_of_the_base_is_refused_while_a_commit_fills_it)
+{
+    g_autoptr(GError) error = NULL;
+    BlockDriverState *base, *top;
+    BlockBackend *blk;
+    BlockJob *job;
+
+    make_image_ok("b", "size=1M");
+    make_image_ok("m", "size=1M");
+    make_image_ok("t", "size=1M");
+    base = image_open("b", "qcow2,node-name=b");
+    snapshot_ok(base, "s");
+    top = image_open("m", "qcow2,node-name=m,backing=b");
+    blk = image_backend("t", "qcow2,node-name=t,backing=m");
+    job = block_job_start(graph, BLOCK_JOB_COMMIT,
+                          block_options_parse_keyval(
+                              "device=t,top=m,base=b,backing-file=b,"
+                              "auto-finalize=off", NULL, NULL), &error);
+    ck_assert_msg(job, "%s", error ? error->message : "no error set");
+    ck_assert_int_eq(bdrv_snapshot_goto(base, "s", &error), -EBUSY);
+    expect_error(&error, EBUSY, "while a job holds a link to it");
+    ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
+    ck_assert_int_eq(block_job_wait(job, NULL), -ECANCELED);
+    ck_assert_int_eq(bdrv_snapshot_goto(base, "s", &error), 0);
+    block_job_unref(job);
+    bdrv_unref(top);
+    bdrv_unref(base);
+    close_backend(blk);
+}
+END_TEST
+
 START_TEST(a_return_makes_the_bitmaps_of_all_above_dirty)
 {
     BlockDriverState *image, *raw;
@@ -606,6 +638,8 @@ static void add_tests(TCase *tcase)
         tcase, a_return_is_refused_below_a_filter_that_keeps_a_point_in_time);
     tcase_add_test(tcase, a_return_is_refused_below_a_mirror);
     tcase_add_test(tcase, a_return_is_refused_while_a_stream_fills_the_image);
+    tcase_add_test(tcase,
+                   a_return_of_the_base_is_refused_while_a_commit_fills_it);
     tcase_add_test(tcase, a_return_makes_the_bitmaps_of_all_above_dirty);
     tcase_add_loop_test(tcase, a_snapshot_keeps_what_was_there, 0, 7);
     tcase_add_loop_test(tcase,
