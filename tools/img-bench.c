@@ -202,16 +202,8 @@ static int parse_letter(Bench *b, int letter)
 
 static bool check_command(Bench *b, int argc, char **argv)
 {
-    if (!b->write && (b->flush_interval || b->no_drain)) {
-        tool_error(b->no_drain
-                       ? "--no-drain can only be used together with "
-                         "--flush-interval"
-                       : "--flush-interval is only available in write tests");
-        return false;
-    }
-    if (b->no_drain && !b->flush_interval) {
-        tool_error("--no-drain can only be used together with "
-                   "--flush-interval");
+    if (!b->write && b->flush_interval) {
+        tool_error("--flush-interval is only available in write tests");
         return false;
     }
     if (b->flush_interval && b->flush_interval < b->depth) {

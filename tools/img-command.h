@@ -174,6 +174,9 @@ int img_check_bitmaps(BlockDriverState *bs, bool skip_broken);
 /** Whether @a and @b are one file, by whatever names. */
 bool img_same_file(const char *a, const char *b);
 
+/** Print the options of new images of @format.  The exit status. */
+int img_print_create_options(const char *format);
+
 /**
  * Make an image, its file included.
  *

@@ -622,6 +622,8 @@ static bool check_pairs(const Convert *c)
                    c->compress ? 'c' : 'S');
     } else if (c->skip_broken && !c->bitmaps) {
         tool_error("Use of --skip-broken-bitmaps requires --bitmaps");
+    } else if (c->no_create && c->args.options) {
+        tool_error("-o has no effect when skipping image creation");
     } else if (c->dst_args.image.image_opts && !c->no_create) {
         tool_error("--target-image-opts requires use of -n flag");
     } else {
@@ -660,10 +662,15 @@ int img_convert(int argc, char **argv)
             return EXIT_FAILURE;
         }
     }
-    if (check_command(&c, argc, argv)) {
+    if (c.args.help_options) {
+        ret = img_print_create_options(c.format);
+    } else if (check_command(&c, argc, argv)) {
         c.nr_src = argc - optind - 1;
         if (c.bitmaps && c.nr_src > 1) {
             tool_error("Copying bitmaps only possible with single source");
+        } else if (c.backing && c.nr_src > 1) {
+            tool_error("Having a backing file for the target makes no sense "
+                       "when concatenating multiple input images");
         } else {
             c.names = argv + optind;
             ret = convert(&c);

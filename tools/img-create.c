@@ -26,8 +26,7 @@ static const BlockDriver *find_format(const char *format)
     return driver;
 }
 
-/* What "-o help" shows for @format. */
-static int print_options(const char *format)
+int img_print_create_options(const char *format)
 {
     const BlockDriver *driver = find_format(format);
     g_autofree char *help = NULL;
@@ -266,7 +265,7 @@ int img_create(int argc, char **argv)
     }
     c.format = c.args.image.format ? c.args.image.format : "raw";
     if (c.args.help_options) {
-        ret = print_options(c.format);
+        ret = img_print_create_options(c.format);
     } else if (find_format(c.format) && img_operands(argc, argv, 1, 2)) {
         ret = create(&c, argv[optind], argv[optind + 1]);
     }
@@ -369,7 +368,7 @@ int img_measure(int argc, char **argv)
         }
     }
     if (args.help_options) {
-        ret = print_options(format);
+        ret = img_print_create_options(format);
     } else if (!img_operands(argc, argv, 0, 1)) {
         /* printed */
     } else if ((size >= 0) == (optind < argc)) {

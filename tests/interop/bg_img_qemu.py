@@ -209,6 +209,10 @@ CASES = [
       'bitmap --add -g x base b', 'create -f qcow2 -o "" new 1M',
       'amend -o "" base', 'create -f qcow2 -o size=5M new 1M',
       'resize --shrink -f qcow2 base 0', 'create -f raw x 1M 2M']),
+    ('convert with options that do nothing', 'status',
+     ['convert -n -O qcow2 -o compat=1.1 raw base',
+      'convert -O qcow2 -B base -F qcow2 raw raw out',
+      'convert -O qcow2 -o help raw out', 'convert -O qcow2 -o help']),
     ('what goes only with some formats', 'status',
      ['convert --bitmaps -f raw -O qcow2 raw out', 'snapshot -l raw',
       'compare base', 'compare base raw top', 'convert -m x base out',
@@ -309,7 +313,7 @@ def compare_create_options(bg_img):
         print(f'FAIL options of create: {sorted(missing)} missing')
 
 
-BENCHES = ['-c 100', '-w -c 100 -d 4 --pattern=7 -s 512 -S 4096 -o 65536',
+BENCHES = ['-c 100', '-c 100 --no-drain', '-w -c 100 -d 4 --pattern=7 -s 512 -S 4096 -o 65536',
            '-w -c 64 -d 8 --flush-interval=16 -n -t none',
            '-w -c 64 -d 8 --flush-interval=16 --no-drain -t writethrough']
 
