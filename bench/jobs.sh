@@ -3,10 +3,11 @@
 #
 # Jobs side by side with qemu-img in one run, as ratios.
 #
-#   bench/jobs.sh [BUILD-DIR [DIRECTORY [GIB]]]
+#   bench/jobs.sh [BUILD-DIR [DIRECTORY [GIB [JOB-OPTIONS]]]]
 #
-# Needs qemu-utils and room for about 3 times GIB (2) in DIRECTORY; without one,
-# in a tmpfs of its own, which needs root.  (Not in /dev/shm: images do not name
+# Needs qemu-utils and room for about 3 times GIB (2) in DIRECTORY; without one
+# (or with ''), in a tmpfs of its own, which needs root.  JOB-OPTIONS are for all
+# jobs, such as max-workers=4.  (Not in /dev/shm: images do not name
 # files in /dev.)  Each pair runs three times, alternating; the best of each counts.  Whole
 # processes are timed, with opening and closing.
 set -euo pipefail
@@ -14,6 +15,7 @@ cd "$(dirname "$0")/.."
 
 build=${1:-build}
 gib=${3:-2}
+more=${4:+,$4}
 jobs=$build/bench/bench-jobs
 dir=$(mktemp -d "${2:-/tmp}/blockgraph-jobs.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
@@ -58,7 +60,7 @@ image() {
 
 # The job TYPE with OPTIONS on the chain.
 chain_job() {
-    "$jobs" "$1" "$2" --blockdev "$(image i0 on)" \
+    "$jobs" "$1" "$2$more" --blockdev "$(image i0 on)" \
         --blockdev "$(image i1 on),backing=i0" \
         --blockdev "$(image i2 on),backing=i1" \
         --blockdev "$(image i3 on),backing=i2" \
@@ -91,7 +93,7 @@ fresh_targets() {
 # A full backup of SOURCE of FORMAT.  It does not wait for the disk: neither do cp
 # and convert (-t unsafe, its default).
 backup_job() {
-    "$jobs" backup device=s,target=t,sync=full \
+    "$jobs" backup "device=s,target=t,sync=full$more" \
         --blockdev "$2,node-name=s,file.driver=file,file.filename=$dir/$1" \
         --blockdev "$2,node-name=t,cache.no-flush=on,file.driver=file,\
 file.filename=$dir/$1.copy"
