@@ -68,7 +68,8 @@ static void mirror_top_child_perm(BlockDriverState *bs, BdrvChildRole role,
 {
     MirrorTop *s = bdrv_opaque(bs);
 
-    if (s->leaving && !parent->used) {
+    if ((s->leaving && !parent->used) ||
+        (s->given_up && !(role & BDRV_CHILD_FILTERED))) {
         *ret_child = (BlockPerm){ .used = 0, .shared = BLK_PERM_ALL };
         return;
     }
@@ -123,6 +124,12 @@ int coroutine_fn mirror_top_resize_target(MirrorTop *s, int64_t length,
     ret = bdrv_co_truncate(s->target, &how, errp);
     bdrv_work_end(s->work, ticket);
     return ret;
+}
+
+void mirror_top_give_up(MirrorTop *s)
+{
+    s->given_up = true;
+    s->guards = false;
 }
 
 void mirror_top_set_mode(MirrorTop *s, MirrorMode mode)

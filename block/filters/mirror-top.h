@@ -74,6 +74,7 @@ typedef struct MirrorTop {
     /* Main context. */
     bool guards;              /* nobody else may write "file" */
     bool leaving;             /* without users nothing is needed any more */
+    bool given_up;            /* it was never begun, and is to go: a filter */
 
     /* Any thread. */
     SpareBuffers buffers;     /* of copies; has its own lock */
@@ -115,6 +116,13 @@ int mirror_top_begin(MirrorTop *s, int64_t granularity, unsigned flags,
 /** Change the length of the target, with MIRROR_COMMITS. */
 int coroutine_fn mirror_top_resize_target(MirrorTop *s, int64_t length,
                                           GError **errp);
+
+/**
+ * mirror_top_begin() was not called, or has failed: let the node need nothing
+ * of its target from the next change on, which is to take it out.  Until then
+ * it is a filter without effect.
+ */
+void mirror_top_give_up(MirrorTop *s);
 
 /** Requests that come from now on do as @mode says. */
 void mirror_top_set_mode(MirrorTop *s, MirrorMode mode);

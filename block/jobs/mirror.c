@@ -195,6 +195,7 @@ static int coroutine_fn begin_drained(MirrorJob *m, GError **errp)
         ret = mirror_top_begin(m->top, m->granularity, flags, errp);
     }
     if (ret < 0) {
+        mirror_top_give_up(m->top);
         chain_drop_failed_filter(&m->job, m->filter);
         return ret;
     }
