@@ -234,6 +234,28 @@ START_TEST(bad_options_are_refused_and_change_nothing)
 }
 END_TEST
 
+/* The filter is in the graph when it turns out that the base must not grow. */
+START_TEST(a_commit_that_is_refused_by_a_user_of_the_base_leaves_no_filter)
+{
+    g_autofree char *before = NULL;
+    GError *error = NULL;
+    BlockBackend *user;
+
+    given_in_memory("AA", "-B");
+    user = backend_ok("user", layer[0], BLK_PERM_CONSISTENT_READ,
+                      BLK_PERM_ALL & ~BLK_PERM_RESIZE);
+    before = chain_dump();
+    ck_assert_ptr_null(block_job_start(
+        graph, BLOCK_JOB_COMMIT, opts("device=n1,base=n0"), &error));
+    expect_error(&error, EPERM, "resize");
+    expect_graph(before);
+    blk_unref(user);
+    complete_ok(ready_commit("device=n1,base=n0"));
+    expect_picture(guest, "AB");
+    chain_stop();
+}
+END_TEST
+
 START_TEST(a_part_of_the_chain_that_a_job_works_on_is_refused)
 {
     BlockJob *job;
@@ -433,6 +455,8 @@ static void add_tests(TCase *tcase)
     tcase_add_loop_test(
         tcase, an_error_at_any_write_is_treated_as_the_policy_says, 0, 2);
     PROMISE(tcase, bad_options_are_refused_and_change_nothing);
+    PROMISE(tcase,
+            a_commit_that_is_refused_by_a_user_of_the_base_leaves_no_filter);
     PROMISE(tcase, a_part_of_the_chain_that_a_job_works_on_is_refused);
     PROMISE(tcase, what_the_base_has_already_is_not_copied_to_it);
 }
