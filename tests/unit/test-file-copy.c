@@ -256,6 +256,39 @@ END_TEST
 
 /* --- space ---------------------------------------------------------------- */
 
+/* A source on another file system does not speak for the next one. */
+START_TEST(a_source_that_is_elsewhere_does_not_end_copies_from_here)
+{
+    g_autofree char *elsewhere = g_strconcat(file_dir, "-elsewhere", NULL);
+    g_autofree char *junk = g_strnfill(MIB, 'e');
+    g_autofree char *options = g_strdup_printf(
+        "pass,file.driver=file,file.filename=%s", elsewhere);
+    BlockBackend *far, *near, *dst;
+    BlockCopyRange copy;
+
+    if (!mount_variant(_i)) {
+        return;
+    }
+    ck_assert(g_file_set_contents(elsewhere, junk, MIB, NULL));
+    make_file("src", MIB);
+    make_file("dst", MIB);
+    far = file_backend(options);
+    near = file_backend("pass,file.driver=file,file.filename=%s/src");
+    dst = file_backend("pass,file.driver=file,file.filename=%s/dst");
+    fill(near, 0, MIB, 'n');
+    copy = (BlockCopyRange){ .src = edge_of(far), .dst = edge_of(dst),
+                             .bytes = MIB };
+    ck_assert_int_eq(run_copy(&copy), -ENOTSUP);
+    copy.src = edge_of(near);
+    ck_assert_int_eq(run_copy(&copy), 0);
+    expect_bytes("dst", 0, MIB, 'n');
+    close_backend(far);
+    close_backend(near);
+    close_backend(dst);
+    unlink(elsewhere);
+}
+END_TEST
+
 static int64_t free_space(void)
 {
     struct statvfs fs;
@@ -310,6 +343,8 @@ int main(void)
     tcase_add_loop_test(tc, a_copy_inside_one_file_must_not_overlap, 0, 2);
     tcase_add_loop_test(
         tc, copies_and_writes_at_once_grow_a_file_to_the_right_content, 0, 2);
+    tcase_add_loop_test(
+        tc, a_source_that_is_elsewhere_does_not_end_copies_from_here, 0, 2);
     PROMISE(tc, a_copy_shares_the_space_where_the_file_system_can);
     return check_main(suite);
 }

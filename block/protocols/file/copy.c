@@ -61,11 +61,10 @@ static int copy_work(void *opaque)
     return 0;
 }
 
-/* What the kernel says when it does not do this pair of files. */
+/* What the kernel says when it never does this on the target's file system. */
 static bool is_unsupported(int ret)
 {
-    return ret == -EXDEV || ret == -EOPNOTSUPP || ret == -ENOTTY ||
-           ret == -ENOSYS;
+    return ret == -EOPNOTSUPP || ret == -ENOTTY || ret == -ENOSYS;
 }
 
 static int coroutine_fn run_copy(FileState *dst, CopyJob *job, bool local)
@@ -75,8 +74,8 @@ static int coroutine_fn run_copy(FileState *dst, CopyJob *job, bool local)
     file_use_cache(dst);
     ret = aio_serial_work(&dst->copies, local ? clone_work : copy_work, job);
     data_extent_forget(&dst->data);     /* holes may be copied as such */
-    if (ret == -EINVAL && local) {
-        return -ENOTSUP;    /* other ranges are possible: those of blocks */
+    if (ret == -EXDEV || (ret == -EINVAL && local)) {
+        return -ENOTSUP;    /* another source may do, or a range of blocks */
     }
     if (ret == -EINVAL || is_unsupported(ret)) {
         file_note_cannot(dst, local ? FILE_CANNOT_CLONE : FILE_CANNOT_COPY);
