@@ -10,6 +10,8 @@
 
 #include <blockgraph/job.h>
 
+#include "block/graph/graph-int.h"
+
 /* The events so far, a word each: "created running ... ". */
 static GString *job_events;
 
@@ -238,6 +240,18 @@ static inline void job_finds_length(BlockJobType type, const char *text,
     expect_error(&step.error, EINVAL, "must be the same");
     ck_assert_uint_eq(block_graph_nr_nodes(graph), nodes);
     blk_unref(resize.blk);
+}
+
+/** Coroutine: somebody who changes the graph, until the bool @opaque is set. */
+static inline void coroutine_fn changer_entry(void *opaque)
+{
+    bool *ends = opaque;
+
+    co_mutex_lock(&graph->control_lock);
+    while (!*ends) {
+        co_sleep_ns(0);
+    }
+    co_mutex_unlock(&graph->control_lock);
 }
 
 /** The main() of a test of jobs, with fixtures of its own. */

@@ -530,18 +530,6 @@ START_TEST(an_end_waits_for_who_holds_the_edge_above)
 }
 END_TEST
 
-/* Somebody who changes the graph, until he is told to end. */
-static void coroutine_fn change_entry(void *opaque)
-{
-    bool *ends = opaque;
-
-    co_mutex_lock(&graph->control_lock);
-    while (!*ends) {
-        co_sleep_ns(0);
-    }
-    co_mutex_unlock(&graph->control_lock);
-}
-
 START_TEST(a_switch_that_is_put_off_leaves_the_job_what_it_may)
 {
     const BlockPerm none = { .shared = BLK_PERM_ALL };
@@ -554,7 +542,7 @@ START_TEST(a_switch_that_is_put_off_leaves_the_job_what_it_may)
     blk_unref(g_steal_pointer(&guest));
     job = ready_mirror(",filter-node-name=mirror");
     aio_co_enter(block_graph_aio_context(graph),
-                 coroutine_create(change_entry, &ends));
+                 coroutine_create(changer_entry, &ends));
     ask_for(job, WITH_SWITCH);
     job_settle();
     /* While the switch waits, somebody comes who holds it off. */

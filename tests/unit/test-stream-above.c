@@ -90,18 +90,6 @@ START_TEST(a_mirror_that_comes_above_the_job_may_switch_meanwhile)
 }
 END_TEST
 
-/* Somebody who changes the graph, until he is told to end. */
-static void coroutine_fn change_entry(void *opaque)
-{
-    bool *ends = opaque;
-
-    co_mutex_lock(&graph->control_lock);
-    while (!*ends) {
-        co_sleep_ns(0);
-    }
-    co_mutex_unlock(&graph->control_lock);
-}
-
 /* Or a job that comes above keeps the filter for all its time. */
 START_TEST(the_filter_and_the_chain_are_held_until_they_go)
 {
@@ -114,7 +102,7 @@ START_TEST(the_filter_and_the_chain_are_held_until_they_go)
                  "auto-finalize=off,filter-node-name=cor");
     job_reach(job, BLOCK_JOB_PENDING);
     aio_co_enter(block_graph_aio_context(graph),
-                 coroutine_create(change_entry, &ends));
+                 coroutine_create(changer_entry, &ends));
     ck_assert_int_eq(block_job_finalize(job, NULL), 0);
     ck_assert(!job_turns(job, 50)); /* it waits for its turn */
     filter = bdrv_find_node(graph, "cor");

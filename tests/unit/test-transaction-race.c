@@ -97,32 +97,31 @@ typedef struct Other {
     bool done;
 } Other;
 
+static int coroutine_fn start_job(Other *other, BlockJobType type,
+                                  const char *text)
+{
+    other->job = block_co_job_start(
+        graph, type, block_options_parse_keyval(text, NULL, NULL), NULL);
+    return other->job ? 0 : -EINVAL;
+}
+
 /* A filter whose edge is frozen comes above the overlay. */
 static int coroutine_fn start_backup(Other *other)
 {
-    other->job = block_co_job_start(
-        graph, BLOCK_JOB_BACKUP,
-        block_options_parse_keyval("job-id=other,device=o,target=u,sync=none",
-                                   NULL, NULL), NULL);
-    return other->job ? 0 : -EINVAL;
+    return start_job(other, BLOCK_JOB_BACKUP,
+                     "job-id=other,device=o,target=u,sync=none");
 }
 
 /* The edge below the overlay is frozen by a job for the active layer. */
 static int coroutine_fn start_commit(Other *other)
 {
-    other->job = block_co_job_start(
-        graph, BLOCK_JOB_COMMIT,
-        block_options_parse_keyval("job-id=other,device=o", NULL, NULL), NULL);
-    return other->job ? 0 : -EINVAL;
+    return start_job(other, BLOCK_JOB_COMMIT, "job-id=other,device=o");
 }
 
 static int coroutine_fn start_mirror(Other *other)
 {
-    other->job = block_co_job_start(
-        graph, BLOCK_JOB_MIRROR,
-        block_options_parse_keyval("job-id=other,device=f,target=v,sync=full",
-                                   NULL, NULL), NULL);
-    return other->job ? 0 : -EINVAL;
+    return start_job(other, BLOCK_JOB_MIRROR,
+                     "job-id=other,device=f,target=v,sync=full");
 }
 
 /* A user who shares no writes comes above what guests have written to. */
