@@ -210,7 +210,7 @@ static int change_bitmap(BlockGraph *graph, Bitmap *b, const char *filename)
     }
     if (b->source_file) {
         source = img_open(graph, &source_args, b->source_file,
-                          IMG_OPEN_NO_BACKING, NULL);
+                          IMG_OPEN_ALONE, NULL);
         b->source_bs = source ? blk_bs(source) : NULL;
     }
     b->bs = bdrv_ref(blk_bs(blk));

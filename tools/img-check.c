@@ -198,7 +198,8 @@ int img_check(int argc, char **argv)
     }
     graph = img_graph();
     blk = img_open(graph, &args, argv[optind],
-                   IMG_OPEN_NO_BACKING | (flags ? IMG_OPEN_WRITE : 0), NULL);
+                   flags ? IMG_OPEN_WRITE | IMG_OPEN_NO_BACKING
+                         : IMG_OPEN_ALONE, NULL);
     if (blk) {
         ret = img_close(blk, argv[optind],
                         report(blk_bs(blk), &args, argv[optind], flags));

@@ -101,8 +101,10 @@ BlockGraph *img_graph(void);
 /** How img_open() opens. */
 typedef enum ImgOpenFlags {
     IMG_OPEN_WRITE = 1 << 0,
-    IMG_OPEN_NO_BACKING = 1 << 1, /* the image alone */
-    IMG_OPEN_PLAIN_NAME = 1 << 2, /* an image says it: the name of a file */
+    IMG_OPEN_NO_BACKING = 1 << 1, /* without its backing file */
+    IMG_OPEN_NO_DATA = 1 << 2,    /* without its data file; to look only */
+    IMG_OPEN_ALONE = IMG_OPEN_NO_BACKING | IMG_OPEN_NO_DATA,
+    IMG_OPEN_PLAIN_NAME = 1 << 3, /* an image says it: the name of a file */
 } ImgOpenFlags;
 
 /**

@@ -225,28 +225,29 @@ int img_fail(GError *error, const char *fmt, ...)
 
 /* --- opening -------------------------------------------------------------- */
 
-/* Whether images of @format may have a backing file. */
-static bool has_backing(const char *format)
+/* Whether nodes of driver @format have an option @name. */
+static bool has_option(const char *format, const char *name)
 {
     const BlockDriver *driver = format ? bdrv_find_driver(format) : NULL;
 
     for (const BlockOption *o = driver ? driver->options : NULL;
          o && o->type != BLOCK_OPTION_END; o++) {
-        if (g_str_equal(o->name, "backing")) {
+        if (g_str_equal(o->name, name)) {
             return true;
         }
     }
     return false;
 }
 
-/* The image of @options alone, unless they say what is below it. */
-static void leave_out_backing(BlockOptions *options)
+/* The image of @options without what it names as @child, unless they say what
+ * that is. */
+static void leave_out(BlockOptions *options, const char *child)
 {
     const char *driver = block_options_peek_str(options, "driver");
 
-    if (has_backing(driver) && !block_options_has(options, "backing")) {
-        g_autoptr(BlockOptions) none =
-            block_options_parse_json("{\"backing\": null}", NULL);
+    if (has_option(driver, child) && !block_options_has(options, child)) {
+        g_autofree char *json = g_strdup_printf("{\"%s\": null}", child);
+        g_autoptr(BlockOptions) none = block_options_parse_json(json, NULL);
 
         block_options_merge(options, none);
     }
@@ -271,7 +272,10 @@ BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
     }
     options = tool_image_options(&image, name, more, &guess, &error);
     if (options && (flags & IMG_OPEN_NO_BACKING)) {
-        leave_out_backing(options);
+        leave_out(options, "backing");
+    }
+    if (options && (flags & IMG_OPEN_NO_DATA)) {
+        leave_out(options, "data-file");
     }
     if (options) {
         blk = blk_open(graph, options, &error);

@@ -2,7 +2,8 @@
 /*
  * info: what an image says of itself.
  *
- * Without --backing-chain, exactly one image is opened.
+ * Without --backing-chain exactly one file is opened: whoever wrote the image
+ * chose the names in it.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -306,7 +307,7 @@ static int one_image(const ImgArgs *args, const char *name, json_t *list,
                      char **ret_next, char **ret_format)
 {
     BlockGraph *graph = img_graph();
-    BlockBackend *blk = img_open(graph, args, name, IMG_OPEN_NO_BACKING, NULL);
+    BlockBackend *blk = img_open(graph, args, name, IMG_OPEN_ALONE, NULL);
     GError *error = NULL;
     Info info = { 0 };
     int ret = EXIT_FAILURE;

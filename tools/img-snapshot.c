@@ -121,9 +121,9 @@ int img_snapshot(int argc, char **argv)
     }
     graph = img_graph();
     blk = img_open(graph, &args, argv[optind],
-                   IMG_OPEN_NO_BACKING |
-                       (action == 0 || action == 'l' ? 0 : IMG_OPEN_WRITE),
-                   NULL);
+                   action == 0 || action == 'l'
+                       ? IMG_OPEN_ALONE
+                       : IMG_OPEN_WRITE | IMG_OPEN_NO_BACKING, NULL);
     if (blk) {
         ret = img_close(blk, argv[optind],
                         run_action(blk_bs(blk), action, name));

@@ -4,7 +4,10 @@
 
     bg_img_names.py BG_IMG
 """
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -88,6 +91,45 @@ def test_no_image_is_made_over_its_own_backing_file(folder):
             check(done.returncode == 1, how, done)
             check('would back itself' in done.stderr, how, done.stderr)
             check((Path(folder) / 'base').read_bytes() == before, how)
+
+
+def opened_files(folder, *words):
+    """The files of @folder that bg-img opens; None without strace."""
+    if not shutil.which('strace'):
+        return None
+    done = subprocess.run(['strace', '-f', '-qq', '-o', '/dev/stdout', '-e',
+                           'trace=open,openat,openat2,creat,truncate,io_uring_setup',
+                           str(BG_IMG), *words], cwd=folder, text=True,
+                          capture_output=True, timeout=60, check=False)
+    names = re.findall(r'(?:open\w*|creat|truncate)\((?:[^"]*, )?"([^"]*)"',
+                       done.stdout)
+    here = {p.name for p in Path(folder).iterdir()}
+    return {Path(n).name for n in names} & here
+
+
+def test_to_look_at_an_image_opens_one_file(folder):
+    chain(folder)
+    must(folder, 'create', '-q', '-f', 'qcow2', '-o',
+         'data_file=data,data_file_raw=on', 'image', '1M')
+    looks = [['info', '-f', 'qcow2'], ['info', '--output=json'], ['check'],
+             ['snapshot', '-l']]
+    for image in 'image', 'top':
+        before = (Path(folder) / image).read_bytes()
+        for look in looks:
+            files = opened_files(folder, *look, image)
+            check(files in (None, {image}), look, image, files)
+            check((Path(folder) / image).read_bytes() == before, look)
+    for prepare in os.unlink, os.mkfifo, os.unlink:
+        prepare(Path(folder) / 'data')
+        for look in looks:
+            must(folder, *look, 'image')
+        done = img(folder, 'map', 'image')
+        check(done.returncode == 1 and 'data' in done.stderr, done)
+    text = must(folder, 'info', 'image')
+    check('    data file: data\n    data file raw: true\n' in text or
+          '    data file raw: true\n    data file: data\n' in text, text)
+    check(json.loads(must(folder, 'info', '--output=json', 'image'))
+          ['format-specific']['data']['data-file'] == 'data')
 
 
 def main():
