@@ -173,7 +173,7 @@ int img_resize(int argc, char **argv)
         return EXIT_FAILURE;
     }
     graph = img_graph();
-    blk = img_open(graph, &r.args, argv[optind], IMG_OPEN_WRITE, NULL);
+    blk = img_open(graph, &r.args, argv[optind], IMG_OPEN_RESIZE, NULL);
     if (blk) {
         ret = img_close(blk, argv[optind], resize(&r, blk, text));
     }

@@ -105,11 +105,13 @@ typedef enum ImgOpenFlags {
     IMG_OPEN_NO_DATA = 1 << 2,    /* without its data file; to look only */
     IMG_OPEN_ALONE = IMG_OPEN_NO_BACKING | IMG_OPEN_NO_DATA,
     IMG_OPEN_PLAIN_NAME = 1 << 3, /* an image says it: the name of a file */
+    IMG_OPEN_RESIZE = 1 << 4,     /* for writing, but only its length */
 } ImgOpenFlags;
 
 /**
- * Open an image.  Its format is guessed from its content if it was not given,
- * and that it looks raw is told.  Errors are printed.
+ * Open an image.  Its format is guessed from its content if it was not given;
+ * that it looks raw is told, and then it is read-only, whatever @flags say (but
+ * for IMG_OPEN_RESIZE).  Errors are printed.
  *
  * @extra  further options of the node, taken over, or NULL
  */

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tools/tool-nbd-uri.h"
 #include "tools/tool-print.h"
 
 static const struct option long_options[] = {
@@ -253,6 +254,28 @@ static void leave_out(BlockOptions *options, const char *child)
     }
 }
 
+/*
+ * Guess the format that was not given.  A guess that a disk is raw is good for
+ * as long as nobody writes to it: what is written could make it look like
+ * another format, with a backing file, to whoever guesses next.  To change its
+ * length writes nothing but zeroes.
+ */
+static void guess_format(ToolImage *image, const char *name, unsigned flags)
+{
+    if (image->format || image->image_opts ||
+        (!image->plain_name && g_str_has_prefix(name, "json:"))) {
+        return;
+    }
+    image->format = tool_guess_format(name, image->plain_name);
+    if (!image->read_only && !(flags & IMG_OPEN_RESIZE) &&
+        !g_strcmp0(image->format, "raw") &&
+        (image->plain_name || !tool_is_nbd_name(name))) {
+        tool_warning("'%s' is opened read-only; with -f raw it can be written.",
+                     name);
+        image->read_only = true;
+    }
+}
+
 BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
                        const char *name, unsigned flags, BlockOptions *extra)
 {
@@ -261,15 +284,11 @@ BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
     BlockOptions *options;
     BlockBackend *blk = NULL;
     GError *error = NULL;
-    bool plain = image.plain_name || (flags & IMG_OPEN_PLAIN_NAME);
     bool guess;
 
-    image.read_only = !(flags & IMG_OPEN_WRITE);
-    image.plain_name = plain;
-    if (!image.format && !image.image_opts &&
-        (plain || !g_str_has_prefix(name, "json:"))) {
-        image.format = tool_guess_format(name, plain);
-    }
+    image.read_only = !(flags & (IMG_OPEN_WRITE | IMG_OPEN_RESIZE));
+    image.plain_name |= (flags & IMG_OPEN_PLAIN_NAME) != 0;
+    guess_format(&image, name, flags);
     options = tool_image_options(&image, name, more, &guess, &error);
     if (options && (flags & IMG_OPEN_NO_BACKING)) {
         leave_out(options, "backing");

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""bg-img and the names that images have for others.
+"""bg-img and what an image says of others, or of itself: names, its format.
 
     bg_img_names.py BG_IMG
 """
@@ -130,6 +130,30 @@ def test_to_look_at_an_image_opens_one_file(folder):
           '    data file raw: true\n    data file: data\n' in text, text)
     check(json.loads(must(folder, 'info', '--output=json', 'image'))
           ['format-specific']['data']['data-file'] == 'data')
+
+
+def test_a_disk_that_is_raw_by_guess_is_not_written(folder):
+    disk = Path(folder) / 'disk'
+    disk.write_bytes(b'x' * 65536)
+    writes = [(['bench', '-q', '-w', '-c', '1'], 1), (['check', '-r', 'all'], 63),
+              (['snapshot', '-c', 'x'], 1), (['bitmap', '--add'], 1),
+              (['rebase', '-u', '-b', ''], 1), (['commit'], 1),
+              (['amend', '-o', 'compat=1.1'], 1)]
+    for words, status in writes:
+        more = ['b'] if words[0] == 'bitmap' else []
+        done = img(folder, *words, 'disk', *more)
+        check(done.returncode == status, words, done)
+        check('is opened read-only; with -f raw it can be written'
+              in done.stderr, words, done.stderr)
+        check(disk.read_bytes() == b'x' * 65536, words)
+    must(folder, 'bench', '-q', '-w', '-c', '1', '-f', 'raw', 'disk')
+    check(disk.read_bytes()[:4096] == bytes(4096))
+    # Its length may change, as with qemu-img: scripts do that.
+    done = img(folder, 'resize', 'disk', '+64k')
+    check(done.returncode == 0 and 'taken as raw' in done.stderr, done)
+    check(disk.stat().st_size == 131072)
+    # Who does not write is not told how to.
+    check('read-only' not in img(folder, 'info', 'disk').stderr)
 
 
 def main():
