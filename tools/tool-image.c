@@ -164,10 +164,12 @@ static int set_format(BlockOptions *options, const char *format,
     return 0;
 }
 
+/* A name that an image has, or is to have. */
 static BlockOptions *plain_file(const char *name)
 {
     BlockOptions *options = block_options_new();
 
+    block_options_set_bool(options, "from-image", true);
     block_options_set_str(options, "driver", "file");
     block_options_set_str(options, "filename", name);
     return options;

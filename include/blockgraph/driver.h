@@ -290,7 +290,8 @@ BLOCK_API int bdrv_check_new_backing(const BlockDriverState *bs,
 /**
  * Whether @bs may open the file @name, which its image names where the user has
  * not given @option, "backing" or "data-file".  If so, @ret_root is what the
- * option "beneath" of driver "file" must be, owned by the graph; or NULL.
+ * option "beneath" of driver "file" must be, owned by the graph; or NULL.  The
+ * option "from-image" must be on.
  *
  * Returns 0 or -EPERM with @errp.  Main context.
  */

@@ -6,6 +6,7 @@
 #include "image-fixture.h"
 
 #include <blockgraph/driver.h>
+#include <fcntl.h>
 
 #define BACKED "size=1M,backing_file=%s,backing_fmt=qcow2"
 
@@ -187,6 +188,76 @@ START_TEST(files_that_images_name_are_beneath_the_image_root)
 }
 END_TEST
 
+/* Have "link" be a link to @target. */
+static void link_to(const char *target)
+{
+    g_autofree char *link = path_of("link");
+
+    unlink(link);
+    ck_assert_int_eq(symlink(target, link), 0);
+}
+
+START_TEST(no_link_leads_from_an_image_to_what_is_no_image)
+{
+    g_autofree char *fifo = path_of("fifo"), *base = path_of("base");
+    g_autofree char *magic = NULL;
+    int fd;
+
+    make_image_ok("base", "size=1M");
+    make_image_ok("raw", "size=1M,backing_file=link,backing_fmt=raw");
+    make_backed("backed", "link");
+    ck_assert_int_eq(mkfifo(fifo, 0600), 0);
+    fd = open(base, O_RDONLY | O_CLOEXEC);
+    magic = g_strdup_printf("/proc/self/fd/%d", fd);
+
+    link_to(base);
+    bdrv_unref(image_open("backed", NULL));
+    link_to(magic);
+    image_fails("backed", NULL, ELOOP, "leads through a link of /proc");
+    link_to("/proc/self/maps");
+    image_fails("raw", NULL, EINVAL, "is a file of the kernel's own");
+    link_to("/proc/version");
+    image_fails("raw", NULL, EINVAL, "is a file of the kernel's own");
+    link_to("/sys/kernel/notes");
+    image_fails("raw", NULL, access("/sys/kernel/notes", R_OK) == 0 ? EINVAL
+                                                                   : ENOENT,
+                "link'");
+    link_to("/dev/zero");
+    image_fails("raw", NULL, EINVAL, "a character device");
+    link_to("/dev/ptmx");
+    image_fails("raw", NULL, EINVAL, "a character device");
+    link_to("fifo");
+    image_fails("raw", NULL, EINVAL, "a FIFO");
+    close(fd);
+}
+END_TEST
+
+START_TEST(what_an_image_names_stays_so_over_a_reopen)
+{
+    g_autofree char *path = path_of("base"), *text = NULL;
+    BlockDriverState *bs;
+    GError *error = NULL;
+
+    /* What the user names is his. */
+    bdrv_unref(open_ok("file,filename=/proc/version,read-only=on"));
+    open_fails("file,filename=/proc/version,read-only=on,from-image=on",
+               EINVAL, "the kernel's own");
+
+    make_image_ok("base", "size=1M");
+    text = g_strdup_printf("file,filename=%s,from-image=on", path);
+    bs = open_ok(text);
+    g_clear_pointer(&text, g_free);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(symlink("/proc/version", path), 0);
+    text = g_strdup_printf("filename=%s,read-only=on,from-image=off", path);
+    ck_assert_int_eq(bdrv_reopen(bs, block_options_parse_keyval(text, NULL,
+                                                                NULL),
+                                 &error), -EINVAL);
+    expect_error(&error, EINVAL, "the kernel's own");
+    bdrv_unref(bs);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2-trust");
@@ -202,6 +273,8 @@ int main(void)
     PROMISE(tcase, what_a_file_must_be_beneath_stays_as_it_is);
     PROMISE(tcase, drivers_ask_before_they_open_what_an_image_names);
     PROMISE(tcase, files_that_images_name_are_beneath_the_image_root);
+    PROMISE(tcase, no_link_leads_from_an_image_to_what_is_no_image);
+    PROMISE(tcase, what_an_image_names_stays_so_over_a_reopen);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }

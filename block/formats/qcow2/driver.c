@@ -195,10 +195,13 @@ static int child_given(BlockOptions *options, const char *name,
 }
 
 /* Have @tree, options of a file that the image calls @name, opened only where
- * the user lets images choose files; @key is for the place. */
+ * the user lets images choose files; what is said to driver "file" goes below
+ * @prefix. */
 static int confine(Qcow2 *q, BlockOptions *tree, const char *name,
-                   const char *option, const char *key, GError **errp)
+                   const char *option, const char *prefix, GError **errp)
 {
+    g_autofree char *from_image = g_strconcat(prefix, "from-image", NULL);
+    g_autofree char *beneath = g_strconcat(prefix, "beneath", NULL);
     const char *root;
     int ret = bdrv_check_named_file(q->bs, name, option, &root, errp);
 
@@ -206,8 +209,9 @@ static int confine(Qcow2 *q, BlockOptions *tree, const char *name,
         block_options_free(tree);
         return ret;
     }
+    block_options_set_bool(tree, from_image, true);
     if (root) {
-        block_options_set_str(tree, key, root);
+        block_options_set_str(tree, beneath, root);
     }
     return 0;
 }
@@ -235,7 +239,7 @@ static int coroutine_fn open_data_file(Qcow2 *q, BlockOptions *options,
             bdrv_child_bs(qcow2_file(q)), name, q->header.data_file, errp);
 
         ret = tree ? confine(q, tree, q->header.data_file, "data-file",
-                             "beneath", errp)
+                             "", errp)
                    : -EINVAL;
         if (ret == 0) {
             block_options_set_tree(options, "data-file", tree);
@@ -282,7 +286,7 @@ static int coroutine_fn open_backing(Qcow2 *q, BlockOptions *options,
         tree = qcow2_backing_options(bdrv_child_bs(qcow2_file(q)),
                                      bdrv_node_name(q->bs), &backing, errp);
         ret = tree ? confine(q, tree, backing.file, "backing",
-                             "file.beneath", errp)
+                             "file.", errp)
                    : -EINVAL;
         if (ret < 0) {
             return ret;

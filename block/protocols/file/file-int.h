@@ -34,6 +34,7 @@ typedef struct FileOpenHow {
     const char *node_name; /* for error texts */
     const char *filename;
     const char *beneath;   /* directory, absolute; or NULL */
+    bool from_image;       /* an image names it, not the user */
     unsigned flags;        /* BdrvOpenFlags */
     FileLocking locking;
     AioFileMode mode;
@@ -49,6 +50,7 @@ typedef struct FileHandle {
     char *node_name;
     char *filename;
     char *beneath;              /* where the file must be, or NULL */
+    bool from_image;            /* an image names it, not the user */
     bool writable;
     bool direct;                /* O_DIRECT: not through the page cache */
     bool is_device;             /* a block device, else a regular file */

@@ -29,6 +29,7 @@ static const char *const aio_names[] = { "io_uring", "threads", NULL };
 typedef struct FileOptions {
     char *filename;
     char *beneath;
+    bool from_image;
     int locking; /* FileLocking */
     int aio;     /* AioFileMode */
 } FileOptions;
@@ -45,6 +46,9 @@ static const BlockOption file_options[] = {
     { .name = "beneath", .type = BLOCK_OPTION_STRING,
       .offset = offsetof(FileOptions, beneath),
       .help = "directory that the file must be in, links are not followed" },
+    { .name = "from-image", .type = BLOCK_OPTION_BOOL, .def = "off",
+      .offset = offsetof(FileOptions, from_image),
+      .help = "an image names it: no file of the kernel's, also by a link" },
     { .name = "locking", .type = BLOCK_OPTION_ENUM, .def = "auto",
       .values = locking_names, .offset = offsetof(FileOptions, locking),
       .help = "lock the file against other processes" },
@@ -70,6 +74,7 @@ static FileOpenHow open_how(BlockDriverState *bs, const FileOptions *o,
         .node_name = bdrv_node_name(bs),
         .filename = o->filename,
         .beneath = o->beneath,
+        .from_image = o->from_image,
         .flags = flags,
         .locking = o->locking,
         .mode = o->aio,
@@ -198,6 +203,7 @@ static int coroutine_fn file_reopen_prepare(BdrvReopenState *state,
     }
     g_assert(!s->next);
     how = open_how(state->bs, &o, state->flags);
+    how.from_image |= s->handle->from_image; /* who named it does not change */
     if (strcmp(o.filename, s->handle->filename) != 0) {
         ret = block_error(errp, EINVAL, "Node '%s': cannot change the file "
                           "name from '%s' to '%s'", how.node_name,

@@ -57,6 +57,32 @@ int file_check_type(mode_t mode, const char *node_name, const char *filename,
                        "device", node_name, filename, type_name(mode));
 }
 
+/* What file systems of the kernel's own show is no image, and to read it may
+ * tell secrets, or do something. */
+static int check_not_kernel_fs(const FileHandle *h, GError **errp)
+{
+    static const uint32_t types[] = {
+        PROC_SUPER_MAGIC, SYSFS_MAGIC, DEBUGFS_MAGIC, TRACEFS_MAGIC,
+        SECURITYFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC,
+        EFIVARFS_MAGIC, PSTOREFS_MAGIC, SELINUX_MAGIC, BPF_FS_MAGIC,
+    };
+    struct statfs fs;
+
+    if (fstatfs(h->fd, &fs) < 0) {
+        return block_error_errno(errp, errno, "Node '%s': could not find out "
+                                 "where file '%s' is", h->node_name,
+                                 h->filename);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(types); i++) {
+        if ((uint32_t)fs.f_type == types[i]) {
+            return block_error(errp, EINVAL, "Node '%s': '%s', which an image "
+                               "names, is a file of the kernel's own",
+                               h->node_name, h->filename);
+        }
+    }
+    return 0;
+}
+
 /* One whose files pass through this machine's page cache and nowhere else. */
 static bool is_on_local_fs(int fd)
 {
@@ -89,6 +115,9 @@ static int inspect(FileHandle *h, GError **errp)
                                  "file '%s'", h->node_name, h->filename);
     }
     ret = file_check_type(st.st_mode, h->node_name, h->filename, errp);
+    if (ret == 0 && h->from_image) {
+        ret = check_not_kernel_fs(h, errp);
+    }
     if (ret < 0) {
         return ret;
     }
@@ -139,6 +168,11 @@ static int open_error(const FileHandle *h, int err, GError **errp)
                            "directory '%s', or there is a symbolic link on "
                            "the way", h->node_name, h->filename, h->beneath);
     }
+    if (h->from_image && err == ELOOP) {
+        return block_error(errp, err, "Node '%s': '%s', which an image names, "
+                           "leads through a link of /proc", h->node_name,
+                           h->filename);
+    }
     if (err == EINVAL && h->direct) {
         return block_error(errp, err, "Node '%s': could not open file '%s' "
                            "with O_DIRECT: its file system does not support "
@@ -171,14 +205,25 @@ static char *path_beneath(const FileHandle *h)
     return g_strdup(path + length + 1);
 }
 
-/* As open(), but from the directory @beneath, and never out of it.  A rename
- * meanwhile may make the kernel ask for another try. */
+/* openat2(2).  A rename meanwhile may make the kernel ask for another try. */
+static int open_resolved(int directory, const char *path, int flags,
+                         uint64_t resolve)
+{
+    const struct open_how how = { .flags = flags, .resolve = resolve };
+    int fd = -1;
+
+    for (int i = 0; i < OPEN_TRIES; i++) {
+        fd = syscall(SYS_openat2, directory, path, &how, sizeof(how));
+        if (fd >= 0 || errno != EAGAIN) {
+            break;
+        }
+    }
+    return fd;
+}
+
+/* As open(), but from the directory @beneath, and never out of it. */
 static int open_beneath(const FileHandle *h, int flags)
 {
-    const struct open_how how = { .flags = flags,
-                                  .resolve = RESOLVE_BENEATH |
-                                             RESOLVE_NO_SYMLINKS |
-                                             RESOLVE_NO_MAGICLINKS };
     g_autofree char *path = path_beneath(h);
     int directory, fd, err;
 
@@ -190,12 +235,9 @@ static int open_beneath(const FileHandle *h, int flags)
     if (directory < 0) {
         return -1;
     }
-    for (int i = 0; i < OPEN_TRIES; i++) {
-        fd = syscall(SYS_openat2, directory, path, &how, sizeof(how));
-        if (fd >= 0 || errno != EAGAIN) {
-            break;
-        }
-    }
+    fd = open_resolved(directory, path, flags,
+                       RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+                           RESOLVE_NO_MAGICLINKS);
     err = errno;
     close(directory);
     errno = err;
@@ -209,8 +251,10 @@ static int open_fd(FileHandle *h)
                 (h->direct ? O_DIRECT : 0);
 
     do {
-        h->fd = h->beneath ? open_beneath(h, flags)
-                           : open(h->filename, flags, 0);
+        h->fd = h->beneath      ? open_beneath(h, flags)
+                : h->from_image ? open_resolved(AT_FDCWD, h->filename, flags,
+                                                RESOLVE_NO_MAGICLINKS)
+                                : open(h->filename, flags, 0);
     } while (h->fd < 0 && errno == EINTR);
     return h->fd < 0 ? -errno : 0;
 }
@@ -390,6 +434,7 @@ FileHandle *file_handle_open(const FileOpenHow *how, GError **errp)
     h->node_name = g_strdup(how->node_name);
     h->filename = g_strdup(how->filename);
     h->beneath = g_strdup(how->beneath);
+    h->from_image = how->from_image;
     h->mode = how->mode;
     h->locking = how->locking;
     h->writable = how->flags & BDRV_O_RDWR;
