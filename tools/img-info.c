@@ -14,6 +14,7 @@
 
 #include "tools/img-command.h"
 #include "tools/tool-print.h"
+#include "tools/tool-specific.h"
 
 /* The longest chain that is followed. */
 #define CHAIN_MAX 200
@@ -183,54 +184,6 @@ static json_t *info_json(const Info *info)
 
 /* --- for people ----------------------------------------------------------- */
 
-static void print_value(const json_t *value, int indent);
-
-static void print_string(const char *text)
-{
-    g_autofree char *safe = tool_safe_text(text);
-
-    printf("%s\n", safe);
-}
-
-static void print_pair(const char *key, const json_t *value, int indent)
-{
-    g_autofree char *words = g_strdelimit(g_strdup(key), "-", ' ');
-    bool nested = json_is_object(value) || json_is_array(value);
-
-    printf("%*s%s:%s", indent * 4, "", words, nested ? "\n" : " ");
-    print_value(value, indent + 1);
-}
-
-static void print_value(const json_t *value, int indent)
-{
-    const char *key;
-    json_t *element;
-    size_t i;
-
-    switch (json_typeof(value)) {
-    case JSON_OBJECT:
-        json_object_foreach((json_t *)value, key, element) {
-            print_pair(key, element, indent);
-        }
-        break;
-    case JSON_ARRAY:
-        json_array_foreach(value, i, element) {
-            g_autofree char *index = g_strdup_printf("[%zu]", i);
-
-            print_pair(index, element, indent);
-        }
-        break;
-    case JSON_STRING:
-        print_string(json_string_value(value));
-        break;
-    case JSON_INTEGER:
-        printf("%" JSON_INTEGER_FORMAT "\n", json_integer_value(value));
-        break;
-    default:
-        printf("%s\n", json_is_true(value) ? "true" : "false");
-    }
-}
-
 static void print_name(const char *what, const char *name)
 {
     g_autofree char *safe = tool_safe_text(name);
@@ -275,12 +228,7 @@ static void print_info(const Info *info)
         img_print_snapshots(info->snapshots);
     }
     if (info->specific) {
-        json_t *data = json_object_get(info->specific, "data");
-
-        if (json_object_size(data) > 0) {
-            printf("Format specific information:\n");
-            print_value(data, 1);
-        }
+        tool_print_specific(info->specific);
     }
 }
 

@@ -4,12 +4,14 @@
  */
 #include "tools/io-command.h"
 
+#include <blockgraph/image.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "tools/tool-print.h"
+#include "tools/tool-specific.h"
 
 /* How much "alloc" looks at when nothing is said. */
 #define ALLOC_DEFAULT_BYTES 512
@@ -24,6 +26,31 @@ static int length_run(IoSession *io, int argc, char **argv)
         return (int)bytes;
     }
     printf("%s\n", tool_format_bytes((double)bytes, text));
+    return 0;
+}
+
+/* What only the driver knows, if it tells. */
+static int print_specific(BlockDriverState *bs)
+{
+    BlockOptions *specific = NULL;
+    g_autofree char *text = NULL;
+    GError *error = NULL;
+    json_t *json;
+    int ret = bdrv_get_specific_info(bs, &specific, &error);
+
+    if (ret == -ENOTSUP) {
+        g_clear_error(&error);
+        return 0;
+    }
+    if (ret < 0) {
+        tool_report(error, NULL);
+        return ret;
+    }
+    text = block_options_to_json(specific);
+    json = json_loads(text, 0, NULL);
+    tool_print_specific(json);
+    json_decref(json);
+    block_options_free(specific);
     return 0;
 }
 
@@ -43,7 +70,19 @@ static int info_run(IoSession *io, int argc, char **argv)
            tool_format_bytes((double)info.cluster_bytes, text));
     printf("vm state offset: %s\n",
            tool_format_bytes((double)info.vm_state_offset, text));
-    return 0;
+    return print_specific(bs);
+}
+
+/*
+ * Whether the top image has the start of the range: 1 or 0, or a negative
+ * errno.  What it shows of its backing file is not its own.
+ */
+static int is_allocated(IoSession *io, int64_t offset, int64_t bytes,
+                        int64_t *ret_bytes)
+{
+    int ret = blk_is_allocated(io->blk, offset, bytes, ret_bytes);
+
+    return ret < 0 ? ret : ret == 1;
 }
 
 static int alloc_run(IoSession *io, int argc, char **argv)
@@ -71,8 +110,7 @@ static int alloc_run(IoSession *io, int argc, char **argv)
     bytes = offset < length ? MIN(bytes, length - offset) : 0;
     while (done < bytes) {
         int64_t step = 0;
-        int ret = blk_is_allocated(io->blk, offset + done, bytes - done,
-                                   &step);
+        int ret = is_allocated(io, offset + done, bytes - done, &step);
 
         if (ret < 0) {
             printf("is_allocated failed: %s\n", g_strerror(-ret));
@@ -97,7 +135,7 @@ static int find_run(IoSession *io, int64_t offset, int64_t end,
                     int64_t *ret_bytes)
 {
     int64_t step = 0;
-    int first = blk_is_allocated(io->blk, offset, end - offset, &step);
+    int first = is_allocated(io, offset, end - offset, &step);
     int ret;
 
     if (first < 0) {
@@ -105,14 +143,14 @@ static int find_run(IoSession *io, int64_t offset, int64_t end,
     }
     *ret_bytes = step;
     while (step > 0 && offset + *ret_bytes < end) {
-        ret = blk_is_allocated(io->blk, offset + *ret_bytes,
-                               end - offset - *ret_bytes, &step);
-        if (ret < 0 || !ret != !first) {
+        ret = is_allocated(io, offset + *ret_bytes, end - offset - *ret_bytes,
+                           &step);
+        if (ret != first) {
             break;      /* an error shows when its own run is looked for */
         }
         *ret_bytes += step;
     }
-    return first > 0;
+    return first;
 }
 
 static int map_run(IoSession *io, int argc, char **argv)

@@ -74,7 +74,7 @@ class Pair:
             (path / 'pattern').write_bytes(b'0123456789\n')
             (path / 'empty').write_bytes(b'')
 
-    def compare(self, name, case, errors=EXACT):
+    def compare(self, name, case, errors=EXACT, content=True):
         bg, qemu = (Run(self.tools[t], self.folders[t], case, self.image)
                     for t in ('bg', 'qemu'))
         different = []
@@ -86,7 +86,7 @@ class Pair:
                 bool(bg.err) != bool(qemu.err):
             different.append(f'--- bg-io stderr\n{bg.err}'
                              f'--- qemu-io stderr\n{qemu.err}')
-        if bg.content() != qemu.content():
+        if content and bg.content() != qemu.content():
             different.append('the files differ')
         if different:
             failures.append(name)
@@ -338,6 +338,39 @@ DEBUG = {
     )], ('read 0 512', 'read 0 512'), ''),
 }
 
+QCOW2 = ['-f', 'qcow2']
+
+
+def on_top(*commands):
+    return QCOW2 + ['@'], commands, ''
+
+
+# An image over 256 KiB of nines, with 64 KiB of threes at 64 KiB of its own.
+LAYERS = {
+    'map and alloc look at the top image alone': on_top(
+        'map', 'alloc 0', 'alloc 64k', 'alloc 0 1M', 'alloc 65535 2',
+        'read -P 9 0 64k', 'read -P 3 64k 64k', 'truncate 8M', 'map',
+        'write -z 1M 64k', 'write 2M 1', 'discard 3M 64k', 'map',
+        'alloc 0 8M'),
+    'the lowest image of a chain': (QCOW2 + ['base'], (
+        'map', 'alloc 0 4M', 'info'), ''),
+    'the temporary file is the top image': (['-s'] + QCOW2 + ['@'], (
+        'map', 'write -P 8 0 64k', 'map', 'alloc 64k', 'alloc 0'), ''),
+    'info tells what the format tells': on_top('info', 'i'),
+    'compressed clusters': on_top(
+        'write -c -P 5 0 64k', 'read -P 5 0 64k', 'write -c 1k 64k',
+        'write -c 0 1k', 'write -c -n 0 512', 'write -c -z 0 64k', 'map'),
+    'zeroes of several kinds': on_top(
+        'write -z 0 64k', 'write -zu 64k 64k', 'write -zn 128k 64k',
+        'write -zn 1M 5', 'write -zfu 2M 64k', 'read -P 0 0 192k', 'map'),
+    'requests over the edge of a layer': on_top(
+        'read -P 3 63k 4k', 'read -P 9 60k 4k', 'readv -P 3 63k 2k 2k',
+        'discard 64k 64k', 'read -P 3 64k 64k', 'read -P 9 64k 64k'),
+    'lengths of a qcow2 image': on_top(
+        'truncate -m metadata 9M', 'truncate -m full 10M',
+        'truncate -m falloc 11M', 'length', 'truncate 0', 'length', 'map'),
+}
+
 
 def cache_modes():
     for mode in ('none', 'off', 'writeback', 'writethrough', 'directsync',
@@ -427,6 +460,25 @@ def copies_on_read(pair):
         print(f'FAILED: copies on read: {left}')
 
 
+def layers(pair):
+    """Images over images; how they are laid out is not compared."""
+    def must(*command):
+        subprocess.run(command, cwd=pair.image.parent, check=True,
+                       capture_output=True, timeout=TIMEOUT_S)
+    raw = pair.image
+    pair.image = raw.parent / 'layers.qcow2'
+    must('qemu-img', 'create', '-f', 'qcow2', 'base', '4M')
+    must('qemu-io', '-f', 'qcow2', '-c', 'write -P 9 0 256k', 'base')
+    must('qemu-img', 'create', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2',
+         pair.image)
+    must('qemu-io', '-f', 'qcow2', '-c', 'write -P 3 64k 64k', pair.image)
+    for folder in pair.folders.values():
+        shutil.copyfile(raw.parent / 'base', folder / 'base')
+    for title, case in LAYERS.items():
+        pair.compare(title, case, content=False)
+    pair.image = raw
+
+
 def suspended(bg_io, folder):
     """Nothing waits for a request that nobody can resume."""
     (folder / 'held.img').write_bytes(bytes(65536))
@@ -465,6 +517,7 @@ def main():
                 pair.compare(title, case, errors)
         refusals(bg_io, folder)
         copies_on_read(pair)
+        layers(pair)
         suspended(bg_io, folder)
         fuzz(pair)
         fuzz_alone(bg_io, folder)
