@@ -182,6 +182,12 @@ GPtrArray *graph_above(GPtrArray *nodes);
 bool graph_reaches(BlockDriverState *bs, BlockDriverState *below);
 
 /**
+ * Whether what @bs shows can come from @below (a node shows itself).  An edge
+ * without a role leads to where its parent writes copies for others.
+ */
+bool graph_reads_from(BlockDriverState *bs, BlockDriverState *below);
+
+/**
  * -ELOOP with @errp if more than BDRV_HEIGHT_MAX nodes stand on top of each
  * other somewhere above or below @bs.
  */

@@ -318,7 +318,7 @@ int bdrv_check_new_backing(const BlockDriverState *bs, const char *path,
                                             graph_link);
 
         if (is_stored_in(node, st.st_dev, st.st_ino) &&
-            graph_reaches(node, (BlockDriverState *)bs)) {
+            graph_reads_from(node, (BlockDriverState *)bs)) {
             return block_error(errp, ELOOP, "Node '%s': '%s' cannot be the "
                                "backing file of '%s', which would back itself",
                                bs->node_name, path, bdrv_filename(bs));

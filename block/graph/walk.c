@@ -104,7 +104,8 @@ GPtrArray *graph_above(GPtrArray *nodes)
     return found;
 }
 
-bool graph_reaches(BlockDriverState *bs, BlockDriverState *below)
+static bool reaches(BlockDriverState *bs, BlockDriverState *below,
+                    bool reads_only)
 {
     g_autoptr(GPtrArray) todo = g_ptr_array_new();
     uint64_t mark = ++bs->graph->visit_mark;
@@ -117,11 +118,24 @@ bool graph_reaches(BlockDriverState *bs, BlockDriverState *below)
             return true;
         }
         LIST_FOREACH(link, &node->children) {
-            add_unvisited(todo,
-                          LIST_ENTRY(link, BdrvChild, parent_link)->bs, mark);
+            BdrvChild *child = LIST_ENTRY(link, BdrvChild, parent_link);
+
+            if (child->role || !reads_only) {
+                add_unvisited(todo, child->bs, mark);
+            }
         }
     }
     return false;
+}
+
+bool graph_reaches(BlockDriverState *bs, BlockDriverState *below)
+{
+    return reaches(bs, below, false);
+}
+
+bool graph_reads_from(BlockDriverState *bs, BlockDriverState *below)
+{
+    return reaches(bs, below, true);
 }
 
 int graph_check_height(BlockDriverState *bs, GError **errp)

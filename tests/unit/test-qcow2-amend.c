@@ -490,6 +490,30 @@ START_TEST(no_image_gets_itself_or_one_above_it_as_its_backing_file)
 }
 END_TEST
 
+/* What is copied to it is not what the image of the source shows. */
+START_TEST(a_target_of_copies_may_name_their_source_as_its_backing_file)
+{
+    BlockDriverState *source, *target, *cbw;
+    GError *error = NULL;
+
+    make_image_ok("a", "size=4M");
+    make_image_ok("t", "size=4M");
+    source = image_open("a", "node-name=a");
+    target = image_open("t", "node-name=t");
+    cbw = open_ok("copy-before-write,file=a,target=t");
+    ck_assert_int_eq(bdrv_change_backing_file(target, "a", "qcow2", &error),
+                     0);
+    /* The other way about it backs itself from now on, if that is opened. */
+    bdrv_unref(cbw);
+    ck_assert_int_eq(bdrv_set_backing(target, source, &error), 0);
+    ck_assert_int_eq(bdrv_change_backing_file(source, "t", "qcow2", &error),
+                     -ELOOP);
+    expect_error(&error, ELOOP, "would back itself");
+    bdrv_unref(target);
+    bdrv_unref(source);
+}
+END_TEST
+
 START_TEST(a_read_only_image_is_not_changed)
 {
     GError *error = NULL;
@@ -531,6 +555,8 @@ int main(void)
     PROMISE(tcase, every_call_can_be_made_from_a_coroutine);
     PROMISE(tcase,
             no_image_gets_itself_or_one_above_it_as_its_backing_file);
+    PROMISE(tcase,
+            a_target_of_copies_may_name_their_source_as_its_backing_file);
     PROMISE(tcase, a_read_only_image_is_not_changed);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
