@@ -421,6 +421,23 @@ void mem_register_copying(void)
     register_once(&driver);
 }
 
+static int mem_get_info(BlockDriverState *bs, BlockDriverInfo *info)
+{
+    info->cluster_bytes = MEM_CLUSTER;
+    return 0;
+}
+
+void mem_register_clustered(void)
+{
+    static BlockDriver driver;
+
+    mem_register();
+    driver = *bdrv_find_driver("mem");
+    driver.name = "clustermem";
+    driver.get_info = mem_get_info;
+    register_once(&driver);
+}
+
 void mem_register(void)
 {
     static const BlockDriver driver = {

@@ -81,4 +81,8 @@ void mem_register(void);
 /** Register "copymem", too: the same, and copies from one to another work. */
 void mem_register_copying(void);
 
+/** Register "clustermem", too: the same, and it tells its clusters, so it can be
+ * a target that has a backing file. */
+void mem_register_clustered(void);
+
 #endif /* TESTS_UNIT_MEM_DRIVER_H */

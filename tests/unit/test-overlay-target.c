@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Targets that show the disk that is copied, where they have nothing of their
+ * own: guests write what readers of the target may be looking at.
+ */
+#include "mirror-fixture.h"
+
+/* A disk of 'a' with a guest on it, and an overlay of it. */
+static void overlay_disks(void)
+{
+    source = open_ok("mem,node-name=source,size=512k");
+    guest = backend_ok("guest", source, BLK_PERM_CONSISTENT_READ |
+                       BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL);
+    job_fill(guest, 0, DISK, 'a');
+    target = open_ok("clustermem,node-name=target,size=512k,backing=source");
+}
+
+static BlockBackend *reader_of_target(void)
+{
+    return backend_ok("reader", target, BLK_PERM_CONSISTENT_READ,
+                      BLK_PERM_ALL);
+}
+
+static void fly_read(Flying *f, BlockBackend *reader, int64_t offset)
+{
+    f->ended = false;
+    blk_aio_preadv(reader, offset, block_iov_buf(&f->iov, f->buf, CLUSTER), 0,
+                   flying_ended, f);
+}
+
+/* R77: the overlay has nothing there, and what is below is about to change. */
+START_TEST(an_overlay_of_the_disk_holds_the_point_in_time)
+{
+    BlockBackend *reader;
+    Flying read, write;
+    BlockJob *job;
+
+    overlay_disks();
+    job = job_ok(BLOCK_JOB_BACKUP, "job-id=j,device=source,target=target,"
+                 "sync=none");
+    reader = reader_of_target();
+    mem_disk(source)->catch_next[MEM_READ] = true;
+    fly_read(&read, reader, 0);
+    while (!mem_disk(source)->caught) {
+        aio_poll(block_graph_aio_context(graph), false);
+    }
+    fly(&write, 0, 'n');
+    job_settle();
+    ck_assert(!write.ended);
+    mem_disk(source)->caught = false;
+    while (!read.ended || !write.ended) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    ck_assert_int_eq(read.ret, 0);
+    ck_assert_int_eq(read.buf[0], 'a');
+    ck_assert_int_eq(read.buf[CLUSTER - 1], 'a');
+    ck_assert_int_eq(write.ret, 0);
+    job_fill(guest, CLUSTER + 512, 512, 'n');
+    job_expect(target, 0, DISK, 'a');
+    job_expect(source, 0, CLUSTER, 'n');
+    blk_unref(reader);
+    ck_assert_int_eq(block_job_cancel(job, false, NULL), 0);
+    job_end_fails(job, ECANCELED, "cancelled");
+    no_disks();
+}
+END_TEST
+
+START_TEST(a_full_backup_to_an_overlay_of_the_disk_is_the_disk)
+{
+    overlay_disks();
+    job_end_ok(job_ok(BLOCK_JOB_BACKUP, "device=source,target=target,"
+                      "sync=full"));
+    job_fill(guest, 0, DISK, 'n');
+    job_expect(target, 0, DISK, 'a');
+    no_disks();
+}
+END_TEST
+
+/* Who shows the disk from later on would be read past what is copied. */
+START_TEST(a_target_that_gets_the_disk_as_backing_file_later_is_refused)
+{
+    GError *error = NULL;
+    BlockJob *job;
+
+    disks();
+    bdrv_unref(target);
+    target = open_ok("clustermem,node-name=target,size=512k");
+    job = job_ok(BLOCK_JOB_BACKUP, "job-id=j,device=source,target=target,"
+                 "sync=none");
+    ck_assert_int_lt(bdrv_set_backing(target, source, &error), 0);
+    expect_error(&error, EPERM, "does not share");
+    ck_assert_int_eq(block_job_cancel(job, false, NULL), 0);
+    job_end_fails(job, ECANCELED, "cancelled");
+    no_disks();
+}
+END_TEST
+
+static const char *const modes[] = { "", ",copy-mode=write-blocking" };
+
+START_TEST(an_overlay_takes_what_guests_change_and_then_their_disks_place)
+{
+    g_autofree char *text = g_strdup_printf(
+        "job-id=j,device=source,target=target,sync=none%s", modes[_i]);
+    BlockJob *job;
+
+    overlay_disks();
+    job = job_ok(BLOCK_JOB_MIRROR, text);
+    job_reach(job, BLOCK_JOB_READY);
+    job_fill(guest, CLUSTER + 512, 512, 'n');
+    complete_ok(job);
+    ck_assert_ptr_eq(blk_bs(guest), target);
+    ck_assert_ptr_eq(bdrv_child_bs(bdrv_find_child(target, "backing")),
+                     source);
+    job_fill(guest, 0, 512, 'm');
+    job_expect(target, 0, 512, 'm');
+    job_expect(target, 512, CLUSTER, 'a');
+    job_expect(target, CLUSTER + 512, 512, 'n');
+    job_expect(target, CLUSTER + 1024, DISK - CLUSTER - 1024, 'a');
+    job_expect(source, 0, 512, 'a');
+    no_disks();
+}
+END_TEST
+
+static void add_tests(TCase *tcase)
+{
+    mem_register_clustered();
+    PROMISE(tcase, an_overlay_of_the_disk_holds_the_point_in_time);
+    PROMISE(tcase, a_full_backup_to_an_overlay_of_the_disk_is_the_disk);
+    PROMISE(tcase,
+            a_target_that_gets_the_disk_as_backing_file_later_is_refused);
+    tcase_add_loop_test(
+        tcase,
+        an_overlay_takes_what_guests_change_and_then_their_disks_place, 0, 2);
+}
+
+int main(void)
+{
+    return job_main("overlay-target", add_tests);
+}
