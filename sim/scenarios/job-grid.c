@@ -6,7 +6,8 @@
  *   bg-sim run job-grid --seed 0 --seeds N
  *
  * kind by kind within a verb, and verb by verb within a step; so the first
- * seeds are all kinds and verbs at the first step.
+ * seeds are all kinds and verbs at the first step.  New kinds come last: the
+ * seeds of runs that are kept are those of the first step.
  *
  * A guest writes the top of a chain of three meanwhile.  Whatever happens, it
  * sees what it has written; a job that was done well has kept its promise; and
@@ -15,15 +16,22 @@
 #include "sim/scenarios/attend.h"
 #include "sim/scenarios/qcow2-image.h"
 
+#include <blockgraph/dirty-bitmap.h>
 #include <blockgraph/driver.h>
 #include <errno.h>
+#include <string.h>
 
 #define SIZE (256 * 1024)
+#define GRANULE 16384 /* of the bitmap */
+#define GRANULES (SIZE / GRANULE)
+#define LOOKS 6       /* at a point in time that is held */
 #define STEPS_BETWEEN 7 /* of the run between two steps of the grid */
 
 /* What a kind promises. */
 typedef enum Promise {
     PROMISE_COPY,   /* the target is what the disk was at the start */
+    PROMISE_PART,   /* that is so where bitmap "b" was dirty */
+    PROMISE_HOLD,   /* it is so as long as the job runs */
     PROMISE_CHAIN,  /* the guest sees no difference */
     PROMISE_SWITCH, /* the guest is on another node */
 } Promise;
@@ -34,6 +42,7 @@ typedef struct JobKind {
     const char *node; /* of PROMISE_CHAIN: not in the chain afterwards; of
                        * PROMISE_SWITCH: that the guest is on */
     Promise promise;
+    const char *backing; /* of the target, which is qcow2 then; or NULL */
 } JobKind;
 
 static const JobKind kinds[] = {
@@ -58,6 +67,26 @@ static const JobKind kinds[] = {
     { BLOCK_JOB_MIRROR, "device=top,target=target,sync=full,"
       "copy-mode=write-blocking,on-target-error=stop,on-source-error=ignore",
       "target", PROMISE_SWITCH },
+    { BLOCK_JOB_BACKUP, "device=top,target=target,sync=top,max-chunk=64k,"
+      "max-workers=2", NULL, PROMISE_COPY, "mid" },
+    { BLOCK_JOB_BACKUP, "device=top,target=target,sync=none", NULL,
+      PROMISE_HOLD, "top" },
+    { BLOCK_JOB_BACKUP, "device=top,target=target,sync=incremental,bitmap=b,"
+      "on-target-error=ignore", NULL, PROMISE_PART },
+    { BLOCK_JOB_BACKUP, "device=top,target=target,sync=bitmap,bitmap=b,"
+      "bitmap-mode=always,max-workers=2", NULL, PROMISE_PART },
+    { BLOCK_JOB_BACKUP, "device=top,target=target,sync=bitmap,bitmap=b,"
+      "bitmap-mode=never,on-source-error=stop", NULL, PROMISE_PART },
+    { BLOCK_JOB_MIRROR, "device=top,target=target,sync=top", "target",
+      PROMISE_SWITCH, "mid" },
+    { BLOCK_JOB_MIRROR, "device=top,target=target,sync=top,"
+      "copy-mode=write-blocking,on-source-error=ignore", "target",
+      PROMISE_SWITCH, "mid" },
+    { BLOCK_JOB_MIRROR, "device=top,target=target,sync=none", "target",
+      PROMISE_SWITCH, "top" },
+    { BLOCK_JOB_MIRROR, "device=top,target=target,sync=none,"
+      "copy-mode=write-blocking,on-target-error=stop", "target",
+      PROMISE_SWITCH, "top" },
 };
 
 typedef enum GridVerb {
@@ -95,6 +124,8 @@ typedef struct JobGrid {
     BgSimRule *dead;   /* a disk fails, until this is off; or NULL */
     bool soft;         /* it was cancelled; perhaps with a result */
     bool harmful;      /* errors may come */
+    bool dirty[GRANULES]; /* bitmap "b", when the job started */
+    int looks;         /* at the point in time that the job holds */
 } JobGrid;
 
 /* --- the verb ------------------------------------------------------------- */
@@ -231,6 +262,56 @@ static void ask(JobGrid *s)
     }
 }
 
+/* --- what was promised ---------------------------------------------------- */
+
+/* The target holds the point in time, whatever guests do meanwhile. */
+static void coroutine_fn look_at_target(JobGrid *s)
+{
+    int64_t at = bgsim_draw(s->sim, "look.at", SIZE / 4096) * 4096;
+
+    if (s->looks++ == LOOKS) {
+        block_job_cancel(s->job, false, NULL);
+    }
+    /* Errors, and a verb that ends it, come at any step of a read. */
+    if (s->looks > LOOKS || s->harmful || s->verb == GRID_CANCEL ||
+        s->verb == GRID_CANCEL_FORCE) {
+        return;
+    }
+    if (blk_co_insert_bs(s->reader, s->target, NULL) < 0) {
+        bgsim_violation(s->sim, "graph", "the target cannot be read");
+        return;
+    }
+    bgsim_model_set_backend(s->frozen, s->reader);
+    bgsim_model_pread(s->frozen, at, MIN(65536, SIZE - at));
+    blk_co_remove_bs(s->reader);
+}
+
+/* Whether what the bitmap had there was copied, by what it has now. */
+static bool is_copied(BdrvDirtyBitmap *bitmap, bool always, int64_t at)
+{
+    return always && !bdrv_dirty_bitmap_get(bitmap, at);
+}
+
+/* The job failed: all that it had to copy, and has not, is dirty still.  It is
+ * as if nothing had been copied, unless the bitmap keeps count. */
+static void coroutine_fn check_kept(JobGrid *s)
+{
+    bool always = strstr(s->kind->options, "always");
+    BdrvDirtyBitmap *bitmap = bdrv_find_dirty_bitmap(s->top, "b");
+
+    if (!bitmap || bdrv_dirty_bitmap_has_successor(bitmap)) {
+        return; /* it was given up, and is not over */
+    }
+    for (int i = 0; i < GRANULES; i++) {
+        if (s->dirty[i] && is_copied(bitmap, always, i * GRANULE)) {
+            bgsim_model_pread(s->frozen, i * GRANULE, GRANULE);
+        } else if (s->dirty[i] &&
+                   !bdrv_dirty_bitmap_get(bitmap, i * GRANULE)) {
+            bgsim_violation(s->sim, "bitmap", "granule %d is clean", i);
+        }
+    }
+}
+
 /* --- the job -------------------------------------------------------------- */
 
 /* Bring the job on: who waits for the user goes on. */
@@ -256,6 +337,9 @@ static void coroutine_fn attend(JobGrid *s)
             block_job_resume(s->job, NULL);
             block_job_complete(s->job, NULL);
             block_job_finalize(s->job, NULL);
+            if (s->kind->promise == PROMISE_HOLD) {
+                look_at_target(s);
+            }
         }
     }
 }
@@ -289,22 +373,49 @@ static void check_result(JobGrid *s)
     }
 }
 
-/* The target is what the disk was. */
+/* The target is what the disk was, where that was copied. */
+static void coroutine_fn check_copied(JobGrid *s)
+{
+    for (int i = 0; i < GRANULES; i++) {
+        if (s->kind->promise == PROMISE_COPY || s->dirty[i]) {
+            bgsim_model_pread(s->frozen, i * GRANULE, GRANULE);
+        }
+    }
+}
+
 static void coroutine_fn check_copy(JobGrid *s)
 {
     BlockJobInfo info;
 
     block_job_query(s->job, &info);
-    if (info.ret < 0 || s->kind->promise != PROMISE_COPY) {
+    if (s->kind->promise > PROMISE_PART ||
+        (info.ret < 0 && s->kind->promise != PROMISE_PART)) {
         return;
     }
     if (blk_co_insert_bs(s->reader, s->target, NULL) < 0) {
-        bgsim_violation(s->sim, "graph", "the target is still in use");
+        if (info.ret == 0) {
+            bgsim_violation(s->sim, "graph", "the target is still in use");
+        }
         return;
     }
     bgsim_model_set_backend(s->frozen, s->reader);
-    bgsim_model_pread(s->frozen, 0, SIZE);
+    if (info.ret == 0) {
+        check_copied(s);
+    }
+    if (s->kind->promise == PROMISE_PART &&
+        (info.ret < 0 || strstr(s->kind->options, "never"))) {
+        check_kept(s);
+    }
     blk_co_remove_bs(s->reader);
+}
+
+static void note_dirty(JobGrid *s)
+{
+    BdrvDirtyBitmap *bitmap = bdrv_find_dirty_bitmap(s->top, "b");
+
+    for (int i = 0; bitmap && i < GRANULES; i++) {
+        s->dirty[i] = bdrv_dirty_bitmap_get(bitmap, i * GRANULE);
+    }
 }
 
 static void coroutine_fn job_entry(BgSim *sim, void *opaque)
@@ -316,6 +427,7 @@ static void coroutine_fn job_entry(BgSim *sim, void *opaque)
 
     block_options_remove(options, "driver");
     bdrv_co_drained_begin(s->top);
+    note_dirty(s);
     s->job = block_co_job_start(bgsim_graph(sim), s->kind->type, options,
                                 &error);
     if (s->job) {
@@ -348,7 +460,7 @@ static void each_step(BgSim *sim, void *opaque)
 
 /* --- the run -------------------------------------------------------------- */
 
-static void make_disks(BgSim *sim)
+static void make_disks(BgSim *sim, bool target_is_image)
 {
     BgSimDiskConfig image = { .grows = true, .empty = true,
                               .discard = bgsim_draw(sim, "disk.discard", 4),
@@ -358,7 +470,11 @@ static void make_disks(BgSim *sim)
                      .cluster_bits = 12 };
 
     bgsim_disk_new(sim, "base", &raw);
-    bgsim_disk_new(sim, "target", &raw);
+    if (target_is_image) {
+        sim_qcow2_make(bgsim_disk_new(sim, "target", &image), &how);
+    } else {
+        bgsim_disk_new(sim, "target", &raw);
+    }
     sim_qcow2_make(bgsim_disk_new(sim, "middle", &image), &how);
     sim_qcow2_make(bgsim_disk_new(sim, "disk0", &image), &how);
 }
@@ -399,6 +515,28 @@ static bool fill_layer(BgSim *sim, JobGrid *s, const char *options)
     return bs != NULL;
 }
 
+static BlockDriverState *open_target(BgSim *sim, const JobKind *kind)
+{
+    return scenario_open(sim, "%s,node-name=target,file.driver=sim-disk,"
+                         "file.disk=target%s%s",
+                         kind->backing ? "qcow2" : "raw",
+                         kind->backing ? ",backing=" : "",
+                         kind->backing ? kind->backing : "");
+}
+
+/* With a good half of the disk. */
+static void make_bitmap(BgSim *sim, JobGrid *s)
+{
+    BdrvDirtyBitmap *bitmap = bdrv_create_dirty_bitmap(s->top, GRANULE, "b",
+                                                       NULL);
+
+    for (int i = 0; i < GRANULES; i++) {
+        if (bgsim_chance(sim, "bitmap.bit", 600)) {
+            bdrv_set_dirty_bitmap(bitmap, i * GRANULE, 1);
+        }
+    }
+}
+
 static bool open_chain(BgSim *sim, JobGrid *s)
 {
     BlockDriverState *base, *mid;
@@ -412,8 +550,7 @@ static bool open_chain(BgSim *sim, JobGrid *s)
     }
     mid = scenario_open(sim, MID ",backing=base");
     s->top = mid ? scenario_open(sim, TOP ",backing=mid") : NULL;
-    s->target = scenario_open(sim, "raw,node-name=target,"
-                              "file.driver=sim-disk,file.disk=target");
+    s->target = s->top ? open_target(sim, s->kind) : NULL;
     bdrv_unref(mid);
     bdrv_unref(base);
     return s->top && s->target;
@@ -434,9 +571,12 @@ static void grid_setup(BgSim *sim, void *state)
     s->sim = sim;
     s->kind = &kinds[seed % G_N_ELEMENTS(kinds)];
     s->verb = seed / G_N_ELEMENTS(kinds) % GRID_VERBS;
-    make_disks(sim);
+    make_disks(sim, s->kind->backing != NULL);
     if (!open_chain(sim, s)) {
         return;
+    }
+    if (s->kind->promise == PROMISE_PART) {
+        make_bitmap(sim, s);
     }
     s->guest = scenario_backend(sim, "guest", s->top);
     bgsim_model_set_backend(s->model, s->guest);
@@ -464,6 +604,9 @@ static void grid_verify(BgSim *sim, void *state)
         scenario_check_rest(sim);
         blk_unref(s->reader);
         blk_unref(s->guest);
+    }
+    if (s->top) {
+        bdrv_release_dirty_bitmap(bdrv_find_dirty_bitmap(s->top, "b"));
     }
     bdrv_unref(s->target);
     bdrv_unref(s->top);
