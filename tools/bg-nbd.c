@@ -22,7 +22,7 @@
 #include "tools/nbd-args.h"
 #include "tools/tool-objects.h"
 #include "tools/tool-overlay.h"
-#include "tools/tool-nbd-uri.h"
+#include "tools/tool-name.h"
 #include "tools/tool-print.h"
 
 typedef struct Session {
@@ -108,7 +108,7 @@ static void guess_format(Session *s, ToolImage *image)
     const NbdArgs *args = s->args;
 
     image->format = tool_guess_format(args->name, false);
-    if (!g_strcmp0(image->format, "raw") && !tool_is_nbd_name(args->name) &&
+    if (!g_strcmp0(image->format, "raw") && !tool_has_no_content(args->name) &&
         !args->snapshot && !s->read_only) {
         fprintf(stderr, "%s: note: '%s' is served read-only; with -f raw it can "
                 "be written.\n", g_get_prgname(), args->name);

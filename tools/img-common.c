@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tools/tool-nbd-uri.h"
+#include "tools/tool-name.h"
 #include "tools/tool-print.h"
 
 static const struct option long_options[] = {
@@ -269,7 +269,7 @@ static void guess_format(ToolImage *image, const char *name, unsigned flags)
     image->format = tool_guess_format(name, image->plain_name);
     if (!image->read_only && !(flags & IMG_OPEN_RESIZE) &&
         !g_strcmp0(image->format, "raw") &&
-        (image->plain_name || !tool_is_nbd_name(name))) {
+        (image->plain_name || !tool_has_no_content(name))) {
         tool_warning("'%s' is opened read-only; with -f raw it can be written.",
                      name);
         image->read_only = true;

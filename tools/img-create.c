@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "tools/img-command.h"
+#include "tools/tool-name.h"
 #include "tools/tool-nbd-uri.h"
 #include "tools/tool-print.h"
 
@@ -71,7 +72,7 @@ static int make_file(BlockGraph *graph, const char *filename, GError **errp)
 /* The path of the backing file @backing of an image at @filename. */
 static char *backing_path(const char *filename, const char *backing)
 {
-    g_autofree char *dir = g_path_get_dirname(filename);
+    g_autofree char *dir = g_path_get_dirname(tool_file_path(filename));
 
     return g_path_is_absolute(backing) || g_str_equal(dir, ".")
                ? g_strdup(backing)
@@ -92,20 +93,32 @@ static int check_backing_remains(const char *filename,
                : 0;
 }
 
-int img_make(BlockGraph *graph, const char *format, const char *filename,
+/* Only files are made; of an export it is enough that it is there. */
+static int make_no_file(const char *format, const char *name, GError **errp)
+{
+    if (!tool_is_nbd_name(name)) {
+        return block_error(errp, ENOTSUP, "No image can be made in '%s', which "
+                           "is not the name of a file", name);
+    }
+    if (g_str_equal(format, "raw")) {
+        return 0;   /* opening it tells its length */
+    }
+    return block_error(errp, ENOTSUP, "Only raw images can be made in an NBD "
+                       "export");
+}
+
+int img_make(BlockGraph *graph, const char *format, const char *name,
              int64_t size, BlockOptions *options, GError **errp)
 {
+    const char *filename = tool_file_path(name);
+
     if (check_backing_remains(filename, options, errp) < 0) {
         block_options_free(options);
         return -ELOOP;
     }
-    if (tool_is_nbd_name(filename)) {
+    if (tool_is_no_file(name)) {
         block_options_free(options);
-        if (g_str_equal(format, "raw")) {
-            return 0; /* it is there, and opening it tells its length */
-        }
-        return block_error(errp, ENOTSUP, "Only raw images can be made in an "
-                           "NBD export");
+        return make_no_file(format, name, errp);
     }
     if (!g_str_equal(format, "raw")) {
         int ret = make_file(graph, filename, errp);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "tools/img-command.h"
+#include "tools/tool-name.h"
 #include "tools/tool-print.h"
 #include "tools/tool-specific.h"
 
@@ -56,7 +57,7 @@ static int coroutine_fn allocated_entry(void *opaque)
     return 0;
 }
 
-/* The path that the image at @image means by @name. */
+/* The path that the image at the path @image means by @name. */
 static char *full_name(const char *image, const char *name)
 {
     g_autofree char *dir = NULL;
@@ -70,9 +71,11 @@ static char *full_name(const char *image, const char *name)
                : g_build_filename(dir, name, NULL);
 }
 
-static int collect(BlockGraph *graph, BlockDriverState *bs, const char *name,
+/* @path is that of the file that @name means. */
+static int collect(BlockDriverState *bs, const char *name, const char *path,
                    Info *info, GError **errp)
 {
+    BlockGraph *graph = bdrv_graph(bs);
     void *call[] = { bs, &info->allocated };
     BlockOptions *specific = NULL;
     GPtrArray *list = NULL;
@@ -87,7 +90,7 @@ static int collect(BlockGraph *graph, BlockDriverState *bs, const char *name,
     bdrv_get_info(bs, &info->driver);
     bdrv_get_backing_name(bs, &info->backing, &info->backing_format);
     if (info->backing) {
-        info->full_backing = full_name(name, info->backing);
+        info->full_backing = full_name(path, info->backing);
     }
     ret = bdrv_snapshot_list(bs, &list, errp);
     if (ret == 0 && list->len > 0) {
@@ -258,10 +261,11 @@ static int one_image(const ImgArgs *args, const char *name, json_t *list,
     BlockBackend *blk = img_open(graph, args, name, IMG_OPEN_ALONE, NULL);
     GError *error = NULL;
     Info info = { 0 };
+    const char *path = args->image.plain_name ? name : tool_file_path(name);
     int ret = EXIT_FAILURE;
 
     if (blk) {
-        if (collect(graph, blk_bs(blk), name, &info, &error) < 0) {
+        if (collect(blk_bs(blk), name, path, &info, &error) < 0) {
             img_fail(error, "Could not look at '%s'", name);
         } else if (args->json) {
             json_array_append_new(list, info_json(&info));

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tools/tool-nbd-uri.h"
+#include "tools/tool-name.h"
 
 /* The library refuses deeper trees anyway. */
 #define TOOL_DEPTH_MAX 64
@@ -185,17 +185,15 @@ static BlockOptions *parse_name(const ToolImage *image, const char *name,
     }
     if (image->plain_name) {
         options = plain_file(name);
-    } else if (tool_is_nbd_name(name)) {
-        options = tool_nbd_options(name, errp);
     } else {
-        options = block_options_parse_filename(name, errp);
+        options = tool_name_options(name, errp);
     }
     if (!options) {
         return NULL;
     }
     if (image->plain_name || !g_str_has_prefix(name, "json:")) {
         *ret_guess = !image->format &&
-                     (image->plain_name || !tool_is_nbd_name(name));
+                     (image->plain_name || !tool_has_no_content(name));
         return wrap_in_format(options, image->format);
     }
     if (image->format && set_format(options, image->format, errp) < 0) {
@@ -272,5 +270,9 @@ static const char *guess_from_file(const char *name)
 
 const char *tool_guess_format(const char *name, bool plain)
 {
-    return !plain && tool_is_nbd_name(name) ? "raw" : guess_from_file(name);
+    if (plain) {
+        return guess_from_file(name);
+    }
+    return tool_has_no_content(name) ? "raw"
+                                     : guess_from_file(tool_file_path(name));
 }

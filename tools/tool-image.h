@@ -43,8 +43,8 @@ BlockOptions *tool_snapshot_options(const char *text);
  *
  * @image      what else was said; where the text names an option itself, the
  *             text wins
- * @name       a file name, json:{...}, the name of an NBD export (see
- *             tool_nbd_options()), key=value text with image_opts, or NULL
+ * @name       what tool_name_options() takes, or key=value text with
+ *             image_opts, or NULL
  * @extra      options of the top node that come on top, or NULL
  * @ret_guess  whether "raw" was assumed because nothing named a format
  *

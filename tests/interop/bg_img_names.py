@@ -156,6 +156,45 @@ def test_a_disk_that_is_raw_by_guess_is_not_written(folder):
     check('read-only' not in img(folder, 'info', 'disk').stderr)
 
 
+def test_a_prefix_makes_a_path_of_any_name(folder):
+    folder = Path(folder)
+    (folder / 'sub').mkdir()
+    must(folder, 'create', '-q', '-f', 'qcow2', 'sub/base', '1M')
+    must(folder, 'create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2',
+         'file:sub/top')
+    check((folder / 'sub/top').exists() and not (folder / 'file:sub').exists())
+    check('(actual path: sub/base)' in must(folder, 'info', 'file:sub/top'))
+    check(must(folder, 'info', '--backing-chain', 'file:sub/top')
+          .count('image: ') == 2)
+    must(folder, 'convert', '-O', 'raw', 'file:sub/top', 'file:json:{}')
+    check((folder / 'json:{}').stat().st_size == 1 << 20)
+    must(folder, 'compare', '-f', 'raw', '-F', 'qcow2', 'file:json:{}',
+         'blkdebug::file:sub/top')
+    # A guess looks through the prefixes as well.
+    check('file format: qcow2' in must(folder, 'info', 'blkdebug::sub/top'))
+    # To make an image over its own backing file is refused as without.
+    done = img(folder, 'create', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2',
+               'file:sub/base')
+    check(done.returncode == 1 and 'would back itself' in done.stderr, done)
+    # Other names with a colon are names.
+    must(folder, 'create', '-q', '-f', 'raw', 'a:b', '64k')
+    check((folder / 'a:b').exists() and must(folder, 'info', '-f', 'raw',
+                                             'a:b'))
+
+
+def test_only_files_are_made(folder):
+    must(folder, 'create', '-q', '-f', 'raw', 'disk', '64k')
+    for name in 'json:{"driver":"null-co"}', 'blkdebug::disk', 'null-co://':
+        for how in (['create', '-f', 'raw', name, '64k'],
+                    ['create', '-f', 'qcow2', name, '64k'],
+                    ['convert', '-f', 'raw', '-O', 'raw', 'disk', name],
+                    ['dd', '-f', 'raw', '-O', 'raw', 'if=disk', f'of={name}']):
+            done = img(folder, *how)
+            check(done.returncode == 1 and 'not the name of a file'
+                  in done.stderr, how, done)
+    check(os.listdir(folder) == ['disk'])
+
+
 def main():
     for name, test in list(globals().items()):
         if name.startswith('test_'):

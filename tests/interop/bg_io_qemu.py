@@ -73,6 +73,8 @@ class Pair:
             path.mkdir()
             (path / 'pattern').write_bytes(b'0123456789\n')
             (path / 'empty').write_bytes(b'')
+            (path / 'rules').write_text('[inject-error]\nevent = "read_aio"\n'
+                                        'errno = "5"\nonce = "on"\n')
 
     def compare(self, name, case, errors=EXACT, content=True):
         bg, qemu = (Run(self.tools[t], self.folders[t], case, self.image)
@@ -253,6 +255,8 @@ SCRIPTS = {
 # The reason is told in other words, but it is told, and the status is equal.
 OTHER_WORDS = {
     'an image that is missing': (RAW + ['missing'], ('length',), ''),
+    'rules that are missing': (RAW + ['blkdebug:missing:@'], (), ''),
+    'half a name with rules': (RAW + ['blkdebug:@'], (), ''),
     'a directory': (RAW + ['.'], ('length',), ''),
     'an unknown driver': (['-f', 'nosuch', '@'], ('length',), ''),
     'image options without a driver': (['--image-opts', 'a=b'], (), ''),
@@ -318,6 +322,18 @@ SAME_WORDS = {
     'buffers that are not aligned': (['-n', '-m'] + RAW + ['@'],
                                      ('write -P 3 5 5000', 'read 1 777',
                                       'readv -P 3 5 100 1000'), ''),
+    'a file by its prefix': (RAW + ['file:@'], ('length', 'map'), ''),
+    'a file by its prefix, opened': ([], (
+        'open -o driver=raw file:@', 'length', 'read -P 0xab 4k 1'), ''),
+    'a disk that is nothing': (RAW + ['null-co://'], (
+        'length', 'read 0 64k', 'write 0 4k'), ''),
+    'break points by the name': (RAW + ['blkdebug::@'], (
+        'break write_aio A', 'aio_write -P 1 0 512', 'wait_break A',
+        'resume A', 'aio_flush', 'read -P 1 0 512'), ''),
+    'rules by the name': (RAW + ['blkdebug:rules:@'], (
+        'read 0 512', 'read 0 512'), ''),
+    'rules by the name, a file by its prefix': (RAW + ['blkdebug:rules:file:@'],
+                                                ('read 0 512',), ''),
     'a driver below raw': (['--image-opts', 'driver=null-co,size=1M,'
                             'read-zeroes=on'],
                            ('length', 'read -P 0 0 64k', 'write 0 1M',
