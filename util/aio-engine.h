@@ -42,6 +42,7 @@ typedef struct AioRequest {
     int64_t offset;
     int64_t bytes;              /* READV, WRITEV: of the vector, at least */
     bool in_memory;             /* the file is: see aio_request_run_inline() */
+    _Atomic unsigned *long_writes; /* of a file in memory: how many go on */
     Coroutine *co;
 
     /*
@@ -51,6 +52,7 @@ typedef struct AioRequest {
     int64_t result;             /* bytes moved, or a negative errno */
 
     /* Belongs to the engine while it carries the request. */
+    bool counted;               /* in @long_writes, until it has ended */
     WorkItem work;
     struct AioRequest *next;
 } AioRequest;

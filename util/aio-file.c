@@ -23,6 +23,9 @@ struct AioFile {
     int fd;
     AioFileMode mode;
     bool in_memory;             /* on tmpfs or the like */
+
+    /* Any thread; only of files in memory. */
+    _Atomic unsigned long_writes; /* that run or are the kernel's to run */
 };
 
 /* How far a transfer has come. */
@@ -60,6 +63,7 @@ static int64_t coroutine_fn run_request(AioFile *file, AioRequest *req)
 {
     req->fd = file->fd;
     req->in_memory = file->in_memory;
+    req->long_writes = file->in_memory ? &file->long_writes : NULL;
     return aio_request_co_run(req, file->mode == AIO_FILE_THREADS);
 }
 

@@ -17,6 +17,11 @@
 /* The longest transfer that aio_request_run_inline() does itself. */
 #define INLINE_BYTES_MAX (256 * 1024)
 
+/* A write from the first on keeps others waiting for longer than it takes to
+ * hand them over; what is longer than the second is a job's, which may wait. */
+#define LONG_WRITE_BYTES (32 * 1024)
+#define HANDED_BYTES_MAX (64 * 1024)
+
 /* One piece without flags, as most requests are: spares the kernel a copy. */
 static ssize_t rw_one_piece(const AioRequest *req)
 {
@@ -101,18 +106,43 @@ bool aio_request_run_at_once(AioContext *ctx, AioRequest *req)
     return true;
 }
 
+/* Count a long write, and tell whether it is to go to another thread as one
+ * more has the file's lock, or soon will have. */
+static bool begin_long_write(AioRequest *req)
+{
+    req->counted = req->long_writes && req->op == AIO_OP_WRITEV &&
+                   req->bytes >= LONG_WRITE_BYTES;
+    return req->counted && atomic_fetch_add(req->long_writes, 1) > 0 &&
+           req->bytes <= HANDED_BYTES_MAX;
+}
+
+static void end_long_write(AioRequest *req)
+{
+    if (req->counted) {
+        atomic_fetch_sub(req->long_writes, 1);
+        req->counted = false;
+    }
+}
+
 /*
  * The kernel has no way to read or write such a file without the right to
  * block, so io_uring hands each request to a thread of its own.  To copy a few
  * pages here takes less time than that hand-over.  The coroutine still waits
  * for the next turn, so that it cannot keep the thread for itself.
+ *
+ * The file has one lock for all writes.  A guest's copy-before-write that waits
+ * for it, beside a backup to the same target, would keep all else waiting that
+ * this thread has to do: so it is handed over.
  */
 bool aio_request_run_inline(AioContext *ctx, AioRequest *req)
 {
-    if (!aio_request_is_copy(req)) {
+    bool waits = begin_long_write(req);
+
+    if (waits || !aio_request_is_copy(req)) {
         return false;
     }
     aio_request_run_blocking(req);
+    end_long_write(req);
     aio_co_schedule(ctx, req->co);
     return true;
 }
@@ -149,6 +179,7 @@ int64_t coroutine_fn aio_request_co_run(AioRequest *req, bool in_workers)
         SIM_WAITS("a request of the engine", req);
         coroutine_yield();
     }
+    end_long_write(req);
     return req->result;
 }
 

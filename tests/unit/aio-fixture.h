@@ -9,6 +9,8 @@
 #include "check-main.h"
 
 #include <blockgraph/aio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 static const AioEngine aio_engines[] = {
     AIO_ENGINE_IO_URING, AIO_ENGINE_THREADS,
@@ -28,6 +30,18 @@ static inline AioContext *aio_fixture_context(int i)
     }
     ck_assert_int_eq(aio_context_engine(ctx), aio_engines[i]);
     return ctx;
+}
+
+/** A descriptor of a file without a name in @dir, or -1. */
+static inline int open_tmp_in(const char *dir, int flags)
+{
+    g_autofree char *name = g_strdup_printf("%s/aio-file-XXXXXX", dir);
+    int fd = mkostemp(name, flags);
+
+    if (fd >= 0) {
+        unlink(name);
+    }
+    return fd;
 }
 
 /** Begin of a loop test: @ctx_ is a context of engine number _i. */

@@ -26,17 +26,6 @@ typedef struct Fixture {
 
 #define NR_VARIANTS 4           /* engine, mode */
 
-static int open_tmp_in(const char *dir, int flags)
-{
-    g_autofree char *name = g_strdup_printf("%s/aio-file-XXXXXX", dir);
-    int fd = mkostemp(name, flags);
-
-    if (fd >= 0) {
-        unlink(name);
-    }
-    return fd;
-}
-
 static bool fixture_open(Fixture *f, int i, int flags)
 {
     f->ctx = aio_fixture_context(i % 2);
@@ -412,119 +401,6 @@ START_TEST(three_threads_use_one_file)
 }
 END_TEST
 
-/* A file of one byte in memory. */
-typedef struct InMemory {
-    Fixture f;
-    int fd;
-    AioFile *file;
-} InMemory;
-
-/* Returns false if there is none with engine @i here. */
-static bool in_memory_open(InMemory *m, int i)
-{
-    if (!fixture_open(&m->f, i, 0)) {
-        return false;
-    }
-    m->fd = open_tmp_in("/dev/shm", 0);
-    if (m->fd < 0) {
-        fixture_close(&m->f);
-        return false;
-    }
-    ck_assert_int_eq(ftruncate(m->fd, 1), 0);
-    m->file = aio_file_new(m->fd, AIO_FILE_ENGINE);
-    aio_context_bind(m->f.ctx);
-    return true;
-}
-
-static void in_memory_close(InMemory *m)
-{
-    aio_file_free(m->file);
-    close(m->fd);
-    fixture_close(&m->f);
-}
-
-typedef struct Greedy {
-    AioFile *file;
-    bool stop;
-    bool stopped;
-} Greedy;
-
-static void coroutine_fn read_until_stopped(void *opaque)
-{
-    Greedy *greedy = opaque;
-    char c;
-    struct iovec iov = { &c, 1 };
-
-    while (!greedy->stop) {
-        ck_assert_int_eq(aio_file_preadv(greedy->file, &iov, 1, 0, 1), 1);
-    }
-    greedy->stopped = true;
-}
-
-static void stop_greedy(void *opaque)
-{
-    Greedy *greedy = opaque;
-
-    greedy->stop = true;
-}
-
-START_TEST(a_reader_of_a_file_in_memory_lets_others_run)
-{
-    Greedy greedy = { 0 };
-    InMemory m;
-
-    if (!in_memory_open(&m, _i)) {
-        return;
-    }
-    greedy.file = m.file;
-    aio_co_enter(m.f.ctx, coroutine_create(read_until_stopped, &greedy));
-    aio_bh_schedule_oneshot(m.f.ctx, stop_greedy, &greedy);
-    while (!greedy.stopped) {
-        aio_poll(m.f.ctx, true);
-    }
-    in_memory_close(&m);
-}
-END_TEST
-
-typedef struct Steps {
-    AioFile *file;
-    int nr;
-} Steps;
-
-static void coroutine_fn read_in_steps(void *opaque)
-{
-    Steps *steps = opaque;
-    char c;
-    struct iovec iov = { &c, 1 };
-
-    for (int i = 0; i < 6; i++) {
-        ck_assert_int_eq(aio_file_preadv(steps->file, &iov, 1, 0, 1), 1);
-        steps->nr++;
-    }
-}
-
-START_TEST(one_short_read_in_memory_a_turn_does_not_wait)
-{
-    Steps steps = { 0 };
-    InMemory m;
-
-    if (!in_memory_open(&m, _i)) {
-        return;
-    }
-    steps.file = m.file;
-    coroutine_enter(coroutine_create(read_in_steps, &steps));
-    ck_assert_int_eq(steps.nr, 1);
-    while (steps.nr < 6) {
-        int before = steps.nr;
-
-        aio_poll(m.f.ctx, true);
-        /* The one that waited, and the first of this turn. */
-        ck_assert_int_eq(steps.nr, MIN(before + 2, 6));
-    }
-    in_memory_close(&m);
-}
-END_TEST
-
 /* --- with faults --------------------------------------------------------- */
 
 #define FAULTS_MAX 8
@@ -825,8 +701,6 @@ int main(void)
     PROMISE_VARIANTS(plain,
                      more_requests_than_the_ring_has_entries_run_at_once);
     PROMISE_VARIANTS(plain, three_threads_use_one_file);
-    PROMISE_VARIANTS(plain, a_reader_of_a_file_in_memory_lets_others_run);
-    PROMISE_VARIANTS(plain, one_short_read_in_memory_a_turn_does_not_wait);
     PROMISE_VARIANTS(faults, a_transfer_goes_on_after_every_prefix);
     PROMISE_VARIANTS(faults, one_byte_at_a_time_is_enough);
     PROMISE_VARIANTS(faults, errors_end_a_transfer);
