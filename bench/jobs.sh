@@ -3,13 +3,13 @@
 #
 # Jobs side by side with qemu-img in one run, as ratios.
 #
-#   bench/jobs.sh [BUILD-DIR [DIRECTORY [GIB [JOB-OPTIONS]]]]
+#   bench/jobs.sh [BUILD-DIR [DIRECTORY [GIB [JOB-OPTIONS [RUNS]]]]]
 #
 # Needs qemu-utils and room for about 3 times GIB (2) in DIRECTORY; without one
 # (or with ''), in a tmpfs of its own, which needs root.  JOB-OPTIONS are for all
 # jobs, such as max-workers=4.  (Not in /dev/shm: images do not name
-# files in /dev.)  Each pair runs three times, alternating; the best of each counts.  Whole
-# processes are timed, with opening and closing.
+# files in /dev.)  Each pair runs RUNS (3) times, alternating; the best of each counts.
+# Whole processes are timed, with opening and closing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +23,7 @@ if [ -z "${2:-}" ]; then
     mount -t tmpfs blockgraph-jobs "$dir"
     trap 'umount "$dir"; rm -rf "$dir"' EXIT
 fi
-runs=3
+runs=${5:-3}
 
 # A chain of 5 images of GIB; each has a fifth of the disk, in MiB by turns.
 make_chain() {

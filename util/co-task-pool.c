@@ -19,9 +19,9 @@
 struct CoTaskPool {
     /* Set by co_task_pool_new(), never changed after. */
     Coroutine *owner;
-    int max_busy;
 
     /* Touched only by the thread of the owner. */
+    int max_busy;
     int busy;                  /* tasks that have been started, not ended */
     int status;                /* the first error */
     int wait_for;              /* owner waits until @busy is at most this */
@@ -62,14 +62,19 @@ static void coroutine_fn wait_until_busy(CoTaskPool *pool, int max_busy)
     }
 }
 
+void co_task_pool_set_max_busy(CoTaskPool *pool, int max_busy)
+{
+    g_assert(max_busy >= 1 && max_busy <= CO_TASK_POOL_BUSY_MAX);
+    pool->max_busy = max_busy;
+}
+
 CoTaskPool *coroutine_fn co_task_pool_new(int max_busy)
 {
     CoTaskPool *pool = g_new0(CoTaskPool, 1);
 
-    g_assert(max_busy >= 1 && max_busy <= CO_TASK_POOL_BUSY_MAX);
     pool->owner = coroutine_self();
     g_assert(pool->owner);
-    pool->max_busy = max_busy;
+    co_task_pool_set_max_busy(pool, max_busy);
     pool->wait_for = NOT_WAITING;
     return pool;
 }

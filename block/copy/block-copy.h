@@ -37,6 +37,7 @@
 
 #include <blockgraph/driver.h>
 
+#include "block/copy/copy-window.h"
 #include "util/hbitmap.h"
 
 typedef struct BlockCopyState BlockCopyState;
@@ -69,6 +70,8 @@ typedef struct BlockCopyHow {
     int64_t offset;           /* multiples of the cluster size, but for the */
     int64_t bytes;            /* end of the source */
     unsigned max_workers;     /* 0: BLOCK_COPY_WORKERS_DEFAULT */
+    CopyWindow *window;       /* NULL, or what says how many of them; it stays
+                               * until the call has ended */
     int64_t max_chunk;        /* bytes of one copy, 0: the state's choice */
     bool urgent;              /* a guest waits: the rate limit does not count,
                                * and other copies stay short for a while */

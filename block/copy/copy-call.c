@@ -60,6 +60,10 @@ static int coroutine_fn run_task(void *opaque)
     bool read_failed;
     int ret = copy_task_run(task, &read_failed);
 
+    if (ret == 0 && call->how.window && task->method < COPY_METHOD_ZERO) {
+        copy_window_done(call->how.window, reqlist_bytes(&task->req),
+                         aio_clock_ns(aio_get_current()));
+    }
     if (ret < 0) {
         WITH_LOCK(&s->lock) {
             if (call->ret == 0) {
@@ -72,11 +76,17 @@ static int coroutine_fn run_task(void *opaque)
     return ret;
 }
 
+static unsigned max_workers(const BlockCopyCall *call)
+{
+    return call->how.window        ? call->how.window->workers
+           : call->how.max_workers ? call->how.max_workers
+                                   : BLOCK_COPY_WORKERS_DEFAULT;
+}
+
 /* A pool when there is more than one thing to do. */
 static int coroutine_fn start_task(BlockCopyCall *call, CopyTask *task,
                                    bool last, CoTaskPool **pool)
 {
-    unsigned workers = call->how.max_workers;
     int ret;
 
     task->call = call;
@@ -85,9 +95,9 @@ static int coroutine_fn start_task(BlockCopyCall *call, CopyTask *task,
         return run_task(task);
     }
     if (!*pool) {
-        *pool = co_task_pool_new(workers ? workers
-                                         : BLOCK_COPY_WORKERS_DEFAULT);
+        *pool = co_task_pool_new(max_workers(call));
     }
+    co_task_pool_set_max_busy(*pool, max_workers(call));
     ret = co_task_pool_start(*pool, run_task, task);
     if (ret < 0) {
         copy_task_end(task, ret); /* it was not begun */

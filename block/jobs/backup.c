@@ -54,7 +54,7 @@ static const BlockOption backup_options[] = {
       .help = "what to do when the target cannot be written" },
     { .name = "max-workers", .type = BLOCK_OPTION_NUMBER, .def = "16",
       .min = 1, .max = BLOCK_COPY_WORKERS_MAX, .offset = OPT(max_workers),
-      .help = "copies at once" },
+      .help = "most copies at once" },
     { .name = "max-chunk", .type = BLOCK_OPTION_SIZE, .def = "0",
       .max = INT64_C(1) << 40, .offset = OPT(max_chunk),
       .help = "bytes of one copy, at least a cluster; 0: the job's choice" },
@@ -181,6 +181,7 @@ static int coroutine_fn begin(BackupJob *b, GError **errp)
     }
     block_copy_set_skip_unallocated(b->copy, b->o.sync == BACKUP_SYNC_TOP);
     block_copy_set_speed(b->copy, b->job.speed);
+    copy_window_init(&b->window, b->o.max_workers);
     job_progress_grow(&b->job, block_copy_progress(b->copy).remaining_bytes);
     return 0;
 }
@@ -220,7 +221,7 @@ static int coroutine_fn copy_round(BackupJob *b, bool *read_failed)
 {
     BlockCopyHow how = {
         .bytes = block_copy_length(b->copy),
-        .max_workers = b->o.max_workers,
+        .window = &b->window,
         .max_chunk = b->o.max_chunk,
         .look = true,
     };

@@ -61,6 +61,7 @@ typedef struct BackupJob {
     BlockCopyState *copy;     /* of @cbw */
     BdrvWork *work;           /* of @cbw */
     BlockCopyCall *call;      /* that runs, or NULL */
+    CopyWindow window;        /* of one call after the other */
     bool flush_failed;        /* of the target, so it may lack anything */
     BdrvDirtyBitmap *bitmap;  /* frozen, or NULL */
     BdrvDirtyBitmap *resume;  /* frozen, or NULL */

@@ -85,7 +85,7 @@ const BlockOption commit_options[] = {
       .offset = OPT(filter_node_name), .help = "name of the commit-top node" },
     { .name = "max-workers", .type = BLOCK_OPTION_NUMBER,
       .def = JOB_WALK_WORKERS_DEFAULT, .min = 1, .max = JOB_WALK_WORKERS_MAX,
-      .offset = OPT(max_workers), .help = "copies at once" },
+      .offset = OPT(max_workers), .help = "most copies at once" },
     { .type = BLOCK_OPTION_END },
 };
 

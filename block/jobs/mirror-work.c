@@ -156,12 +156,15 @@ typedef struct MirrorTask {
     MirrorJob *m;
     MirrorRange range;
     unsigned ticket;
+    bool data;             /* was known to be some */
 } MirrorTask;
 
 static void coroutine_fn task_entry(void *opaque)
 {
     MirrorTask *task = opaque;
     MirrorJob *m = task->m;
+    int64_t bytes = reqlist_bytes(&task->range.req);
+    bool data = task->data;
     bool read;
     int ret = mirror_top_copy(m->top, &task->range, &read);
 
@@ -169,6 +172,8 @@ static void coroutine_fn task_entry(void *opaque)
     g_free(task);
     if (ret < 0) {
         m->error[read] = ret;
+    } else if (data) {
+        copy_window_done(&m->window, bytes, aio_clock_ns(aio_get_current()));
     }
     m->busy--;
     co_queue_restart_all(&m->job.kicked); /* the job may end from here on */
@@ -176,11 +181,12 @@ static void coroutine_fn task_entry(void *opaque)
 
 /* Claim what is dirty there, and have it copied. */
 static void coroutine_fn start_copy(MirrorJob *m, int64_t offset,
-                                    int64_t bytes)
+                                    int64_t bytes, bool data)
 {
     MirrorTask *task = g_new0(MirrorTask, 1);
 
     task->m = m;
+    task->data = data;
     task->ticket = bdrv_co_work_begin(m->top->work);
     SIM_POINT("mirror.claim", m->job.id);
     if (job_should_stop(&m->job) ||
@@ -252,7 +258,7 @@ static bool coroutine_fn launch(MirrorJob *m)
     }
     bytes = part_of(m, offset, bytes, &kind);
     if (kind != MIRROR_DATA || job_limit(&m->job, bytes)) {
-        start_copy(m, offset, bytes);
+        start_copy(m, offset, bytes, kind == MIRROR_DATA);
         /* A disk that ends inside a granule may grow there. */
         m->cursor = (offset + bytes) & ~(m->granularity - 1);
     }
@@ -303,7 +309,7 @@ static int coroutine_fn step(MirrorJob *m, GError **errp)
     }
     if (job_should_stop(&m->job) && m->busy == 0) {
         job_pause_point(&m->job);
-    } else if (job_should_stop(&m->job) || m->busy >= m->workers) {
+    } else if (job_should_stop(&m->job) || m->busy >= m->window.workers) {
         job_wait_kick(&m->job);
     } else if (!launch(m)) {
         if (m->busy > 0) {

@@ -48,7 +48,7 @@ static const BlockOption mirror_options[] = {
       .help = "bytes that are copied at once; 0: 16 MiB" },
     { .name = "max-workers", .type = BLOCK_OPTION_NUMBER, .def = "16",
       .min = 1, .max = WORKERS_MAX, .offset = OPT(max_workers),
-      .help = "copies at once" },
+      .help = "most copies at once" },
     { .name = "unmap", .type = BLOCK_OPTION_BOOL, .def = "on",
       .offset = OPT(unmap), .help = "zeroes in the target may be holes" },
     { .name = "target-is-zero", .type = BLOCK_OPTION_BOOL, .def = "off",
@@ -106,7 +106,7 @@ int mirror_choose_sizes(MirrorJob *m, GError **errp)
     }
     m->granularity = g;
     m->chunk = MAX(MIN(buf, MIRROR_BUFFER_BYTES) & ~(g - 1), g);
-    m->workers = CLAMP(buf / m->chunk, 1, m->o.max_workers);
+    copy_window_init(&m->window, CLAMP(buf / m->chunk, 1, m->o.max_workers));
     return 0;
 }
 

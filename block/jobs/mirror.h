@@ -19,6 +19,7 @@
 #ifndef BLOCK_JOBS_MIRROR_H
 #define BLOCK_JOBS_MIRROR_H
 
+#include "block/copy/copy-window.h"
 #include "block/filters/mirror-top.h"
 #include "block/jobs/job.h"
 
@@ -72,7 +73,7 @@ typedef struct MirrorJob {
     MirrorTop *top;           /* of @filter */
     int64_t granularity;
     int64_t chunk;            /* most that one copy reads */
-    unsigned workers;         /* most copies at once */
+    CopyWindow window;        /* how many copies at once */
     MirrorEnd end;
     bool switched;            /* guests are on the target */
 

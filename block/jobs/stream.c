@@ -92,7 +92,7 @@ static const BlockOption stream_options[] = {
       .help = "name of the copy-on-read node" },
     { .name = "max-workers", .type = BLOCK_OPTION_NUMBER,
       .def = JOB_WALK_WORKERS_DEFAULT, .min = 1, .max = JOB_WALK_WORKERS_MAX,
-      .offset = OPT(max_workers), .help = "copies at once" },
+      .offset = OPT(max_workers), .help = "most copies at once" },
     { .type = BLOCK_OPTION_END },
 };
 

@@ -50,6 +50,10 @@ static void coroutine_fn copy_entry(void *opaque)
     if (task->ret < 0) {
         g_queue_push_tail(&w->failed, task);
     } else {
+        if (task->area.bytes <= JOB_WALK_CHUNK) { /* else it is no copy */
+            copy_window_done(&w->window, task->area.bytes,
+                             aio_clock_ns(aio_get_current()));
+        }
         job_progress_done(w->job, task->area.bytes);
         g_free(task);
     }
@@ -152,7 +156,7 @@ static int coroutine_fn step(JobWalk *w)
         return judge(w, g_queue_pop_head(&w->failed));
     }
     if (w->busy > 0 && (job_should_stop(w->job) || !more ||
-                        w->busy >= w->max_workers)) {
+                        w->busy >= w->window.workers)) {
         job_wait_kick(w->job);
     } else if (job_should_stop(w->job)) {
         job_pause_point(w->job);                                /* K2 */
@@ -169,6 +173,7 @@ int coroutine_fn job_walk(JobWalk *w)
 {
     int ret = 0;
 
+    copy_window_init(&w->window, w->max_workers);
     while (ret == 0 && !is_over(w)) {
         ret = step(w);
     }

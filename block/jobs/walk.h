@@ -10,6 +10,7 @@
 #ifndef BLOCK_JOBS_WALK_H
 #define BLOCK_JOBS_WALK_H
 
+#include "block/copy/copy-window.h"
 #include "block/jobs/job.h"
 
 /** Most areas at once, and the default. */
@@ -49,13 +50,14 @@ struct JobWalk {
     BlockJob *job;
     const JobWalkMethods *methods;
     int64_t length;
-    int64_t max_workers;
+    unsigned max_workers;
     BlockOnError on_error;
     bool skip_failed;      /* IGNORE leaves it behind; else tries again */
 
     /* Private. */
     int64_t at;            /* all before has been found */
     unsigned busy;         /* areas that are being copied */
+    CopyWindow window;     /* how many may be */
     unsigned skipped;      /* that needed no copy, in a row */
     GQueue again;          /* JobTask *: to be copied once more */
     GQueue failed;         /* JobTask *: nobody has decided about them */

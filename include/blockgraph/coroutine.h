@@ -188,6 +188,10 @@ BLOCK_API CoTaskPool *coroutine_fn co_task_pool_new(int max_busy);
 BLOCK_API int coroutine_fn co_task_pool_start(CoTaskPool *pool, CoTaskFn *task,
                                               void *opaque);
 
+/** From the next start on up to @max_busy tasks run at once (1 to 65536); those
+ * that do go on.  Thread: the owner's. */
+BLOCK_API void co_task_pool_set_max_busy(CoTaskPool *pool, int max_busy);
+
 /** The first error of the pool so far, or 0. */
 BLOCK_API int co_task_pool_status(const CoTaskPool *pool);
 

@@ -79,6 +79,39 @@ START_TEST(never_more_than_the_limit_run_at_once_and_the_limit_is_used)
 }
 END_TEST
 
+static void coroutine_fn run_with_changes(void *opaque)
+{
+    Play *play = opaque;
+    CoTaskPool *pool = co_task_pool_new(8);
+
+    for (int i = 0; i < TASKS; i++) {
+        if (i == TASKS / 2) {
+            ck_assert_int_eq(play->most_busy, 8);
+            co_task_pool_set_max_busy(pool, 3);
+            co_task_pool_start(pool, task, play);
+            ck_assert_int_eq(play->nr_busy, 3);
+            play->most_busy = 0;
+        }
+        co_task_pool_start(pool, task, play);
+    }
+    ck_assert_int_eq(play->most_busy, 3);
+    co_task_pool_wait_all(pool);
+    co_task_pool_free(pool);
+    play->done = true;
+}
+
+START_TEST(the_limit_of_a_pool_that_works_can_be_changed)
+{
+    Play play = { .steps = 3, .fail_at = TASKS + 1 };
+
+    co_start(run_with_changes, &play);
+    while (!play.done) {
+        aio_poll(co_ctx, true);
+    }
+    ck_assert_int_eq(play.nr_ended, TASKS + 1);
+}
+END_TEST
+
 START_TEST(tasks_that_never_yield_need_no_loop)
 {
     Play play = { .max_busy = 4, .steps = 0, .fail_at = TASKS };
@@ -150,6 +183,7 @@ int main(void)
     tcase_add_loop_test(
         tcase, never_more_than_the_limit_run_at_once_and_the_limit_is_used, 1,
         9);
+    PROMISE(tcase, the_limit_of_a_pool_that_works_can_be_changed);
     PROMISE(tcase, tasks_that_never_yield_need_no_loop);
     PROMISE(tcase, the_first_error_stops_the_pool_and_is_reported_for_the_rest);
     PROMISE(tcase, tasks_that_run_when_another_fails_are_joined);
