@@ -12,7 +12,6 @@
 #include <errno.h>
 
 #include "block/drivers.h"
-#include "block/graph/graph-int.h"
 #include "util/sim-point.h"
 
 #define NS_PER_SEC INT64_C(1000000000)
@@ -261,12 +260,6 @@ static void free_state(CbwNode *s)
     g_free((void *)s->done);
 }
 
-/* Whether what is not in the target yet is read from the source there. */
-static bool shows_source(BdrvChild *target, BdrvChild *file)
-{
-    return graph_reads_from(bdrv_child_bs(target), bdrv_child_bs(file));
-}
-
 static int coroutine_fn open_children(CbwNode *s, BlockOptions *options,
                                       bool compress, GError **errp)
 {
@@ -281,7 +274,6 @@ static int coroutine_fn open_children(CbwNode *s, BlockOptions *options,
     if (!s->target) {
         return -EINVAL;
     }
-    s->target_shows_source = shows_source(s->target, file);
     s->length = bdrv_length(bdrv_child_bs(file));
     return check_target(s, compress, errp);
 }
@@ -337,23 +329,6 @@ static void coroutine_fn cbw_close(BlockDriverState *bs)
 }
 
 /*
- * A target that shows the source lets guests write that, as they do it through
- * us.  Not one that comes to do so later: our writes to it would not wait for
- * those who read through it.
- */
-static void target_perm(BlockDriverState *bs, BlockPerm *ret_child)
-{
-    const CbwNode *s = bdrv_opaque(bs);
-    bool shows = s->target ? s->target_shows_source
-                           : shows_source(bdrv_find_child(bs, "target"),
-                                          bdrv_filter_child(bs));
-
-    ret_child->used = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE;
-    ret_child->shared = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED |
-                        (shows ? BLK_PERM_WRITE : 0);
-}
-
-/*
  * The source is read and, on behalf of our parents, written; nobody else may
  * write it behind our back.  But while we have no parent, nothing is promised
  * to anybody, and the source keeps its users: they become ours when we are
@@ -366,7 +341,9 @@ static void cbw_child_perm(BlockDriverState *bs, BdrvChildRole role,
     CbwNode *s = bdrv_opaque(bs);
 
     if (!(role & BDRV_CHILD_FILTERED)) {
-        target_perm(bs, ret_child);
+        ret_child->used = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE;
+        ret_child->shared = BLK_PERM_CONSISTENT_READ |
+                            BLK_PERM_WRITE_UNCHANGED;
         return;
     }
     *ret_child = *parent;

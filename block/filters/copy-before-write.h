@@ -56,7 +56,6 @@ typedef struct CbwNode {
     int64_t timeout_ns;           /* 0: none */
     int64_t staging_bytes;        /* 0: no write-behind */
     bool discard_source;
-    bool target_shows_source;     /* where it has nothing of its own */
     int64_t length;               /* of the snapshot */
     unsigned cluster_bits;
     HBitmap *scope;               /* what is in the snapshot; NULL: all */

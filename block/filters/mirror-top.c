@@ -27,15 +27,6 @@ MirrorTop *mirror_top(BlockDriverState *bs)
 
 /* --- control -------------------------------------------------------------- */
 
-/* Whether what is not in the target yet is read from the source there. */
-static bool shows_source(BlockDriverState *bs)
-{
-    BdrvChild *target = bdrv_find_child(bs, "target");
-
-    return graph_reads_from(bdrv_child_bs(target),
-                            bdrv_child_bs(bdrv_filter_child(bs)));
-}
-
 static int coroutine_fn mirror_top_open(BlockDriverState *bs,
                                         BlockOptions *options, unsigned flags,
                                         GError **errp)
@@ -51,7 +42,6 @@ static int coroutine_fn mirror_top_open(BlockDriverState *bs,
     if (!s->target) {
         return -EINVAL;
     }
-    s->target_shows_source = shows_source(bs);
     s->bs = bs;
     lock_init(&s->lock, LOCK_RANK_DRIVER);
     spare_buffers_init(&s->buffers);
@@ -88,9 +78,6 @@ static void mirror_top_child_perm(BlockDriverState *bs, BdrvChildRole role,
                           (s->commits ? BLK_PERM_RESIZE : 0);
         ret_child->shared = BLK_PERM_CONSISTENT_READ |
                             BLK_PERM_WRITE_UNCHANGED;
-        if (s->target ? s->target_shows_source : shows_source(bs)) {
-            ret_child->shared |= BLK_PERM_WRITE; /* guests write the source */
-        }
         return;
     }
     *ret_child = *parent;

@@ -66,7 +66,6 @@ typedef struct MirrorTop {
     BlockDriverState *bs;
     BdrvChild *target;
     BdrvWork *work;           /* counts copies of the job */
-    bool target_shows_source; /* where it has nothing of its own */
 
     /* Set by mirror_top_begin(), drained. */
     bool unmap;

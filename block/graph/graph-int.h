@@ -152,6 +152,7 @@ struct BdrvChild {
     BlockPerm perm;
     unsigned frozen;
     bool unguarded;           /* see edge_set_unguarded() */
+    bool shows_source;        /* P7; as it was when the edge was made */
     ListHead parent_link;     /* in parent->children; unused for roots */
     ListHead node_link;       /* in bs->parents */
 };

@@ -541,6 +541,8 @@ static BdrvChild *attach_child(BlockDriverState *bs, BlockDriverState *below,
     }
     txn = transaction_new();
     child = edge_attach(bs, NULL, below, name, role, txn);
+    child->shows_source = !role && bs->filtered &&              /* P7 */
+                          graph_reads_from(below, bs->filtered->bs);
     if (transaction_end(txn, perm_refresh_one(bs, txn, errp)) < 0) {
         return NULL;
     }

@@ -14,6 +14,10 @@
  *
  * P6  An edge that is unguarded shares everything: a job writes below it what
  *     its parent hides (commit.c).
+ * P7  A filter may copy what is about to change (an edge without a role) to a
+ *     node that shows what it filters, where that has nothing of its own yet.
+ *     Such an edge, too, lets others write the backing file of that node: they
+ *     do so through the filter, whose copies wait for who reads there.
  *
  * A refresh walks from the changed nodes down, parents first, computes all of
  * it on the new shape, lets drivers prepare (take file locks), and adds the
@@ -261,6 +265,19 @@ static int check_copy_on_read(BlockDriverState *bs, GError **errp)
 
 /* --- the refresh ---------------------------------------------------------- */
 
+/* P7: whether that is all that the users of @bs ask for. */
+static bool backing_may_change(BlockDriverState *bs)
+{
+    LIST_FOREACH(link, &bs->parents) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
+
+        if (!(child->perm.shared & BLK_PERM_WRITE) && !child->shows_source) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The edges to the children of @bs, whose own are @sum. */
 static void set_child_perms(BlockDriverState *bs, const BlockPerm *sum,
                             Transaction *txn)
@@ -282,6 +299,9 @@ static void set_child_perms(BlockDriverState *bs, const BlockPerm *sum,
         }
         if (copies && (child->role & BDRV_CHILD_FILTERED)) {
             perm.used |= BLK_PERM_WRITE_UNCHANGED;              /* P5 */
+        }
+        if (child == bs->cow && backing_may_change(bs)) {
+            perm.shared |= BLK_PERM_WRITE | BLK_PERM_RESIZE;    /* P7 */
         }
         if ((bs->open_flags & BDRV_O_FORCE_SHARE) || child->unguarded) {
             perm.shared = BLK_PERM_ALL;                         /* P6 */

@@ -76,6 +76,30 @@ START_TEST(a_full_backup_to_an_overlay_of_the_disk_is_the_disk)
 }
 END_TEST
 
+/* What guests may do is to write the disk, not its target. */
+START_TEST(a_writer_of_an_overlay_that_is_a_target_is_refused)
+{
+    BlockBackend *writer;
+    GError *error = NULL;
+    BlockJob *job;
+    const BlockPerm perm = { .used = BLK_PERM_WRITE,
+                             .shared = BLK_PERM_ALL };
+
+    overlay_disks();
+    job_finds_writer(_i ? BLOCK_JOB_MIRROR : BLOCK_JOB_BACKUP,
+                     "device=source,target=target,sync=none", target);
+    job = job_ok(_i ? BLOCK_JOB_MIRROR : BLOCK_JOB_BACKUP,
+                 "job-id=j,device=source,target=target,sync=none");
+    writer = blk_new(graph, "writer", &perm);
+    ck_assert_int_lt(blk_insert_bs(writer, target, &error), 0);
+    expect_error(&error, EPERM, "target");
+    blk_unref(writer);
+    ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
+    job_end_fails(job, ECANCELED, "cancelled");
+    no_disks();
+}
+END_TEST
+
 /* Who shows the disk from later on would be read past what is copied. */
 START_TEST(a_target_that_gets_the_disk_as_backing_file_later_is_refused)
 {
@@ -126,6 +150,8 @@ static void add_tests(TCase *tcase)
     mem_register_clustered();
     PROMISE(tcase, an_overlay_of_the_disk_holds_the_point_in_time);
     PROMISE(tcase, a_full_backup_to_an_overlay_of_the_disk_is_the_disk);
+    tcase_add_loop_test(
+        tcase, a_writer_of_an_overlay_that_is_a_target_is_refused, 0, 2);
     PROMISE(tcase,
             a_target_that_gets_the_disk_as_backing_file_later_is_refused);
     tcase_add_loop_test(
