@@ -71,9 +71,14 @@ static int group_make(BlockGraph *graph, Object *object, void *values,
     if (v->limits) {
         static const BlockOption *const known[] = { throttle_config_options,
                                                     NULL };
-        int ret = block_options_absorb(v->limits, throttle_config_options,
-                                       &config, what, errp);
+        int ret;
 
+        if (block_options_is_list(v->limits)) {
+            return block_error(errp, EINVAL, "%s: option 'limits' expects an "
+                               "object, not a list", what);
+        }
+        ret = block_options_absorb(v->limits, throttle_config_options, &config,
+                                   what, errp);
         if (ret == 0) {
             ret = block_options_check_empty(v->limits, known, what, errp);
         }

@@ -267,13 +267,63 @@ static Step take_byte(QmpParser *p, char c, GError **errp)
     return step;
 }
 
+/* Beyond this, a double does not have every integer. */
+#define DOUBLE_INTEGER_MAX ((double)(INT64_C(1) << 53))
+
+static bool is_exact_integer(const json_t *value)
+{
+    double number = json_real_value(value);
+
+    return json_is_real(value) && number >= -DOUBLE_INTEGER_MAX &&
+           number <= DOUBLE_INTEGER_MAX &&
+           number == (double)(json_int_t)number;
+}
+
+/* What @value is if it is an integer in a double, or @value.  Takes it over. */
+static json_t *with_integers(json_t *value)
+{
+    json_t *inner;
+    const char *key;
+    size_t i;
+
+    if (is_exact_integer(value)) {
+        json_t *ret = json_integer((json_int_t)json_real_value(value));
+
+        json_decref(value);
+        return ret;
+    }
+    json_object_foreach(value, key, inner) {
+        json_object_set_new(value, key, with_integers(json_incref(inner)));
+    }
+    json_array_foreach(value, i, inner) {
+        json_array_set_new(value, i, with_integers(json_incref(inner)));
+    }
+    return value;
+}
+
+/*
+ * A number that no integer can hold is of the wrong type wherever an integer is
+ * wanted, and whoever finds that can name it and answers with the id of the
+ * request; so here, it becomes a real number.
+ */
+static json_t *load(const char *text, size_t bytes, json_error_t *error)
+{
+    const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY;
+    json_t *ret = json_loadb(text, bytes, flags, error);
+
+    if (!ret && json_error_code(error) == json_error_numeric_overflow) {
+        ret = json_loadb(text, bytes, flags | JSON_DECODE_INT_AS_REAL, error);
+        ret = ret ? with_integers(ret) : NULL;
+    }
+    return ret;
+}
+
 /* The text is a message as far as brackets and quotes can tell. */
 static void decode(QmpParser *p, json_t **ret, GError **errp)
 {
     json_error_t error;
 
-    *ret = json_loadb(p->text->str, p->text->len,
-                      JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    *ret = load(p->text->str, p->text->len, &error);
     if (!*ret) {
         char *near = strstr(error.text, " near ");
 

@@ -131,11 +131,23 @@ static void add_nested(const Part *part, GArray *fields, const char *rest)
     }
 }
 
+/*
+ * An image is made in a node, always.  The table cannot say so: the same
+ * options are taken where an image is measured, without any node.
+ */
+static bool is_required(const Part *part, const BlockOption *option)
+{
+    return option->required ||
+           (part->create && option->type == BLOCK_OPTION_CHILD &&
+            g_str_equal(option->name, "file"));
+}
+
 static void add_option(const Part *part, GArray *fields,
                        const BlockOption *option)
 {
     const char *rest = option->name + strlen(part->prefix);
-    QmpField field = { .optional = !option->required, .help = option->help };
+    QmpField field = { .optional = !is_required(part, option),
+                       .help = option->help };
 
     if (strchr(rest, '.')) {
         add_nested(part, fields, rest);
