@@ -732,7 +732,7 @@ START_TEST(a_backup_that_waits_for_who_is_above_it_can_be_cancelled)
                    "sync=none");
     job_reach(job, BLOCK_JOB_PENDING);
     ck_assert_int_eq(block_job_finalize(job, NULL), 0);
-    ck_assert(!job_turns(job, 50));
+    ck_assert(!job_turns(job, 5));
     job_fill(guest, 0, CLUSTER, 'b');
     if (_i) {
         ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
