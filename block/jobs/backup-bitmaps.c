@@ -288,15 +288,19 @@ int coroutine_fn backup_begin_bitmaps(BackupJob *b, GError **errp)
 
 /* --- end ------------------------------------------------------------------ */
 
-void coroutine_fn backup_commit_bitmaps(BackupJob *b)
+void backup_commit_bitmaps(BackupJob *b)
 {
-    g_autoptr(GError) error = NULL;
-
     if (b->bitmap && b->o.bitmap_mode != BACKUP_BITMAP_NEVER) {
         bdrv_dirty_bitmap_abdicate(b->bitmap, NULL);
         b->bitmap = NULL;
     }
     unfreeze(&b->bitmap);
+}
+
+void coroutine_fn backup_remove_resume(BackupJob *b)
+{
+    g_autoptr(GError) error = NULL;
+
     if (b->resume) {
         BdrvDirtyBitmap *bitmap = b->resume;
 

@@ -433,6 +433,7 @@ static void coroutine_fn backup_clean(BlockJob *job)
 {
     BackupJob *b = backup_of(job);
 
+    backup_remove_resume(b);
     /* Not inside a change of the graph: a target that hangs would hold all. */
     block_copy_wait_tasks(b->copy, 0, block_copy_length(b->copy));
     bdrv_unfreeze_child(bdrv_filter_child(b->cbw));

@@ -77,8 +77,12 @@ int backup_check_bitmaps(BackupJob *b, GError **errp);
  */
 int coroutine_fn backup_begin_bitmaps(BackupJob *b, GError **errp);
 
-/** All is copied. */
-void coroutine_fn backup_commit_bitmaps(BackupJob *b);
+/** All is copied.  What is to be resumed with stays, frozen. */
+void backup_commit_bitmaps(BackupJob *b);
+
+/** After that, or after a failure: it goes if it is not needed any more.  Waits
+ * for the image. */
+void coroutine_fn backup_remove_resume(BackupJob *b);
 
 /** It was never begun: all bitmaps are as before. */
 void backup_undo_bitmaps(BackupJob *b);

@@ -124,10 +124,32 @@ void coroutine_fn chain_make_read_only(BlockDriverState *bs)
     }
 }
 
+/* The job is over for all others: its user can do something about that. */
+static void be_held_up(BlockJob *job, BlockDriverState *filter,
+                       const GError *why)
+{
+    if (!job->held_up) {
+        g_warning("Job '%s': node '%s' stays until it can go: %s", job->id,
+                  bdrv_node_name(filter), why->message);
+        job->held_up = true;
+        co_queue_restart_all(&job->changed);
+    }
+}
+
 void coroutine_fn chain_drop_filter(BlockJob *job, BlockDriverState *filter)
 {
-    while (bdrv_filter_child(filter) &&
-           bdrv_co_drop_filter(filter, NULL) < 0) {
+    const AioContext *ctx = block_graph_aio_context(job->graph);
+    int64_t end_ns = aio_clock_ns(ctx) + JOB_GRACE_NS;
+
+    while (bdrv_filter_child(filter)) {
+        g_autoptr(GError) why = NULL;
+
+        if (bdrv_co_drop_filter(filter, &why) == 0) {
+            break;
+        }
+        if (aio_clock_ns(ctx) >= end_ns) {
+            be_held_up(job, filter, why);
+        }
         SIM_WAITS("who holds the edge above a filter", job->id);
         co_sleep_ns(RETRY_NS);
     }

@@ -57,8 +57,9 @@ bool chain_is_held_above(BlockDriverState *bs);
  * is cancelled before. */
 bool coroutine_fn chain_wait_above(BlockJob *job, BlockDriverState *bs);
 
-/** A filter of a job goes.  While somebody else holds an edge above it, wait.
- * The user may take it out himself. */
+/** A filter of a job goes, in clean().  While somebody else holds an edge above
+ * it, wait; the job is concluded before, if that takes over JOB_GRACE_NS.  The
+ * user may take it out himself. */
 void coroutine_fn chain_drop_filter(BlockJob *job, BlockDriverState *filter);
 
 /** The same, but the caller has frozen the filter's own edge, and waits only

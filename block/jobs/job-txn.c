@@ -21,6 +21,9 @@ struct JobTxn {
     bool pending;       /* all are, or have been */
     bool finalized;     /* prepare() may begin */
     bool final;         /* commit() or abort() has begun */
+    bool committed;     /* commit() of all has returned */
+    AioTimer *grace;    /* until that may not last any longer; or NULL */
+    bool hurries;       /* nobody waits for abort() or clean() any more */
     bool settling;      /* the coroutine is there */
 };
 
@@ -92,7 +95,8 @@ bool job_txn_close(BlockJob *job)
 
 /* --- the end -------------------------------------------------------------- */
 
-/* abort() and clean() of a job, when no other method of it runs (J3). */
+/* abort(), if it has failed, and clean() of a job, when no other method of it
+ * runs (J3). */
 static void coroutine_fn tear_down(void *opaque)
 {
     BlockJob *job = opaque;
@@ -101,7 +105,7 @@ static void coroutine_fn tear_down(void *opaque)
         SIM_WAITS("the request that a job waits for", job->id);
         co_queue_wait(&job->changed, NULL);
     }
-    if (job->drv->abort) {
+    if (job->ret < 0 && job->drv->abort) {
         job->drv->abort(job);
     }
     job->drv->clean(job);
@@ -110,45 +114,49 @@ static void coroutine_fn tear_down(void *opaque)
     block_job_unref(job);
 }
 
-typedef struct Deadline {
-    JobTxn *txn;
-    bool over;
-} Deadline;
-
 /* Whoever waits for one of the jobs looks again. */
-static void deadline_is_over(void *opaque)
+static void hurry(void *opaque)
 {
-    Deadline *deadline = opaque;
+    JobTxn *txn = opaque;
 
-    deadline->over = true;
-    for (guint i = 0; i < deadline->txn->jobs->len; i++) {
-        co_queue_restart_all(&job_at(deadline->txn, i)->changed);
+    txn->hurries = true;
+    for (guint i = 0; i < txn->jobs->len; i++) {
+        co_queue_restart_all(&job_at(txn, i)->changed);
     }
 }
 
-/* Last one first, each after the other, as long as none takes too long. */
-static void coroutine_fn tear_down_all(Deadline *deadline)
+/* From now on it takes no longer than for a cancelled job. */
+static void begin_grace(JobTxn *txn)
 {
-    GPtrArray *jobs = deadline->txn->jobs;
-    AioContext *ctx = block_graph_aio_context(deadline->txn->graph);
+    AioContext *ctx = block_graph_aio_context(txn->graph);
 
-    for (guint i = jobs->len; i > 0; i--) {
-        BlockJob *job = job_at(deadline->txn, i - 1);
+    if (!txn->grace) {
+        txn->grace = aio_timer_new(ctx, hurry, txn);
+        aio_timer_set(txn->grace, aio_clock_ns(ctx) + JOB_GRACE_NS);
+    }
+}
+
+/* Last one first, as it may hold what an older one wants to take out; each
+ * after the other, as long as none takes too long (J4). */
+static void coroutine_fn tear_down_all(JobTxn *txn)
+{
+    AioContext *ctx = block_graph_aio_context(txn->graph);
+
+    for (guint i = txn->jobs->len; i > 0; i--) {
+        BlockJob *job = job_at(txn, i - 1);
 
         aio_co_schedule(ctx, coroutine_create(tear_down, block_job_ref(job)));
-        while (!job->torn_down && !deadline->over) {
+        while (!job->torn_down && !job->held_up && !txn->hurries) {
+            SIM_WAITS("the nodes that are let go by job", job->id);
             co_queue_wait(&job->changed, NULL);
         }
     }
+    aio_timer_free(txn->grace);
+    txn->grace = NULL;
 }
 
-/* J4 */
 static void coroutine_fn abort_all(JobTxn *txn)
 {
-    AioContext *ctx = block_graph_aio_context(txn->graph);
-    Deadline deadline = { .txn = txn };
-    AioTimer *timer = aio_timer_new(ctx, deadline_is_over, &deadline);
-
     for (guint i = 0; i < txn->jobs->len; i++) {
         BlockJob *job = job_at(txn, i);
 
@@ -157,9 +165,8 @@ static void coroutine_fn abort_all(JobTxn *txn)
             job_set_status(job, BLOCK_JOB_ABORTING);
         }
     }
-    aio_timer_set(timer, aio_clock_ns(ctx) + JOB_GRACE_NS);
-    tear_down_all(&deadline);
-    aio_timer_free(timer);
+    begin_grace(txn);
+    tear_down_all(txn);
 }
 
 static void coroutine_fn commit_all(JobTxn *txn)
@@ -171,13 +178,8 @@ static void coroutine_fn commit_all(JobTxn *txn)
             job->drv->commit(job);
         }
     }
-    /* Last one first: it may hold what an older one wants to take out. */
-    for (guint i = txn->jobs->len; i > 0; i--) {
-        BlockJob *job = job_at(txn, i - 1);
-
-        job->drv->clean(job);
-        job->torn_down = true;
-    }
+    txn->committed = true;
+    tear_down_all(txn);
 }
 
 static void coroutine_fn prepare_entry(void *opaque)
@@ -335,4 +337,12 @@ void job_txn_finalize(JobTxn *txn)
 {
     txn->finalized = true;
     may_settle(txn);
+}
+
+bool job_txn_hurry(JobTxn *txn)
+{
+    if (txn->committed) {
+        begin_grace(txn);
+    }
+    return txn->committed;
 }

@@ -447,8 +447,10 @@ int block_job_cancel(BlockJob *job, bool force, GError **errp)
         return ret;
     }
     if (job_txn_is_final(job->txn)) {
-        return block_error(errp, EPERM, "Job '%s' takes effect already: it is "
-                           "too late to cancel it", job->id);
+        return job_txn_hurry(job->txn)
+                   ? 0
+                   : block_error(errp, EPERM, "Job '%s' takes effect already: "
+                                 "it is too late to cancel it", job->id);
     }
     if (!force && ready && !job->cancelled && job->drv->soft_cancel &&
         job->drv->soft_cancel(job)) {

@@ -18,9 +18,10 @@
  *   J3  Of a transaction either every job has prepare() and commit(), or every
  *       job has abort(); each then has clean(), last and once.  abort() and
  *       clean() of a job come after its run() and prepare() have returned.
- *   J4  A cancelled job whose run(), prepare() or abort() does not return in
- *       time is concluded without it; what is left of it is undone when it
- *       does.
+ *   J4  A cancelled job whose run(), prepare(), abort() or clean() does not
+ *       return in time is concluded without it; what is left of it is undone
+ *       when it does.  So is a job that has taken effect whose clean() cannot
+ *       end as others hold what is to go.
  */
 #ifndef BLOCK_JOBS_JOB_H
 #define BLOCK_JOBS_JOB_H
@@ -34,7 +35,7 @@
 #include "util/throttle.h"
 
 /** How long a cancelled job may take for each of run() or prepare(), and
- * abort(). */
+ * abort(); and how long any waits in clean() for others to let go. */
 #define JOB_GRACE_NS (INT64_C(400) * 1000 * 1000)
 
 /** Jobs that end together. */
@@ -102,7 +103,8 @@ struct BlockJob {
     bool ended;               /* for the transaction: run_over, or given up */
     bool preparing;           /* prepare() has not returned, */
     bool prepare_given_up;    /* but nobody waits for it */
-    bool torn_down;           /* clean() has returned */
+    bool held_up;             /* clean() waits for others, */
+    bool torn_down;           /* or has returned */
     int ret;
     GError *error;
     AioTimer *grace;          /* until that, or run(), is given up; or NULL */
@@ -252,6 +254,12 @@ bool job_txn_is_final(const JobTxn *txn);
  * to cancel.  Returns false if somebody has done so already.
  */
 bool job_txn_close(BlockJob *job);
+
+/**
+ * Jobs that have taken effect are to be concluded soon, whether clean() returns
+ * or not.  Returns false if they have not.
+ */
+bool job_txn_hurry(JobTxn *txn);
 
 /** Whether @is says so of a job that ends together with @job, or of itself. */
 bool job_txn_any(const BlockJob *job,

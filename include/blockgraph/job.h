@@ -164,7 +164,8 @@ BLOCK_API void block_job_query(BlockJob *job, BlockJobInfo *info);
  * End the job without its result.  Of a ready mirror, without @force: end it
  * with a consistent copy, and leave the graph as it is.  Within a second the
  * job is concluded, whatever its nodes do; what a request that hangs holds goes
- * when that returns.
+ * when that returns.  -EPERM, too, while it takes effect; once it has, it is
+ * concluded well, within that second.
  */
 BLOCK_API int block_job_cancel(BlockJob *job, bool force, GError **errp);
 

@@ -226,6 +226,30 @@ START_TEST(it_is_too_late_to_cancel_what_takes_effect)
 }
 END_TEST
 
+/* What it was for is done.  Who has had enough of waiting gets that. */
+START_TEST(a_job_that_cannot_let_go_is_concluded_well_when_cancelled)
+{
+    BlockJob *jobs[3];
+
+    three(jobs, "");
+    hangs = "clean:b";
+    for (int i = 0; i < 3; i++) {
+        order(jobs[i], 'd');
+    }
+    ck_assert_ptr_nonnull(strstr(steps->str, "clean:c clean:b "));
+    ck_assert_int_eq(look(jobs[1]).status, BLOCK_JOB_PENDING);
+    ck_assert_int_eq(block_job_cancel(jobs[_i], true, NULL), 0);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(block_job_wait(jobs[i], NULL), 0);
+    }
+    ck_assert_ptr_nonnull(strstr(job_events->str, "COMPLETED"));
+    ck_assert_ptr_null(strstr(job_events->str, "CANCELLED"));
+    go_on();
+    ck_assert_ptr_nonnull(strstr(steps->str, "clean:a "));
+    unref_three(jobs);
+}
+END_TEST
+
 START_TEST(one_that_hangs_does_not_keep_the_others_from_being_undone)
 {
     BlockJob *jobs[3];
@@ -275,6 +299,9 @@ static void add_tests(TCase *tcase)
     tcase_add_loop_test(
         tcase, a_last_step_that_hangs_can_be_cancelled_within_a_second, 0, 3);
     PROMISE(tcase, it_is_too_late_to_cancel_what_takes_effect);
+    tcase_add_loop_test(
+        tcase, a_job_that_cannot_let_go_is_concluded_well_when_cancelled, 0,
+        3);
     PROMISE(tcase, one_that_hangs_does_not_keep_the_others_from_being_undone);
     PROMISE(tcase, all_jobs_can_be_cancelled_at_once);
 }
