@@ -49,7 +49,9 @@ static char *dump_node(BlockDriverState *bs)
 {
     g_autoptr(GPtrArray) lines = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *perm = perm_text(&bs->perm);
-    g_autofree char *options = block_options_to_json(bs->options);
+    /* A node that is being opened has none yet. */
+    g_autofree char *options =
+        bs->options ? block_options_to_json(bs->options) : g_strdup("{}");
     g_autofree char *children = NULL;
 
     LIST_FOREACH(link, &bs->children) {

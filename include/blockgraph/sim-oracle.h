@@ -165,7 +165,7 @@ BLOCK_API bool bgsim_check_graph(BgSim *sim, GError **errp);
 
 /**
  * Nodes, edges, permissions and options in a fixed form, to compare before and
- * after an operation that failed.  g_free().
+ * after an operation that failed; at any step.  g_free().
  */
 BLOCK_API char *bgsim_graph_dump(BgSim *sim);
 

@@ -5,6 +5,7 @@
  */
 #include "check-main.h"
 
+#include <blockgraph/image.h>
 #include <blockgraph/sim-oracle.h>
 #include <errno.h>
 #include <string.h>
@@ -280,6 +281,34 @@ START_TEST(each_change_shows_in_the_dump)
 }
 END_TEST
 
+static void note_opening(BgSim *world, void *opaque)
+{
+    g_autofree char *dump = bgsim_graph_dump(world);
+    unsigned *seen = opaque;
+
+    *seen += strstr(dump, "node opened: qcow2") && strstr(dump, "options {}");
+}
+
+START_TEST(a_node_that_is_being_opened_is_in_the_dump)
+{
+    static const char image[] = "qcow2,node-name=opened,file.driver=sim-disk,"
+                                "file.disk=slow";
+    BgSimDiskConfig config = { .grows = true, .empty = true };
+    BlockDriverState *bs;
+    unsigned seen = 0;
+
+    bgsim_disk_new(sim, "slow", &config);
+    bgsim_add_oracle(sim, &(BgSimOracle){ .name = "dump", .step = note_opening,
+                                          .opaque = &seen });
+    ck_assert_int_eq(bdrv_create(bgsim_graph(sim), block_options_parse_keyval(
+        "qcow2,size=64k,file.driver=sim-disk,file.disk=slow", "driver", NULL),
+        NULL), 0);
+    bs = open_ok(image);
+    bdrv_unref(bs);
+    ck_assert_uint_gt(seen, 0);
+}
+END_TEST
+
 START_TEST(the_order_of_lists_does_not_show_in_the_dump)
 {
     g_autofree char *before = bgsim_graph_dump(sim);
@@ -377,6 +406,7 @@ int main(void)
     PROMISE(tcase, a_lock_that_is_held_is_found);
     PROMISE(tcase, an_operation_that_fails_leaves_the_same_dump);
     PROMISE(tcase, each_change_shows_in_the_dump);
+    PROMISE(tcase, a_node_that_is_being_opened_is_in_the_dump);
     PROMISE(tcase, the_order_of_lists_does_not_show_in_the_dump);
     PROMISE(tcase, what_is_left_at_the_end_is_found);
     PROMISE(tcase, a_coroutine_that_is_left_is_found_with_what_it_waits_for);
