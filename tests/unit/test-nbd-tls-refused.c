@@ -10,6 +10,7 @@
 #include "tls-certificates.h"
 
 #include <blockgraph/tls.h>
+#include <fcntl.h>
 
 static char *pki;               /* where the files are */
 static Certificate authority, stranger;
@@ -433,6 +434,110 @@ START_TEST(both_sides_show_certificates_and_look_at_them)
 }
 END_TEST
 
+/* The export "d" of a server whose certificate is for "localhost"; @server and
+ * @export: further options. */
+static BlockDriverState *serve(const char *server, const char *export)
+{
+    const CertificateFacts host = { .name = "localhost", .purpose = SERVER };
+    g_autofree char *creds = g_strdup_printf("id=s,endpoint=server%s", server);
+    Certificate own = certificate_new(&host, &authority);
+    BlockDriverState *disk = open_ok("mem,node-name=disk,size=1M");
+
+    certificate_save(&own, pki, "server");
+    certificate_free(&own);
+    add_creds(creds);
+    server_start(",tls-creds=s");
+    export_add(export);
+    return disk;
+}
+
+static void end_serving(BlockDriverState *disk)
+{
+    turn();
+    blk_nbd_server_stop(graph);
+    bdrv_unref(disk);
+}
+
+/* Whether somebody named @name can use the export. */
+static bool is_served_as(const char *name)
+{
+    const CertificateFacts facts = { .name = name,
+                                     .purpose = GNUTLS_KP_TLS_WWW_CLIENT };
+    Certificate own = certificate_new(&facts, &authority);
+    g_autofree char *text = g_strdup_printf(
+        "nbd,node-name=client,path=%s,export=d,read-only=on,tls-creds=g,"
+        "tls-hostname=localhost", nbd_path);
+    BlockDriverState *bs;
+
+    certificate_save(&own, pki, "client");
+    certificate_free(&own);
+    add_creds("id=g,endpoint=client");
+    bs = bdrv_open(graph, opts(text), NULL);
+    bdrv_unref(bs);
+    turn();
+    ck_assert_int_eq(blk_tls_creds_del(graph, "g", NULL), 0);
+    return bs != NULL;
+}
+
+/* S19 */
+START_TEST(an_export_is_there_only_for_certificates_that_it_names)
+{
+    BlockDriverState *disk = serve("", ",tls-clients.0=CN=alice,"
+                                       "tls-clients.1=CN=bob");
+
+    ck_assert(is_served_as("alice"));
+    ck_assert(is_served_as("bob"));
+    ck_assert(!is_served_as("carol"));
+    ck_assert(!is_served_as("alic"));
+    ck_assert(!is_served_as("alice2"));
+    ck_assert(!is_served_as("CN=alice"));
+    ck_assert(!is_served_as("x,CN=alice"));
+    end_serving(disk);
+}
+END_TEST
+
+/* Whether there can be a handshake with the priorities @text. */
+static bool shakes_hands(const char *text)
+{
+    gnutls_certificate_credentials_t creds;
+    gnutls_session_t session;
+    int fd = client_new(), ret;
+
+    ck_assert_uint_eq(plain_option(fd, NBD_OPT_STARTTLS), NBD_REP_ACK);
+    gnutls_ok(gnutls_certificate_allocate_credentials(&creds));
+    gnutls_ok(gnutls_init(&session, GNUTLS_CLIENT | GNUTLS_NONBLOCK));
+    gnutls_ok(gnutls_priority_set_direct(session, text, NULL));
+    gnutls_ok(gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, creds));
+    gnutls_transport_set_int(session, fd);
+    ck_assert_int_eq(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+    while ((ret = gnutls_handshake(session)) < 0 &&
+           !gnutls_error_is_fatal(ret)) {
+        client_wait(fd, gnutls_record_get_direction(session) ? POLLOUT
+                                                             : POLLIN);
+    }
+    gnutls_deinit(session);
+    gnutls_certificate_free_credentials(creds);
+    close(fd);
+    return ret == 0;
+}
+
+/* S19: each row is what the credentials say. */
+START_TEST(tls_older_than_1_2_is_refused_whatever_the_priorities_say)
+{
+    static const char *const wishes[] = {
+        "", ",priority=NORMAL:+VERS-ALL", ",priority=LEGACY:+VERS-TLS1.1",
+    };
+    g_autofree char *more = g_strconcat(wishes[_i], ",verify-peer=off", NULL);
+    BlockDriverState *disk = serve(more, "");
+
+    ck_assert(shakes_hands("NORMAL:-VERS-ALL:+VERS-TLS1.3"));
+    ck_assert(shakes_hands("NORMAL:-VERS-ALL:+VERS-TLS1.2"));
+    ck_assert(!shakes_hands("LEGACY:-VERS-ALL:+VERS-TLS1.1"));
+    ck_assert(!shakes_hands("LEGACY:-VERS-ALL:+VERS-TLS1.0"));
+    end_serving(disk);
+}
+END_TEST
+
 static Suite *refused_suite(void)
 {
     Suite *suite = suite_create("nbd-tls-refused");
@@ -453,6 +558,9 @@ static Suite *refused_suite(void)
     PROMISE(tc, r44_a_certificate_is_never_taken_without_a_name);
     tcase_add_loop_test(tc, both_sides_show_certificates_and_look_at_them, 0,
                         G_N_ELEMENTS(visitors));
+    PROMISE(tc, an_export_is_there_only_for_certificates_that_it_names);
+    tcase_add_loop_test(
+        tc, tls_older_than_1_2_is_refused_whatever_the_priorities_say, 0, 3);
     suite_add_tcase(suite, tc);
     return suite;
 }
