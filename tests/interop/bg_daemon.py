@@ -127,6 +127,26 @@ def files_that_images_name_may_be_refused_or_kept_in_a_directory(folder):
 
 
 @test
+def the_time_to_open_an_image_is_limited(folder):
+    """A server that is not there, however long one may try to open it."""
+    node = 'nbd,node-name=n,path=nowhere,open-timeout=86400'
+    status, _, err = run(folder, '--image-timeout', '1', '--blockdev', node)
+    check(status == 1 and "'nbd:unix:nowhere:' takes longer to open" in err,
+          status, err)
+    daemon = Daemon([program], folder, '--image-timeout', '1')
+    try:
+        client = daemon.client()
+        reply = client.ask('blockdev-add', driver='nbd', path='nowhere',
+                           node_name='n', open_timeout=86400)
+        check('takes longer to open' in reply.get('error', {}).get('desc', ''),
+              reply)
+        client.must('quit')
+        check(daemon.end() == 0)
+    finally:
+        daemon.kill()
+
+
+@test
 def help_and_version_are_printed(folder):
     status, out, _ = run(folder, '--help')
     check(status == 0 and '--blockdev' in out, out)
