@@ -180,6 +180,18 @@ def check_r126_seeks(source):
                     'moves the cursor of a file: use positional calls')
 
 
+def check_stack_and_end(source):
+    """No memory on the stack of a size from outside (-Wvla sees to arrays), and
+    no end of the process where an image or a peer may lead."""
+    calls = r'\b(alloca|g_alloca0?|g_newa0?|strn?dupa)\s*\('
+    if source.path.parts[0] in ('block', 'monitor'):
+        calls = calls.replace('(alloca', '(g_error|alloca')
+    for match in re.finditer(calls, source.code):
+        problem(source.path, source.code.count('\n', 0, match.start()) + 1,
+                f'{match.group(1)}(): its size, or its cause, may come from '
+                'outside')
+
+
 def check_ifs(sources):
     for area, limit in IFS_PER_KLOC.items():
         chosen = [s for s in sources if s.path.suffix == '.c' and
@@ -390,6 +402,8 @@ def main():
             check_public_header(source)
         if source.path.parts[0] in IO_DIRS:
             check_r126_seeks(source)
+        if source.path.parts[0] in IO_DIRS + ['tools']:
+            check_stack_and_end(source)
     check_ifs(sources)
     check_coroutines(sources)
     check_driver_tests(root, sources)
