@@ -9,6 +9,8 @@
 #include <blockgraph/image.h>
 #include <errno.h>
 
+#include "monitor/qmp-json.h"
+
 /* --- add and remove ------------------------------------------------------- */
 
 int coroutine_fn qmp_co_node_add(QmpServer *server, BlockOptions *options,
@@ -197,6 +199,22 @@ void qmp_threshold_listener(const BlockThresholdEvent *event, void *opaque)
                                event->node_name, "amount-exceeded",
                                (json_int_t)event->exceeded, "write-threshold",
                                (json_int_t)event->threshold));
+}
+
+/* --- corrupt images ------------------------------------------------------- */
+
+void qmp_corruption_listener(const BlockCorruptionEvent *event, void *opaque)
+{
+    json_t *data = json_pack("{s:s, s:s, s:o, s:b}", "device", "", "node-name",
+                             event->node_name, "msg",
+                             qmp_json_string(event->message), "fatal",
+                             event->fatal);
+
+    if (event->offset >= 0) {
+        json_object_set_new(data, "offset", json_integer(event->offset));
+        json_object_set_new(data, "size", json_integer(event->bytes));
+    }
+    qmp_server_event(opaque, "BLOCK_IMAGE_CORRUPTED", data);
 }
 
 /* --- backing files -------------------------------------------------------- */

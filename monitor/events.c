@@ -47,6 +47,14 @@ QMP_OBJECT_TYPE(io_error_data, "q_obj_BLOCK_IO_ERROR-arg",
                 QMP_NEED("action", action, NULL),
                 QMP_MAY("nospace", qmp_bool, NULL),
                 QMP_NEED("reason", qmp_str, "for people"));
+QMP_OBJECT_TYPE(corrupted_data, "q_obj_BLOCK_IMAGE_CORRUPTED-arg",
+                QMP_NEED("device", qmp_str, NULL),
+                QMP_MAY("node-name", qmp_str, NULL),
+                QMP_NEED("msg", qmp_str, "for people"),
+                QMP_MAY("offset", qmp_int, "in the file of the image"),
+                QMP_MAY("size", qmp_int, NULL),
+                QMP_NEED("fatal", qmp_bool,
+                         "the image is not written any more"));
 QMP_OBJECT_TYPE(export_data, "q_obj_BLOCK_EXPORT_DELETED-arg",
                 QMP_NEED("id", qmp_str, NULL));
 QMP_OBJECT_TYPE(threshold_data, "q_obj_BLOCK_WRITE_THRESHOLD-arg",
@@ -71,6 +79,8 @@ const QmpEvent qmp_events[] = {
       "A request of a job has failed" },
     { "BLOCK_IO_ERROR", &io_error_data, G_GINT64_CONSTANT(1000000000),
       "node-name", "A request of a client has failed" },
+    { "BLOCK_IMAGE_CORRUPTED", &corrupted_data, 0, NULL,
+      "The metadata of an image cannot be right" },
     { "BLOCK_EXPORT_DELETED", &export_data, 0, NULL,
       "An export is gone, and its id is free" },
     { "BLOCK_WRITE_THRESHOLD", &threshold_data, 0, NULL,

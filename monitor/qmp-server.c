@@ -57,6 +57,7 @@ QmpServer *qmp_server_new(BlockGraph *graph)
     }
     block_job_add_listener(graph, qmp_job_listener, server);
     block_graph_set_threshold_listener(graph, qmp_threshold_listener, server);
+    block_graph_set_corruption_listener(graph, qmp_corruption_listener, server);
     qmp_exports_begin(server);
     return server;
 }
@@ -83,6 +84,7 @@ void qmp_server_free(QmpServer *server)
     g_assert(g_queue_is_empty(&server->outside));
     qmp_exports_end(server);
     block_graph_set_threshold_listener(server->graph, NULL, NULL);
+    block_graph_set_corruption_listener(server->graph, NULL, NULL);
     block_job_remove_listener(server->graph, qmp_job_listener, server);
     free_throttles(server);
     /* Parents were opened after their children. */

@@ -129,6 +129,7 @@ void qmp_exports_end(QmpServer *server);
 
 /** Passed thresholds become events of the server. */
 void qmp_threshold_listener(const BlockThresholdEvent *event, void *opaque);
+void qmp_corruption_listener(const BlockCorruptionEvent *event, void *opaque);
 
 /** Job events become events of the server. */
 void qmp_job_listener(const BlockJobEvent *event, void *opaque);

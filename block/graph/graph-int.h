@@ -41,6 +41,18 @@ typedef enum BdrvDetectZeroes {
     BDRV_DETECT_ZEROES_UNMAP,
 } BdrvDetectZeroes;
 
+/** Images that were found to be corrupt; corruption.c. */
+typedef struct CorruptionReports {
+    /* Main context. */
+    BlockCorruptionListener *listener; /* or NULL */
+    void *listener_opaque;
+
+    /* Any thread. */
+    AioBH *bh;
+    Lock lock;
+    ListHead reports; /* guarded by @lock: what was not told yet */
+} CorruptionReports;
+
 struct BlockGraph {
     /* Set by block_graph_new(). */
     AioContext *ctx;
@@ -48,6 +60,7 @@ struct BlockGraph {
 
     /* Any thread. */
     _Atomic uint64_t forks; /* of background work; drain.c D6 */
+    CorruptionReports corruption; /* says itself who may touch what */
 
     /* Main context. */
     GHashTable *by_name;   /* node name -> node; for look-up, never iterated */
@@ -403,5 +416,11 @@ void drain_root_end(BlockRoot *root);
 
 /** Wake coroutines that wait for counts; in the main context. */
 void drain_kick(BlockGraph *graph);
+
+/* --- corrupt images (corruption.c) ---------------------------------------- */
+
+/** Make what reports go through, and forget those that were not told. */
+void graph_corruption_init(BlockGraph *graph);
+void graph_corruption_clear(BlockGraph *graph);
 
 #endif /* BLOCK_GRAPH_INT_H */

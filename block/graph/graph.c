@@ -38,6 +38,7 @@ BlockGraph *block_graph_new(AioContext *ctx, GError **errp)
     co_queue_init(&graph->drain_waiters);
     co_mutex_init(&graph->control_lock);
     graph->notifier = drain_notifier_new(graph);
+    graph_corruption_init(graph);
     return graph;
 }
 
@@ -59,6 +60,7 @@ void block_graph_free(BlockGraph *graph)
     if (graph->threshold_bh) {
         aio_bh_delete(graph->threshold_bh);
     }
+    graph_corruption_clear(graph);
     drain_notifier_retire(graph->notifier);
     g_free(graph->image_root);
     g_hash_table_destroy(graph->by_name);

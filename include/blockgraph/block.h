@@ -520,6 +520,27 @@ BLOCK_API int coroutine_fn bdrv_co_is_zero_fast(BlockDriverState *bs,
                                                 int64_t offset,
                                                 int64_t bytes);
 
+/* --- corrupt images ------------------------------------------------------ */
+
+/** A driver has found that the metadata of an image cannot be right. */
+typedef struct BlockCorruptionEvent {
+    const char *node_name;
+    const char *message;   /* for people; what is wrong */
+    int64_t offset;        /* of it in the file of the image; < 0: nowhere */
+    int64_t bytes;
+    bool fatal;            /* the image is not written any more */
+} BlockCorruptionEvent;
+
+typedef void BlockCorruptionListener(const BlockCorruptionEvent *event,
+                                     void *opaque);
+
+/** Have @listener told, in the main context; it must not yield.  NULL:
+ * nobody. */
+BLOCK_API void
+block_graph_set_corruption_listener(BlockGraph *graph,
+                                    BlockCorruptionListener *listener,
+                                    void *opaque);
+
 /* --- write thresholds ---------------------------------------------------- */
 
 /** A write has gone beyond the threshold of a node, which is off now. */

@@ -279,6 +279,14 @@ BLOCK_API int bdrv_register(const BlockDriver *driver, GError **errp);
 BLOCK_API const BlockDriver *bdrv_find_driver(const char *name);
 
 /**
+ * Tell the listener of the graph that the image of @bs is corrupt.  What @event
+ * holds is copied; its @node_name is not looked at.  A driver tells of a node
+ * a few times at most.  Any thread.
+ */
+BLOCK_API void bdrv_report_corruption(BlockDriverState *bs,
+                                      const BlockCorruptionEvent *event);
+
+/**
  * Whether the file @path may become the backing file of @bs: not if @bs, or a
  * node that reads from it, is stored there.  A file that is not there may.
  *

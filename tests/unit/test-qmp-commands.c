@@ -261,6 +261,31 @@ START_TEST(a_passed_threshold_is_an_event)
 }
 END_TEST
 
+START_TEST(a_corrupt_image_is_an_event)
+{
+    json_t *data;
+
+    add_null("n");
+    bdrv_report_corruption(bdrv_find_node(graph, "n"), &(BlockCorruptionEvent){
+        .message = "all\x1b", .offset = 4096, .bytes = 512, .fatal = true });
+    data = wait_event("BLOCK_IMAGE_CORRUPTED");
+    ck_assert_str_eq(qmp_arg_str(data, "device"), "");
+    ck_assert_str_eq(qmp_arg_str(data, "node-name"), "n");
+    ck_assert_str_eq(qmp_arg_str(data, "msg"), "all\x1b");
+    ck_assert_int_eq(qmp_arg_int(data, "offset", 0), 4096);
+    ck_assert_int_eq(qmp_arg_int(data, "size", 0), 512);
+    ck_assert(json_is_true(json_object_get(data, "fatal")));
+    json_decref(data);
+    bdrv_report_corruption(bdrv_find_node(graph, "n"), &(BlockCorruptionEvent){
+        .message = "x", .offset = -1 });
+    data = wait_event("BLOCK_IMAGE_CORRUPTED");
+    ck_assert_ptr_null(json_object_get(data, "offset"));
+    ck_assert_ptr_null(json_object_get(data, "size"));
+    ck_assert(json_is_false(json_object_get(data, "fatal")));
+    json_decref(data);
+}
+END_TEST
+
 START_TEST(objects_are_made_once_and_stay_while_they_are_used)
 {
     done("object-add", "{\"qom-type\":\"iothread\",\"id\":\"io\"}");
@@ -419,6 +444,7 @@ static void add_tests(TCase *tcase)
         0, G_N_ELEMENTS(rivals));
     PROMISE(tcase, a_filter_of_limits_that_stays_goes_with_the_server);
     PROMISE(tcase, a_passed_threshold_is_an_event);
+    PROMISE(tcase, a_corrupt_image_is_an_event);
     PROMISE(tcase, objects_are_made_once_and_stay_while_they_are_used);
     PROMISE(tcase, the_main_loop_is_one_object_and_polls_as_it_is_told);
     PROMISE(tcase, limits_of_a_group_may_stand_for_themselves);

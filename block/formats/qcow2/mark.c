@@ -160,6 +160,9 @@ void coroutine_fn qcow2_signal_corruption(Qcow2 *q, bool fatal,
                 where ? where : "",
                 fatal ? "; it cannot be written any more" : "");
     g_warning("%s", error->message);
+    bdrv_report_corruption(q->bs, &(BlockCorruptionEvent){
+        .message = text, .offset = host_offset, .bytes = bytes,
+        .fatal = fatal });
     if (fatal && !q->read_only && q->header.version >= 3) {
         mark_corrupt(q);
     }
