@@ -286,6 +286,60 @@ START_TEST(a_corrupt_image_is_an_event)
 }
 END_TEST
 
+/* --- secrets -------------------------------------------------------------- */
+
+static GString *wiped;      /* what was wiped, in order, each with a blank */
+
+/* In place of what the system has, under both names that compilers use for it:
+ * note what it is asked to wipe. */
+void __explicit_bzero_chk(void *buf, size_t bytes, size_t room);
+void __explicit_bzero_chk(void *buf, size_t bytes, size_t room)
+{
+    volatile char *at = buf;
+
+    for (size_t i = 0; i < bytes; i++) {
+        if (wiped) {
+            g_string_append_c(wiped, at[i]);
+        }
+        at[i] = 0;
+    }
+    if (wiped) {
+        g_string_append_c(wiped, ' ');
+    }
+}
+
+void explicit_bzero(void *buf, size_t bytes)
+{
+    __explicit_bzero_chk(buf, bytes, bytes);
+}
+
+/* S28: what was read, what the options held, and what was kept. */
+START_TEST(secrets_are_wiped_when_they_are_not_needed_any_more)
+{
+    g_autofree char *path = g_strdup_printf("%s/secret-%d", g_get_tmp_dir(),
+                                            (int)getpid());
+    g_autofree char *file = g_strdup_printf(
+        "{\"qom-type\":\"secret\",\"id\":\"s\",\"file\":\"%s\"}", path);
+
+    wiped = g_string_new(NULL);
+    done("object-add", "{\"qom-type\":\"secret\",\"id\":\"s\","
+         "\"data\":\"aGVsbG8=\",\"format\":\"base64\"}");
+    ck_assert_str_eq(wiped->str, "aGVsbG8= aGVsbG8= ");
+    g_string_truncate(wiped, 0);
+    done("object-del", "{\"id\":\"s\"}");
+    ck_assert_str_eq(wiped->str, "hello ");
+
+    ck_assert(g_file_set_contents(path, "in a file", -1, NULL));
+    g_string_truncate(wiped, 0);
+    done("object-add", file);
+    ck_assert_str_eq(wiped->str, "in a file ");
+    done("object-del", "{\"id\":\"s\"}");
+    ck_assert_str_eq(wiped->str, "in a file in a file ");
+    g_unlink(path);
+    g_string_free(g_steal_pointer(&wiped), TRUE);
+}
+END_TEST
+
 START_TEST(objects_are_made_once_and_stay_while_they_are_used)
 {
     done("object-add", "{\"qom-type\":\"iothread\",\"id\":\"io\"}");
@@ -445,6 +499,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_filter_of_limits_that_stays_goes_with_the_server);
     PROMISE(tcase, a_passed_threshold_is_an_event);
     PROMISE(tcase, a_corrupt_image_is_an_event);
+    PROMISE(tcase, secrets_are_wiped_when_they_are_not_needed_any_more);
     PROMISE(tcase, objects_are_made_once_and_stay_while_they_are_used);
     PROMISE(tcase, the_main_loop_is_one_object_and_polls_as_it_is_told);
     PROMISE(tcase, limits_of_a_group_may_stand_for_themselves);
