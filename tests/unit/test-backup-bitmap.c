@@ -256,25 +256,59 @@ START_TEST(a_backup_may_be_interrupted_again_and_again)
 }
 END_TEST
 
-START_TEST(an_incremental_backup_can_be_resumed)
+/* What the bitmaps have after a failure, and "b" in the end. */
+static const struct {
+    const char *sync;
+    const char *failed, *missing, *done;
+} resumable[] = {
+    { "sync=incremental,bitmap=b", "12", "12", "" },
+    { "sync=bitmap,bitmap=b,bitmap-mode=on-success", "12", "12", "" },
+    { "sync=bitmap,bitmap=b,bitmap-mode=never", "12", "12", "124" },
+    { "sync=bitmap,bitmap=b,bitmap-mode=always", "12", "12", "" },
+    { "sync=full,bitmap=b,bitmap-mode=always", "01234567", "01234567", "" },
+    { "sync=top", "12", "01234567", "124" },
+};
+
+START_TEST(a_backup_of_each_kind_can_be_resumed)
 {
-    BlockJob *job;
+    g_autofree char *text = g_strdup_printf(
+        "job-id=j,device=source,target=target,%s,resume-bitmap=r",
+        resumable[_i].sync);
 
     disks();
     fail_writes(true);
-    job = job_ok(BLOCK_JOB_BACKUP, "job-id=j,device=source,target=target,"
-                 "sync=incremental,bitmap=b,resume-bitmap=r");
-    job_end_fails(job, EIO, "could not write");
+    job_end_fails(job_ok(BLOCK_JOB_BACKUP, text), EIO, "could not write");
     fail_writes(false);
-    expect_bitmap("b", "12");
-    expect_bitmap("r", "12");
+    expect_bitmap("b", resumable[_i].failed);
+    expect_bitmap("r", resumable[_i].missing);
     job_fill(guest, 4 * CLUSTER, 512, 'c');
-    expect_bitmap("r", "124");
-    job_end_ok(job_ok(BLOCK_JOB_BACKUP, "device=source,target=target,"
-                      "sync=incremental,bitmap=b,resume-bitmap=r"));
+    job_end_ok(job_ok(BLOCK_JOB_BACKUP, text));
     ck_assert(memcmp(mem_disk(target)->data, mem_disk(source)->data,
                      DISK) == 0);
-    expect_bitmap("b", "");
+    expect_bitmap("b", resumable[_i].done);
+    expect_bitmap("r", "-");
+    no_disks();
+}
+END_TEST
+
+/* After a death the bitmap is lost, too, so all is looked at. */
+START_TEST(a_backup_of_each_kind_goes_on_after_a_death)
+{
+    g_autofree char *text = g_strdup_printf(
+        "job-id=j,device=source,target=target,%s,resume-bitmap=r",
+        resumable[_i].sync);
+
+    disks();
+    fail_writes(true);
+    job_end_fails(job_ok(BLOCK_JOB_BACKUP, text), EIO, "could not write");
+    fail_writes(false);
+    bdrv_dirty_bitmap_set_inconsistent(bdrv_find_dirty_bitmap(source, "b"));
+    bdrv_dirty_bitmap_set_inconsistent(bdrv_find_dirty_bitmap(source, "r"));
+    job_fill(guest, 4 * CLUSTER, 512, 'c');
+    fill_target('x');
+    job_end_ok(job_ok(BLOCK_JOB_BACKUP, text));
+    ck_assert(memcmp(mem_disk(target)->data, mem_disk(source)->data,
+                     DISK) == 0);
     expect_bitmap("r", "-");
     no_disks();
 }
@@ -605,7 +639,10 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, a_bitmap_in_use_by_a_backup_is_refused_to_others);
     tcase_add_loop_test(tcase, a_backup_goes_on_with_what_is_missing, 0, 2);
     PROMISE(tcase, a_backup_may_be_interrupted_again_and_again);
-    PROMISE(tcase, an_incremental_backup_can_be_resumed);
+    tcase_add_loop_test(tcase, a_backup_of_each_kind_can_be_resumed, 0,
+                        G_N_ELEMENTS(resumable));
+    tcase_add_loop_test(tcase, a_backup_of_each_kind_goes_on_after_a_death, 0,
+                        G_N_ELEMENTS(resumable));
     tcase_add_loop_test(
         tcase, what_a_dead_process_has_copied_is_not_copied_again, 0, 2);
     PROMISE(tcase, a_target_that_cannot_be_read_is_written_anew_after_a_death);
