@@ -82,6 +82,20 @@ static const char *last_part(const char *name)
     return dot ? dot + 1 : name;
 }
 
+static int check_integer(const QmpType *type, const json_t *value,
+                         const char *name, GError **errp)
+{
+    json_int_t number = json_integer_value(value);
+
+    if (number >= type->min && number <= type->max) {
+        return 0;
+    }
+    return block_error(errp, EINVAL, "Parameter '%s' expects %s",
+                       last_part(name),
+                       type->min == 0 && type->max == INT64_MAX
+                           ? "a non-negative value" : type->name);
+}
+
 static int check_enum(const QmpType *type, const json_t *value,
                       const char *name, GError **errp)
 {
@@ -223,12 +237,7 @@ int qmp_type_check(const QmpType *type, const json_t *value, const char *name,
     case QMP_ALTERNATE:
         return check_choices(type, value, name, errp);
     case QMP_INTEGER:
-        if (json_integer_value(value) < type->min ||
-            json_integer_value(value) > type->max) {
-            return block_error(errp, EINVAL, "Parameter '%s' expects %s",
-                               last_part(name), type->name);
-        }
-        return 0;
+        return check_integer(type, value, name, errp);
     default:
         return 0;
     }

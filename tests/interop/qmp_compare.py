@@ -15,6 +15,7 @@ line that fits nothing is an error as well.  Exit status 77: no qemu-storage-dae
 """
 import fnmatch
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -77,7 +78,9 @@ def normal(value, folder):
                                       str(i.get('id'))))
         return items
     if isinstance(value, str):
-        return value.replace(str(folder), '.')
+        # Names that were made up have any number.
+        return re.sub('^#block[0-9]+$', '#block',
+                      value.replace(str(folder), '.'))
     return value
 
 
