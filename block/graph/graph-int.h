@@ -80,6 +80,7 @@ struct BlockGraph {
     unsigned nr_losses;    /* block_graph_nr_losses() */
     bool untrusted;        /* block_graph_set_untrusted() */
     char *image_root;      /* canonical; or NULL */
+    int64_t table_bytes;   /* bdrv_count_table_memory() of all nodes */
     int64_t image_timeout_ns; /* of opening or checking one; 0: no limit */
     bool images_cancelled; /* no image is opened or checked any more */
     uint64_t next_auto_name;
@@ -130,6 +131,7 @@ struct BlockDriverState {
     char *filename;
     BlockOptions *options; /* as given, children and defaults left out */
     BdrvState state;
+    int64_t table_bytes;   /* bdrv_count_table_memory() */
     unsigned refs;
     bool user_owned;       /* opened under a name: bdrv_delete() may end it */
     ListHead children;     /* BdrvChild.parent_link */
@@ -416,6 +418,11 @@ void drain_root_end(BlockRoot *root);
 
 /** Wake coroutines that wait for counts; in the main context. */
 void drain_kick(BlockGraph *graph);
+
+/* --- memory of tables (table-memory.c) ------------------------------------ */
+
+/** @bs has no tables any more: its driver has let go. */
+void graph_forget_table_memory(BlockDriverState *bs);
 
 /* --- corrupt images (corruption.c) ---------------------------------------- */
 

@@ -167,6 +167,7 @@ static void node_free(BlockDriverState *bs)
     if (bs->nested_in) {
         edge_set_nested(bs->nested_in, NULL);
     }
+    graph_forget_table_memory(bs);
     dirty_bitmaps_destroy(bs);
     tracked_destroy(&bs->tracked);
     block_options_free(bs->options);

@@ -279,6 +279,17 @@ BLOCK_API int bdrv_register(const BlockDriver *driver, GError **errp);
 BLOCK_API const BlockDriver *bdrv_find_driver(const char *name);
 
 /**
+ * Count @bytes of memory for tables whose size the image of @bs states, until
+ * the node is closed.  To be called before the memory is taken, or soon after
+ * if that is bounded.
+ *
+ * Returns 0, or -EFBIG with @errp: more than a node (256 MiB), or all nodes
+ * of the graph (1 GiB), may have.  Main context.
+ */
+BLOCK_API int bdrv_count_table_memory(BlockDriverState *bs, int64_t bytes,
+                                      GError **errp);
+
+/**
  * Tell the listener of the graph that the image of @bs is corrupt.  What @event
  * holds is copied; its @node_name is not looked at.  A driver tells of a node
  * a few times at most.  Any thread.

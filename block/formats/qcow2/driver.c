@@ -335,6 +335,25 @@ static int choose_snapshot(Qcow2 *q, const char *id_or_name,
     return 0;
 }
 
+/* What the header says of tables that are kept in memory. */
+static int count_tables(Qcow2 *q, GError **errp)
+{
+    int64_t l1 = (int64_t)q->header.l1_size * sizeof(uint64_t);
+    int64_t reftable = (int64_t)q->header.reftable_clusters
+                       << q->geo.cluster_bits;
+
+    return bdrv_count_table_memory(q->bs, l1 + reftable, errp);
+}
+
+static int coroutine_fn read_snapshots(Qcow2 *q, GError **errp)
+{
+    int ret = qcow2_snapshots_read(q, errp);
+
+    return ret < 0 ? ret
+                   : bdrv_count_table_memory(q->bs, qcow2_snapshots_bytes(q),
+                                             errp);
+}
+
 static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
                                     GError **errp)
 {
@@ -342,13 +361,16 @@ static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
     uint64_t l1_offset = q->header.l1_offset;
     uint32_t l1_size = q->header.l1_size;
     Qcow2L1 *l1 = NULL;
-    int ret = qcow2_refcount_open(q, errp);
+    int ret = count_tables(q, errp);
 
+    if (ret == 0) {
+        ret = qcow2_refcount_open(q, errp);
+    }
     if (ret == 0) {
         ret = bdrv_image_step(q->bs, errp);
     }
     if (ret == 0) {
-        ret = qcow2_snapshots_read(q, errp);
+        ret = read_snapshots(q, errp);
     }
     if (ret == 0) {
         ret = choose_snapshot(q, snapshot, &view, errp);
