@@ -6,9 +6,11 @@
  * and checked: all of it is bounded by its file, but a file may be large.  So
  * drivers ask between two steps whether they may go on.
  */
-#include "block/graph/graph-int.h"
+#include "block/graph/image-step.h"
 
 #include <errno.h>
+
+#include "block/graph/graph-int.h"
 
 void block_graph_set_image_timeout(BlockGraph *graph, int64_t ns)
 {
@@ -55,6 +57,12 @@ int bdrv_image_step(const BlockDriverState *bs, GError **errp)
                            bs->node_name, bdrv_filename(bs));
     }
     return 0;
+}
+
+int64_t image_step_deadline_ns(const BlockDriverState *bs)
+{
+    return bs->in_image_step && bs->image_end_ns ? bs->image_end_ns
+                                                 : INT64_MAX;
 }
 
 int image_steps_end(BlockDriverState *bs, int ret, GError **errp)

@@ -11,6 +11,7 @@ What is read, written, mapped is compared with the image itself.  Exit status
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -258,6 +259,35 @@ def in_images(bg_img, folder):
                                             'refused' in done.stderr))
 
 
+def silent(bg_img, folder):
+    """A server that accepts and says nothing takes no longer than an image may
+    take to open, also below other images."""
+    path = folder / 'silent'
+    run('qemu-img', 'create', '-q', '-f', 'qcow2', folder / 'top', '8M')
+    trees = (f'driver=raw,file.driver=nbd,file.path={path}',
+             f'driver=qcow2,file.driver=file,file.filename={folder}/top,'
+             f'backing.driver=nbd,backing.path={path}')
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(8)
+        listener.settimeout(TIMEOUT_S)
+        for tree in trees:
+            command = [str(bg_img), 'map', '--image-opts', tree]
+            with subprocess.Popen(command, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE) as other:
+                connection, _ = listener.accept()
+                done = run(*command[:2], '--image-timeout=1', *command[2:],
+                           ok=False)
+                check('who may not wait goes before who waits',
+                      other.poll() is None)
+                check('a silent server is given up', done.returncode == 1 and
+                      'than the limit allows' in done.stderr)
+                other.kill()
+                connection.close()
+            # The connection of the one that gave up.
+            listener.accept()[0].close()
+
+
 def main():
     bg_img, bg_io = (Path(p).resolve() for p in sys.argv[1:3])
     tried = 0
@@ -268,6 +298,9 @@ def main():
         tried += 1
         with tempfile.TemporaryDirectory(prefix='blockgraph-') as folder:
             test(bg_img, bg_io, Path(folder))
+    if shutil.which('qemu-img'):
+        with tempfile.TemporaryDirectory(prefix='blockgraph-') as folder:
+            silent(bg_img, Path(folder))
     if tried == 2:
         with tempfile.TemporaryDirectory(prefix='blockgraph-') as folder:
             names(bg_img, bg_io, Path(folder))

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "block/drivers.h"
+#include "block/graph/image-step.h"
 #include "block/graph/tls.h"
 
 #define NS_PER_S (INT64_C(1000) * 1000 * 1000)
@@ -155,18 +156,20 @@ static void init_connections(NbdClient *s)
     nbd_client_init_timers(s);
 }
 
-/* The first connection, tried for @open_ns. */
+/* The first connection, tried for @open_ns, and no longer than an image may
+ * take to open: a server that says nothing is no better than a long image. */
 static int coroutine_fn connect_first(NbdClient *s, int64_t open_ns,
                                       GError **errp)
 {
     int64_t end = aio_clock_ns(s->ctx) + open_ns;
+    int64_t deadline = MIN(open_ns ? end : AIO_NO_DEADLINE,
+                           image_step_deadline_ns(s->bs));
     g_autofree char *address = socket_address_text(s->address);
     GError *error = NULL;
     int ret;
 
     for (;;) {
-        ret = nbd_connect(&s->conns[0], open_ns ? end : AIO_NO_DEADLINE,
-                          &error);
+        ret = nbd_connect(&s->conns[0], deadline, &error);
         if (ret == 0 || aio_clock_ns(s->ctx) + OPEN_RETRY_NS >= end ||
             bdrv_image_step(s->bs, NULL) < 0) {
             break;
