@@ -30,6 +30,15 @@ if command -v dpkg-query >/dev/null; then
     "$source/scripts/install-deps.sh" demo
 fi
 
+absent=
+for tool in meson ninja python3 qemu-img fio nbdcopy mke2fs e2fsck debugfs; do
+    command -v "$tool" >/dev/null || absent="$absent $tool"
+done
+if [ -n "$absent" ]; then
+    echo "$0: these programs are missing:$absent" >&2
+    exit 1
+fi
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 129' HUP

@@ -48,7 +48,10 @@ export DEBIAN_FRONTEND=noninteractive
 # shellcheck disable=SC2086
 if ! $sudo apt-get install -y --no-install-recommends $missing >/dev/null 2>&1; then
     # The package lists may be old or absent.
-    $sudo apt-get update -q
     # shellcheck disable=SC2086
-    $sudo apt-get install -y --no-install-recommends $missing
+    if ! { $sudo apt-get update -q &&
+           $sudo apt-get install -y --no-install-recommends $missing; }; then
+        echo "$0: could not install:$missing" >&2
+        exit 1
+    fi
 fi
