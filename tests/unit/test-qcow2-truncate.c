@@ -303,6 +303,40 @@ START_TEST(a_resize_that_fails_leaves_a_sound_image)
 }
 END_TEST
 
+/* Space that could not be had is not promised by the tables either. */
+START_TEST(a_preallocation_that_fails_leaves_a_sound_image)
+{
+    for (PreallocMode mode = PREALLOC_MODE_METADATA;
+         mode <= PREALLOC_MODE_FULL; mode++) {
+        for (int n = 1;; n++) {
+            g_autoptr(GError) error = NULL;
+            BlockDriverState *bs;
+            BlockBackend *blk;
+            bool failed;
+            int ret;
+
+            make_image_ok("a", "size=64k,cluster_size=4k");
+            bs = bdrv_open(graph, faulty_options("a", NULL), &error);
+            ck_assert_ptr_nonnull(bs);
+            blk = backend_of(bs);
+            faulty_set(FAULTY_CHANGES, n, 1);
+            ret = try_resize(blk, 4 * MIB, mode, &error);
+            failed = faulty_has_failed();
+            faulty_clear();
+            ck_assert(failed || ret == 0);
+            ck_assert_int_eq(blk_getlength(blk), ret < 0 ? 65536 : 4 * MIB);
+            close_backend(blk);
+            blk = image_backend("a", NULL);
+            check_sound(blk);
+            close_backend(blk);
+            if (!failed) {
+                break;
+            }
+        }
+    }
+}
+END_TEST
+
 /* Memory and disk agree on the size and on the table: what comes later is
  * there after a close. */
 START_TEST(writes_after_a_resize_that_failed_are_not_lost)
@@ -443,6 +477,7 @@ int main(void)
     PROMISE(tcase, snapshots_keep_their_size_over_a_resize_R69);
     PROMISE(tcase, a_version_2_image_with_snapshots_is_not_resized_R69);
     PROMISE(tcase, a_resize_that_fails_leaves_a_sound_image);
+    PROMISE(tcase, a_preallocation_that_fails_leaves_a_sound_image);
     PROMISE(tcase, writes_after_a_resize_that_failed_are_not_lost);
     PROMISE(tcase, growth_shows_nothing_old_even_after_a_power_cut);
     PROMISE(tcase, many_small_growths_make_few_tables);

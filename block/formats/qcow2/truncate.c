@@ -289,6 +289,24 @@ static int coroutine_fn preallocate(const Resize *r)
     return extend_data_file(r, file_end, false);
 }
 
+/* All of the new part has space, or none: tables that name clusters behind the
+ * end of the file are those of a corrupt image. */
+static int coroutine_fn preallocate_all(const Resize *r)
+{
+    int ret = preallocate(r);
+
+    if (ret < 0) {
+        int undone = forget_new_part(r);
+
+        if (undone < 0) {
+            g_warning("Node '%s': image '%s' keeps space behind its end: %s",
+                      bdrv_node_name(r->q->bs), bdrv_filename(r->q->bs),
+                      g_strerror(-undone));
+        }
+    }
+    return ret;
+}
+
 static int coroutine_fn grow(const Resize *r)
 {
     Qcow2 *q = r->q;
@@ -310,7 +328,7 @@ static int coroutine_fn grow(const Resize *r)
                      "the data file could not be resized");
     }
     if (ret == 0 && (r->prealloc != PREALLOC_MODE_OFF || q->data_file_raw)) {
-        ret = failed(r, preallocate(r), "no space could be preallocated");
+        ret = failed(r, preallocate_all(r), "no space could be preallocated");
     }
     if (ret == 0) {
         ret = failed(r, qcow2_writeback(q), "what it has to forget, or "
