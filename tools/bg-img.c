@@ -100,10 +100,8 @@ static int run(int argc, char **argv)
     return EXIT_FAILURE;
 }
 
-int main(int argc, char **argv)
+static int dispatch(int argc, char **argv)
 {
-    tool_set_program(argv, "bg-img");
-    img_progress_init();
     if (argc < 2) {
         tool_usage_error("Not enough arguments");
         return EXIT_FAILURE;
@@ -117,4 +115,11 @@ int main(int argc, char **argv)
         return EXIT_SUCCESS;
     }
     return run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    tool_set_program(argv, "bg-img");
+    img_progress_init();
+    return tool_finish(dispatch(argc, argv));
 }

@@ -288,5 +288,5 @@ int main(int argc, char **argv)
         ret = run(&args);
     }
     g_ptr_array_free(args.commands, TRUE);
-    return ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tool_finish(ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }

@@ -7,10 +7,12 @@
 #include "tools/tool-print.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <blockgraph/error.h>
 #include <blockgraph/options.h>
@@ -131,15 +133,36 @@ int tool_parse_byte(const char *text)
 
 /* --- messages ------------------------------------------------------------- */
 
+/* A file that is opened while one of these is closed would get its number, and
+ * messages would be written into an image. */
+static void open_standard_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd) {
+            _exit(EXIT_FAILURE);
+        }
+    }
+}
+
 void tool_set_program(char **argv, const char *usual)
 {
     g_autofree char *name = g_path_get_basename(argv[0] ? argv[0] : usual);
 
+    open_standard_streams();
     g_set_prgname(name);
     if (argv[0]) {
         argv[0] = (char *)g_get_prgname(); /* getopt_long() begins with it */
     }
     tool_log_begin(tool_clock_ns);
+}
+
+int tool_finish(int status)
+{
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == EXIT_SUCCESS) {
+        tool_error("Could not write to standard output");
+        return EXIT_FAILURE;
+    }
+    return status;
 }
 
 char *tool_safe_text(const char *text)

@@ -56,9 +56,16 @@ int tool_parse_byte(const char *text);
 
 /**
  * Have messages, those of getopt_long() and those that the library logs, too,
- * begin with the last part of @argv[0], or with @usual if there is none.
+ * begin with the last part of @argv[0], or with @usual if there is none.  To be
+ * called first: it opens standard streams that are closed.
  */
 void tool_set_program(char **argv, const char *usual);
+
+/**
+ * The exit status of a tool that prints what it was asked for: @status, or
+ * failure if some of that could not be written, which is told.
+ */
+int tool_finish(int status);
 
 /**
  * @text, which may come from an image or a server, as it can be printed: what

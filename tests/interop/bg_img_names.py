@@ -195,6 +195,29 @@ def test_only_files_are_made(folder):
     check(os.listdir(folder) == ['disk'])
 
 
+def test_messages_do_not_get_into_an_image(folder):
+    """Also where standard streams are closed: a file must not be their heir."""
+    disk = Path(folder) / 'disk'
+    for closed in '2>&-', '<&- >&- 2>&-':
+        disk.write_bytes(bytes(65536))
+        done = subprocess.run(
+            ['sh', '-c', f'exec "$0" "$@" {closed}', str(BG_IMG), 'resize',
+             '-f', 'raw', 'disk', '512'], cwd=folder, timeout=60, check=False)
+        check(done.returncode == 1, done)
+        check(disk.read_bytes() == bytes(65536), closed)
+
+
+def test_what_cannot_be_printed_is_an_error(folder):
+    must(folder, 'create', '-q', '-f', 'raw', 'disk', '64k')
+    for words in (['info', '-f', 'raw', 'disk'], ['--help'],
+                  ['map', '--output=json', '-f', 'raw', 'disk']):
+        with open('/dev/full', 'w') as full:
+            done = subprocess.run([str(BG_IMG), *words], cwd=folder,
+                                  stdout=full, stderr=subprocess.PIPE,
+                                  text=True, timeout=60, check=False)
+        check(done.returncode == 1 and 'standard output' in done.stderr, done)
+
+
 def main():
     for name, test in list(globals().items()):
         if name.startswith('test_'):
