@@ -78,6 +78,7 @@ struct BlockGraph {
     CoQueue drain_waiters; /* coroutines that wait for counts to fall */
     CoMutex control_lock;  /* held over yields by reopen and graph changes */
     unsigned nr_losses;    /* block_graph_nr_losses() */
+    unsigned nr_tear_downs; /* of jobs, or what is left of them; they go on */
     bool untrusted;        /* block_graph_set_untrusted() */
     char *image_root;      /* canonical; or NULL */
     int64_t table_bytes;   /* bdrv_count_table_memory() of all nodes */

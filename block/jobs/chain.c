@@ -171,12 +171,14 @@ bool coroutine_fn chain_drop_held_filter(BlockJob *job,
 static void coroutine_fn drop_entry(void *opaque)
 {
     BlockDriverState *filter = opaque;
+    BlockGraph *graph = bdrv_graph(filter);
 
     while (bdrv_filter_child(filter) &&
            bdrv_co_drop_filter(filter, NULL) < 0) {
         co_sleep_ns(RETRY_NS);
     }
     bdrv_co_unref(filter);
+    graph->nr_tear_downs--;
 }
 
 void coroutine_fn chain_drop_failed_filter(BlockJob *job,
@@ -186,6 +188,7 @@ void coroutine_fn chain_drop_failed_filter(BlockJob *job,
         bdrv_co_unref(filter);
     } else {
         /* Not here: who holds it may need the nodes that are drained. */
+        job->graph->nr_tear_downs++;
         aio_co_schedule(block_graph_aio_context(job->graph),
                         coroutine_create(drop_entry, filter));
     }

@@ -7,6 +7,11 @@
 
 #include <blockgraph/transaction.h>
 
+#include "block/graph/graph-int.h"
+
+/* How often somebody looks whether all is over. */
+#define RETRY_NS (INT64_C(10) * 1000 * 1000)
+
 /* The arguments of any of them. */
 typedef struct JobCall {
     BlockGraph *graph;
@@ -51,6 +56,19 @@ int block_job_wait(BlockJob *job, GError **errp)
     return aio_co_run(block_graph_aio_context(job->graph), wait_entry, &c);
 }
 
+/* What jobs that are over still hold goes when those have ended that had kept
+ * it; but a request that hangs may do so for ever. */
+static void coroutine_fn wait_for_tear_downs(BlockGraph *graph)
+{
+    const AioContext *ctx = block_graph_aio_context(graph);
+    int64_t end_ns = aio_clock_ns(ctx) + JOB_GRACE_NS;
+
+    while (graph->nr_tear_downs > 0 && aio_clock_ns(ctx) < end_ns) {
+        SIM_WAITS("the nodes that jobs let go", NULL);
+        co_sleep_ns(RETRY_NS);
+    }
+}
+
 static int coroutine_fn cancel_all_entry(void *opaque)
 {
     JobCall *c = opaque;
@@ -67,6 +85,7 @@ static int coroutine_fn cancel_all_entry(void *opaque)
         }
         block_job_unref(job);
     }
+    wait_for_tear_downs(c->graph);
     return 0;
 }
 

@@ -12,6 +12,8 @@
 
 #include <errno.h>
 
+#include "block/graph/graph-int.h"
+
 struct JobTxn {
     /* Main context. */
     BlockGraph *graph;
@@ -100,6 +102,7 @@ bool job_txn_close(BlockJob *job)
 static void coroutine_fn tear_down(void *opaque)
 {
     BlockJob *job = opaque;
+    BlockGraph *graph = job->graph;
 
     while (!job->run_over || job->preparing) {
         SIM_WAITS("the request that a job waits for", job->id);
@@ -112,6 +115,7 @@ static void coroutine_fn tear_down(void *opaque)
     job->torn_down = true;
     co_queue_restart_all(&job->changed);
     block_job_unref(job);
+    graph->nr_tear_downs--;
 }
 
 /* Whoever waits for one of the jobs looks again. */
@@ -145,6 +149,7 @@ static void coroutine_fn tear_down_all(JobTxn *txn)
     for (guint i = txn->jobs->len; i > 0; i--) {
         BlockJob *job = job_at(txn, i - 1);
 
+        txn->graph->nr_tear_downs++;
         aio_co_schedule(ctx, coroutine_create(tear_down, block_job_ref(job)));
         while (!job->torn_down && !job->held_up && !txn->hurries) {
             SIM_WAITS("the nodes that are let go by job", job->id);

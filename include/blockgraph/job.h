@@ -212,8 +212,9 @@ BLOCK_API int coroutine_fn block_co_job_wait(BlockJob *job, GError **errp);
 BLOCK_API int block_job_wait(BlockJob *job, GError **errp);
 
 /**
- * Cancel all jobs of @graph, by force, and wait until they are gone; those that
- * are concluded are dismissed.  Outside coroutines.
+ * Cancel all jobs of @graph, by force, and wait until they are gone, and have
+ * let go of their nodes if no request hangs; those that are concluded are
+ * dismissed.  Outside coroutines.
  */
 BLOCK_API void block_job_cancel_all(BlockGraph *graph);
 

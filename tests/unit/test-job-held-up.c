@@ -70,6 +70,32 @@ START_TEST(a_stranger_above_one_job_of_a_group_does_not_keep_it_from_ending)
 }
 END_TEST
 
+/* Who ends all jobs is about to free the graph. */
+START_TEST(to_cancel_all_jobs_waits_for_nodes_that_an_ended_one_holds)
+{
+    BlockDriverState *targets[2];
+    BlockJob *job, *stranger;
+
+    disks();
+    targets[0] = open_ok("mem,node-name=t,size=256k");
+    targets[1] = open_ok("mem,node-name=v,size=256k");
+    job = job_ok(BLOCK_JOB_BACKUP, "job-id=j,device=a,target=t,sync=none,"
+                 "filter-node-name=fa");
+    stranger = job_ok(BLOCK_JOB_BACKUP, "job-id=s,device=fa,target=v,"
+                      "sync=none");
+    ck_assert_int_eq(block_job_cancel(job, true, NULL), 0);
+    job_end_fails(job, ECANCELED, "cancelled");
+    ck_assert_ptr_nonnull(bdrv_find_node(graph, "fa"));
+    block_job_cancel_all(graph);
+    ck_assert_ptr_null(bdrv_find_node(graph, "fa"));
+    block_job_unref(stranger);
+    ck_assert_ptr_eq(blk_bs(guest[0]), disk[0]);
+    bdrv_unref(targets[0]);
+    bdrv_unref(targets[1]);
+    no_disks();
+}
+END_TEST
+
 /* An image in memory that keeps bitmap "r", of what a backup lacks. */
 static BlockDriverState *image_with_bitmap(void)
 {
@@ -121,6 +147,8 @@ static void add_tests(TCase *tcase)
 {
     PROMISE(tcase,
             a_stranger_above_one_job_of_a_group_does_not_keep_it_from_ending);
+    PROMISE(tcase,
+            to_cancel_all_jobs_waits_for_nodes_that_an_ended_one_holds);
     PROMISE(tcase, a_backup_whose_image_hangs_as_it_ends_can_be_cancelled);
 }
 
