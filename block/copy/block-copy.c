@@ -119,6 +119,11 @@ BlockCopyState *block_copy_state_new(const BlockCopyConfig *config,
     return s;
 }
 
+bool block_copy_target_shows_source(const BlockCopyState *s)
+{
+    return s->write_flags & BDRV_REQ_SERIALISING;
+}
+
 void block_copy_state_free(BlockCopyState *s)
 {
     if (!s) {
@@ -238,8 +243,7 @@ void block_copy_set_skip_unallocated(BlockCopyState *s, bool skip)
 void block_copy_set_compare(BlockCopyState *s, bool compare)
 {
     /* What the target shows of the source changes with it. */
-    atomic_store(&s->compare,
-                 compare && !(s->write_flags & BDRV_REQ_SERIALISING));
+    atomic_store(&s->compare, compare && !block_copy_target_shows_source(s));
 }
 
 void block_copy_set_speed(BlockCopyState *s, uint64_t bytes_per_second)

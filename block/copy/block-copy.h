@@ -218,6 +218,10 @@ typedef struct BlockCopyStaged {
     BlockCopyState *s;      /* whose memory it is */
 } BlockCopyStaged;
 
+/** Whether reads of the target may come from the source: then what is written
+ * there waits for them, and nothing may be staged.  Any thread. */
+bool block_copy_target_shows_source(const BlockCopyState *s);
+
 /**
  * Have @bytes of memory for calls with how->stage; when it is full they wait.
  * A write in the background that fails is told by config->staged_failed, before

@@ -238,6 +238,13 @@ static int make_state(CbwNode *s, const CbwOptions *o, GError **errp)
     if (!s->copy) {
         return -EINVAL;
     }
+    if (o->staging > 0 && block_copy_target_shows_source(s->copy)) {
+        return block_error(errp, EINVAL, "Node '%s': no staging-size is "
+                           "possible, as target '%s' shows the source: who "
+                           "reads it does not find what is in memory",
+                           bdrv_node_name(s->bs),
+                           bdrv_node_name(bdrv_child_bs(s->target)));
+    }
     block_copy_set_staging(s->copy, o->staging);
     s->cluster_bits = __builtin_ctzll(block_copy_cluster_bytes(s->copy));
     cbw_readers_init(&s->readers, s->cluster_bits);

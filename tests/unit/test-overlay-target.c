@@ -65,6 +65,17 @@ START_TEST(an_overlay_of_the_disk_holds_the_point_in_time)
 }
 END_TEST
 
+/* What is staged is not there for who reads the overlay, nor waits for him. */
+START_TEST(nothing_is_staged_for_an_overlay_of_the_disk)
+{
+    overlay_disks();
+    job_fails(BLOCK_JOB_BACKUP, "job-id=j,device=source,target=target,"
+              "sync=none,on-cbw-error=break-snapshot,staging-size=128k",
+              EINVAL, "staging-size");
+    no_disks();
+}
+END_TEST
+
 START_TEST(a_full_backup_to_an_overlay_of_the_disk_is_the_disk)
 {
     overlay_disks();
@@ -149,6 +160,7 @@ static void add_tests(TCase *tcase)
 {
     mem_register_clustered();
     PROMISE(tcase, an_overlay_of_the_disk_holds_the_point_in_time);
+    PROMISE(tcase, nothing_is_staged_for_an_overlay_of_the_disk);
     PROMISE(tcase, a_full_backup_to_an_overlay_of_the_disk_is_the_disk);
     tcase_add_loop_test(
         tcase, a_writer_of_an_overlay_that_is_a_target_is_refused, 0, 2);
