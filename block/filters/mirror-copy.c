@@ -42,6 +42,16 @@ static bool coroutine_fn reads_zero(BlockDriverState *bs, int64_t offset,
     return extent.status & BDRV_BLOCK_ZERO;
 }
 
+/* The same of the target, by itself: what it shows of the source changes with
+ * that, also when the mirror is over. */
+static bool coroutine_fn target_reads_zero(MirrorTop *s, int64_t offset,
+                                           int64_t bytes, int64_t *ret_bytes)
+{
+    *ret_bytes = bytes;
+    return !s->target->shows_source &&
+           reads_zero(bdrv_child_bs(s->target), offset, bytes, ret_bytes);
+}
+
 /* Whether the beginning of the range comes from the target, a layer of the
  * source, and how much of it is alike.  To copy it there would be a copy to
  * itself, which no storage does. */
@@ -70,7 +80,7 @@ MirrorKind coroutine_fn mirror_look(MirrorTop *s, int64_t offset,
     if (!reads_zero(source_of(s), offset, bytes, ret_bytes)) {
         return MIRROR_DATA;
     }
-    return reads_zero(bdrv_child_bs(s->target), offset, *ret_bytes, ret_bytes)
+    return target_reads_zero(s, offset, *ret_bytes, ret_bytes)
                ? MIRROR_NOTHING
                : MIRROR_ZERO;
 }
@@ -91,8 +101,7 @@ static int coroutine_fn write_found_zeroes(MirrorTop *s, int64_t offset,
 {
     int64_t alike;
 
-    return reads_zero(bdrv_child_bs(s->target), offset, bytes, &alike) &&
-                   alike == bytes
+    return target_reads_zero(s, offset, bytes, &alike) && alike == bytes
                ? 0
                : write_zeroes(s, offset, bytes);
 }

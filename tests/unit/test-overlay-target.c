@@ -5,14 +5,20 @@
  */
 #include "mirror-fixture.h"
 
-/* A disk of 'a' with a guest on it, and an overlay of it. */
-static void overlay_disks(void)
+/* A disk with a guest on it, which fills it with 'a' from @from on, and an
+ * overlay of it. */
+static void overlay_of(const char *disk, int64_t from)
 {
-    source = open_ok("mem,node-name=source,size=512k");
+    source = open_ok(disk);
     guest = backend_ok("guest", source, BLK_PERM_CONSISTENT_READ |
                        BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL);
-    job_fill(guest, 0, DISK, 'a');
+    job_fill(guest, from, DISK - from, 'a');
     target = open_ok("clustermem,node-name=target,size=512k,backing=source");
+}
+
+static void overlay_disks(void)
+{
+    overlay_of("mem,node-name=source,size=512k", 0);
 }
 
 static BlockBackend *reader_of_target(void)
@@ -156,6 +162,24 @@ START_TEST(an_overlay_takes_what_guests_change_and_then_their_disks_place)
 }
 END_TEST
 
+/* Zeroes that the target shows are those of the disk, and go with them. */
+START_TEST(a_mirror_leaves_a_copy_in_an_overlay_that_does_not_change)
+{
+    g_autofree char *text = g_strdup_printf(
+        "job-id=j,device=source,target=target,sync=full%s", modes[_i]);
+    BlockJob *job;
+
+    overlay_of("clustermem,node-name=source,size=512k", 2 * CLUSTER);
+    job = job_ok(BLOCK_JOB_MIRROR, text);
+    job_reach(job, BLOCK_JOB_READY);
+    end_with_copy(job);
+    job_fill(guest, 0, DISK, 'n');
+    job_expect(target, 0, 2 * CLUSTER, 0);
+    job_expect(target, 2 * CLUSTER, DISK - 2 * CLUSTER, 'a');
+    no_disks();
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
     mem_register_clustered();
@@ -169,6 +193,9 @@ static void add_tests(TCase *tcase)
     tcase_add_loop_test(
         tcase,
         an_overlay_takes_what_guests_change_and_then_their_disks_place, 0, 2);
+    tcase_add_loop_test(
+        tcase, a_mirror_leaves_a_copy_in_an_overlay_that_does_not_change, 0,
+        2);
 }
 
 int main(void)
