@@ -175,7 +175,10 @@ static int load_psk(TlsCreds *creds, const CredsOptions *o, GError **errp)
     }
     gnutls_psk_allocate_server_credentials(&creds->psk_server);
     if (!g_file_test(path, G_FILE_TEST_IS_REGULAR)) {
-        return block_error(errp, ENOENT, "Could not load keys '%s'", path);
+        return block_error(errp, ENOENT, "Could not load keys '%s': %s", path,
+                           g_file_test(path, G_FILE_TEST_EXISTS)
+                               ? "it is no regular file"
+                               : g_strerror(ENOENT));
     }
     ret = gnutls_psk_set_server_credentials_file(creds->psk_server, path);
     if (ret < 0) {

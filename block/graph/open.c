@@ -433,9 +433,10 @@ open_with_common(BlockGraph *graph, const BdrvCommonOptions *common,
     unsigned flags;
     int ret;
 
-    what = g_strdup_printf("Node '%s' (driver '%s')",
-                           common->node_name ? common->node_name : "",
-                           common->driver);
+    what = common->node_name
+        ? g_strdup_printf("Node '%s' (driver '%s')", common->node_name,
+                          common->driver)
+        : g_strdup_printf("Node of driver '%s'", common->driver);
     if (!drv) {
         block_error(errp, ENOENT, "Unknown driver '%s'", common->driver);
         return NULL;

@@ -207,6 +207,13 @@ def test_messages_do_not_get_into_an_image(folder):
         check(disk.read_bytes() == bytes(65536), closed)
 
 
+def test_a_node_without_a_name_is_told_by_its_driver(folder):
+    done = img(folder, 'info', '--image-opts', 'driver=raw,nonsense=1,'
+               'file.driver=null-co')
+    check("Node of driver 'raw': unknown option 'nonsense'" in done.stderr,
+          done.stderr)
+
+
 def test_what_cannot_be_printed_is_an_error(folder):
     must(folder, 'create', '-q', '-f', 'raw', 'disk', '64k')
     for words in (['info', '-f', 'raw', 'disk'], ['--help'],

@@ -287,7 +287,7 @@ START_TEST(credentials_that_cannot_be_are_refused_with_a_reason)
         { "tls-creds-anon,id=a,dir=/x", "no type of credentials" },
         { "tls-creds-psk,id=t,dir=/x", "already" },
         { "tls-creds-psk,id=a,dir=/nonexistent,endpoint=server",
-          "/nonexistent/keys.psk" },
+          "/nonexistent/keys.psk': No such file" },
         { "tls-creds-psk,id=a,dir=/nonexistent", "/nonexistent/keys.psk" },
         { "tls-creds-x509,id=a,dir=/nonexistent", "ca-cert.pem" },
         { "tls-creds-x509,id=a", "dir" },
