@@ -11,7 +11,7 @@
 
 static const ImgCommand commands[] = {
     { "amend", img_amend,
-      "[-p] [-q] [-f fmt] [-t cache] -o options filename" },
+      "[-p] [-q] [-f fmt] [-t cache] [--force] -o options filename" },
     { "bench", img_bench,
       "[-c count] [-d depth] [-f fmt] [--flush-interval=interval] [-i aio] "
       "[-n] [--no-drain] [-o offset] [--pattern=pattern] [-q] "

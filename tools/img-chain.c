@@ -227,7 +227,6 @@ typedef struct Rebase {
     const char *backing;  /* as it is to be recorded; NULL or "": none */
     bool unsafe;
     char *backing_name;   /* where it is */
-    char *format;         /* its driver, if it was opened */
 
     BlockGraph *graph;
     BlockBackend *blk;
@@ -279,7 +278,6 @@ static int open_both(Rebase *r)
     if (!r->new) {
         return -EINVAL;
     }
-    r->format = g_strdup(bdrv_driver_name(blk_bs(r->new)));
     return 0;
 }
 
@@ -406,11 +404,10 @@ static int copy_content(Rebase *r)
 /* Returns the exit status. */
 static int change_name(const Rebase *r)
 {
-    const char *format = r->new_args.image.format;
     GError *error = NULL;
     int ret = bdrv_change_backing_file(
         blk_bs(r->blk), has_backing(r) ? r->backing : NULL,
-        !has_backing(r) ? NULL : format ? format : r->format, &error);
+        has_backing(r) ? r->new_args.image.format : NULL, &error);
 
     return ret < 0 ? img_fail(error, "Could not change the backing file of "
                               "'%s' to '%s'", r->name,
@@ -439,7 +436,6 @@ static int rebase(Rebase *r)
     ret = img_close(r->blk, r->name, ret);
     tool_graph_free(r->graph);
     g_free(r->backing_name);
-    g_free(r->format);
     return ret;
 }
 
@@ -466,6 +462,11 @@ int img_rebase(int argc, char **argv)
     if (!r.unsafe && !r.backing) {
         tool_usage_error("Must specify backing file (-b) or use unsafe mode "
                          "(-u)");
+        return EXIT_FAILURE;
+    }
+    if (has_backing(&r) && !r.new_args.image.format) {
+        tool_error("Backing file '%s' specified without backing format (-F)",
+                   r.backing);
         return EXIT_FAILURE;
     }
     r.name = argv[optind];

@@ -60,8 +60,11 @@ int img_amend(int argc, char **argv)
     int letter, ret = EXIT_FAILURE;
 
     while ((letter = img_getopt(&args, argc, argv, "f:o:pqt:")) != -1) {
-        img_args_clear(&args);
-        return EXIT_FAILURE;
+        /* Force is for what could lock the user out; nothing here can. */
+        if (letter != IMG_OPTION_FORCE) {
+            img_args_clear(&args);
+            return EXIT_FAILURE;
+        }
     }
     if (args.help_options) {
         ret = print_amend_options(args.image.format ? args.image.format

@@ -30,6 +30,7 @@ static const struct option long_options[] = {
     { "disable", no_argument, NULL, IMG_OPTION_DISABLE },
     { "enable", no_argument, NULL, IMG_OPTION_ENABLE },
     { "flush-interval", required_argument, NULL, IMG_OPTION_FLUSH_INTERVAL },
+    { "force", no_argument, NULL, IMG_OPTION_FORCE },
     { "force-share", no_argument, NULL, 'U' },
     { "format", required_argument, NULL, 'f' },
     { "granularity", required_argument, NULL, 'g' },

@@ -104,7 +104,8 @@ CASES = [
      ['measure --output=json -O qcow2 -o cluster_size=4k --size 1T']),
     ('amend', 'status', ['amend -f qcow2 -o compat=0.10 base',
                          'amend -f qcow2 -o compat=1.1,lazy_refcounts=on '
-                         'base', 'amend -f qcow2 -o nonsense=on base']),
+                         'base', 'amend --force -f qcow2 -o compat=1.1 base',
+                         'amend -f qcow2 -o nonsense=on base']),
     ('amend the size', 'text',
      ['create -q -f qcow2 short 1M', 'amend -f qcow2 -o size=2M short',
       'amend -f qcow2 -o size=512k short',
@@ -196,6 +197,7 @@ CASES = [
       'rebase -f qcow2 -b other -F qcow2 top', 'rebase -b base -F qcow2 third',
       'rebase -p -f qcow2 -b "" third', 'rebase -f qcow2 top',
       'rebase -f qcow2 -b nothing -F qcow2 top',
+      'rebase -f qcow2 -b other top', 'rebase -u -b base top',
       'rebase -f qcow2 -b raw -F raw top']),
     ('rebase past a layer that is shorter', 'status',
      ['create -q -f qcow2 -b base -F qcow2 short 512k',
