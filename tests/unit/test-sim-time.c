@@ -145,17 +145,22 @@ static void coroutine_fn job_entry(BgSim *world, void *opaque)
     run->ns = bgsim_now_ns(world) - start;
 }
 
-static Run start_job(const char *more)
+static Run start_kind(BlockJobType type, const char *more)
 {
     g_autofree char *text = g_strdup_printf(
         "job-id=j,device=source,target=target,sync=full%s", more);
     Run run = { .ret = 1 };
 
-    run.job = block_job_start(bgsim_graph(sim), BLOCK_JOB_BACKUP,
+    run.job = block_job_start(bgsim_graph(sim), type,
                               block_options_parse_keyval(text, NULL, NULL),
                               NULL);
     ck_assert_ptr_nonnull(run.job);
     return run;
+}
+
+static Run start_job(const char *more)
+{
+    return start_kind(BLOCK_JOB_BACKUP, more);
 }
 
 START_TEST(a_job_is_as_fast_as_its_speed)
@@ -174,6 +179,37 @@ START_TEST(a_job_is_as_fast_as_its_speed)
     /* 100 ms at once are allowed, and one copy; and the disk takes time. */
     ck_assert_int_ge(run.ns, seconds * NS_PER_SEC * 62 / 64 - NS_PER_SEC / 10);
     ck_assert_int_le(run.ns, seconds * NS_PER_SEC + NS_PER_SEC / 5);
+    block_job_unref(run.job);
+}
+END_TEST
+
+START_TEST(a_mirror_is_as_fast_as_its_speed)
+{
+    g_autofree char *speed = g_strdup_printf(
+        ",max-workers=%d,buf-size=128k,granularity=64k,speed=%d", 1 + _i,
+        DISK / 10);
+    BlockJobInfo info;
+    Run run;
+
+    fill_source();
+    run = start_kind(BLOCK_JOB_MIRROR, speed);
+    bgsim_spawn(sim, "job", NULL, job_entry, &run);
+    /* After each second as much is done, but for 100 ms and one copy. */
+    for (int i = 1; i < 10; i++) {
+        ck_assert(bgsim_run(sim, i * NS_PER_SEC, NULL));
+        block_job_query(run.job, &info);
+        ck_assert_int_eq(info.status, BLOCK_JOB_RUNNING);
+        ck_assert_int_le(info.current_progress,
+                         DISK / 10 * i + DISK / 100 + 3 * CLUSTER);
+        ck_assert_int_ge(info.current_progress,
+                         DISK / 10 * (i - 1) - 2 * CLUSTER);
+    }
+    ck_assert(bgsim_run(sim, 11 * NS_PER_SEC, NULL));
+    block_job_query(run.job, &info);
+    ck_assert_int_eq(info.status, BLOCK_JOB_READY);
+    ck_assert_int_eq(block_job_cancel(run.job, false, NULL), 0);
+    ck_assert(bgsim_run(sim, -1, NULL));
+    ck_assert_int_eq(run.ret, 0);
     block_job_unref(run.job);
 }
 END_TEST
@@ -200,8 +236,8 @@ START_TEST(a_cancelled_job_whose_target_hangs_is_over_within_a_second)
     Run run;
 
     fill_source();
-    bgsim_hold(sim, _i ? "source:read" : "target:any", "hang");
-    run = start_job("");
+    bgsim_hold(sim, _i % 2 ? "source:read" : "target:any", "hang");
+    run = start_kind(_i / 2 ? BLOCK_JOB_MIRROR : BLOCK_JOB_BACKUP, "");
     bgsim_spawn(sim, "job", NULL, job_entry, &run);
     ck_assert(bgsim_run(sim, bgsim_now_ns(sim) + NS_PER_SEC, NULL));
     ck_assert_int_eq(run.ret, 1);
@@ -277,10 +313,11 @@ static void add_tests(TCase *tcase)
         tcase, the_time_to_save_old_content_is_what_was_asked_for, 0, 5);
     PROMISE(tcase, without_a_time_it_is_waited_for_ever);
     tcase_add_loop_test(tcase, a_job_is_as_fast_as_its_speed, 0, 3);
+    tcase_add_loop_test(tcase, a_mirror_is_as_fast_as_its_speed, 0, 2);
     PROMISE(tcase, a_new_speed_is_obeyed_at_once);
     tcase_add_loop_test(
         tcase, a_cancelled_job_whose_target_hangs_is_over_within_a_second, 0,
-        2);
+        4);
     tcase_add_loop_test(tcase, a_job_that_is_paused_stops_within_100_ms, 1,
                         8);
     tcase_add_loop_test(
