@@ -4,6 +4,7 @@
 A scenario is a list of steps: a command (name, arguments), a text that is sent
 as it is, or wait(event, data): what was told up to then is compared, too.
 """
+from errno import EIO, ENOSPC
 
 
 def wait(event, /, **data):
@@ -22,6 +23,12 @@ def add(driver, node, /, **options):
 def qcow2(node, filename, **options):
     return add('qcow2', node, file={'driver': 'file', 'filename': filename,
                                     'node-name': node + '-file'}, **options)
+
+
+def fails_once(node, filename, kind, number):
+    return add('blkdebug', node, image={'driver': 'file', 'filename': filename},
+               **{'inject-error': [{'event': 'none', 'iotype': kind,
+                                    'errno': number, 'once': True}]})
 
 
 def job_end(job):
@@ -212,6 +219,24 @@ SCENARIOS = {
         c('query-named-block-nodes', flat=True),
         c('block-dirty-bitmap-remove', node='a', name='b0'),
         c('block-dirty-bitmap-remove', node='a', name='b0'),
+    ],
+    'jobs that stop at an error': [
+        qcow2('a', 'a.qcow2'), fails_once('t', 'raw.img', 'write', ENOSPC),
+        c('blockdev-mirror', device='a', target='t', sync='full', job_id='m',
+          on_target_error='enospc'),
+        wait('JOB_STATUS_CHANGE', id='m', status='paused'),
+        c('query-block-jobs'), c('block-job-cancel', device='m'),
+        c('job-resume', id='m'), wait('BLOCK_JOB_READY', device='m'),
+        c('query-block-jobs'), c('job-cancel', id='m'), job_end('m'),
+        c('blockdev-del', node_name='a'), c('blockdev-del', node_name='t'),
+        # It has data since.
+        fails_once('s', 'raw.img', 'read', EIO), qcow2('b', 'b.qcow2'),
+        c('blockdev-mirror', device='s', target='b', sync='full', job_id='n',
+          on_source_error='stop'),
+        wait('JOB_STATUS_CHANGE', id='n', status='paused'),
+        c('query-block-jobs'), c('job-resume', id='n'),
+        wait('BLOCK_JOB_READY', device='n'),
+        c('job-complete', id='n'), job_end('n'),
     ],
     'commit in parts': [
         qcow2('top', 'top.qcow2', backing={
