@@ -48,7 +48,8 @@ static const BlockOption server_options[] = {
       .help = "listen for other machines without TLS" },
     { "any-uid", BLOCK_OPTION_BOOL, .def = "off",
       .offset = offsetof(ServerOptions, any_uid),
-      .help = "let other users of this machine in" },
+      .help = "let in other users of this machine whom the mode of the "
+              "socket lets connect" },
     { NULL },
 };
 

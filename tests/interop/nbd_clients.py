@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -281,6 +282,11 @@ def test_tls():
             os.path.abspath('good'), '--image-opts',
             'driver=nbd,tls-creds=c,tls-hostname=localhost,'
             f'server.type=inet,server.host=127.0.0.1,server.port={port}')
+        for name, good in (('localhost', True), ('other.example', False)):
+            run(BG_NBD, '-L', '-b', '127.0.0.1', '-p', str(port), '--object',
+                'tls-creds-x509,id=c,endpoint=client,dir=' +
+                os.path.abspath('good'), '--tls-creds', 'c',
+                '--tls-hostname', name, ok=good)
     os.mkdir('psk')
     with open('psk/keys.psk', 'w', encoding='ascii') as file:
         file.write('alice:00112233445566778899aabbccddeeff\n')
@@ -453,6 +459,43 @@ def test_bg_nbd():
             'read -P 99 0 1M', s.uri)
         check(open('disk.raw', 'rb').read() == before,
               '-s has written to the image')
+
+
+def test_what_becomes_of_zeroes_and_discards():
+    """What the options say is done to the file, seen by the room it takes."""
+    run('qemu-img', 'create', '-q', '-f', 'raw', 'full.raw', '4M')
+    trim, zero = 'discard 0 1M', 'write -P 0 0 1M'
+    for command, given_back, options in (
+            (trim, True, []), (trim, True, ['--discard=unmap']),
+            (trim, False, ['--discard=ignore']),
+            (zero, False, []), (zero, False, ['--detect-zeroes=off']),
+            (zero, True, ['--detect-zeroes=unmap'])):
+        run('qemu-io', '-f', 'raw', '-c', 'write -P 7 0 4M', 'full.raw')
+        before = os.stat('full.raw').st_blocks
+        with Server('-f', 'raw', *options, 'full.raw') as s:
+            run('qemu-io', '-f', 'raw', '-c', command, '-c', 'flush', s.uri)
+        check((os.stat('full.raw').st_blocks < before) == given_back,
+              f'{command} with {options}')
+
+
+def test_who_is_let_in():
+    """Another user only with --any-uid, if the socket lets him; all addresses
+    with --plain-text."""
+    os.chmod('.', 0o711)
+    for options in ([], ['--any-uid']) if os.geteuid() == 0 else ():
+        with Server('-r', '-f', 'raw', *options, 'disk.raw') as s:
+            check(os.stat(s.path).st_mode & 0o777 == 0o600, 'the mode')
+            os.chmod(s.path, 0o666)
+            done = subprocess.run(['nbdinfo', '--size', s.uri], user=65534,
+                                  group=65534, extra_groups=[], check=False,
+                                  capture_output=True, timeout=60)
+            check((done.returncode == 0) == bool(options),
+                  f'another user, {options}: {done}')
+    with socket.create_server(('127.0.0.1', 0)) as other:
+        port = other.getsockname()[1]
+    with Server('-r', '-v', '-f', 'raw', '-b', '0.0.0.0', '--plain-text',
+                'disk.raw', port=port):
+        run('nbdinfo', '--size', f'nbd://127.0.0.1:{port}')
 
 
 def test_the_status_tells_of_a_bitmap_that_was_not_stored():
