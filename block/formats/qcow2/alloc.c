@@ -155,6 +155,7 @@ int coroutine_fn qcow2_alloc_clusters(Qcow2 *q, int64_t max, bool exact,
     if (max > qcow2_max_clusters(q)) {
         return -EFBIG;
     }
+    bdrv_co_debug_event(q->bs, "cluster_alloc");
     if (atomic_load(&q->corrupt)) {
         return -EIO; /* what is free in memory may be in use on the disk */
     }
@@ -212,8 +213,10 @@ int coroutine_fn qcow2_alloc_clusters_at(Qcow2 *q, int64_t offset, int64_t max,
 
 void coroutine_fn qcow2_unalloc(Qcow2 *q, int64_t offset, int64_t bytes)
 {
-    int ret = qcow2_refcount_change(q, offset, bytes, -1);
+    int ret;
 
+    bdrv_co_debug_event(q->bs, "cluster_free");
+    ret = qcow2_refcount_change(q, offset, bytes, -1);
     if (ret < 0) {
         g_warning("Node '%s': %" G_GINT64_FORMAT " bytes at offset %"
                   G_GINT64_FORMAT " of the image leak: %s",
@@ -276,6 +279,7 @@ int coroutine_fn qcow2_alloc_bytes(Qcow2 *q, int64_t bytes,
 
     g_assert(co_mutex_is_mine(&q->meta_lock));
     g_assert(bytes > 0 && bytes <= q->geo.cluster_bytes);
+    bdrv_co_debug_event(q->bs, "cluster_alloc_bytes");
     ret = continue_bytes(q, bytes);
     if (ret > 0) {
         ret = qcow2_alloc_clusters(q, 1, true, &run);

@@ -63,6 +63,7 @@ int coroutine_fn qcow2_read_compressed(Qcow2 *q, uint64_t word, int64_t into,
     if (!packed || !plain) {
         ret = -ENOMEM;
     } else {
+        bdrv_co_debug_event(q->bs, "read_compressed");
         ret = bdrv_co_pread(q->data_file, c.host_offset, c.bytes, packed, 0);
     }
     if (ret == 0) {

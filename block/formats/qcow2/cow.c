@@ -115,6 +115,7 @@ static int coroutine_fn look_at_part(Qcow2Write *w, CowPart *part)
         return 0;
     }
     if (part->bytes > ZERO_BUFFER_BYTES) {
+        bdrv_co_debug_event(q->bs, "cluster_alloc_space");
         ret = bdrv_co_pwrite_zeroes(q->data_file, host_of(w, part->offset),
                                     part->bytes, BDRV_REQ_NO_FALLBACK);
         if (ret != -ENOTSUP) {
@@ -133,6 +134,7 @@ static int coroutine_fn fill_part(Qcow2 *q, CowPart *part)
         memset(part->buf, 0, part->bytes);
         return 0;
     }
+    bdrv_co_debug_event(q->bs, "cow_read");
     return qcow2_read_range(q, part->offset, part->bytes,
                             block_iov_buf(&iov, part->buf, part->bytes), 0);
 }
@@ -149,6 +151,7 @@ static int coroutine_fn write_merged(Qcow2Write *w, const CowPart *head,
 
     block_iov_slice_padded(&slice, &before, w->iov, w->source_offset, w->bytes,
                            &behind);
+    bdrv_co_debug_event(w->q->bs, "cow_write");
     ret = bdrv_co_pwritev(w->q->data_file, host_of(w, w->offset) - head->bytes,
                           head->bytes + w->bytes + tail->bytes, &slice.vec, 0);
     block_iov_slice_clear(&slice);
@@ -173,6 +176,7 @@ static int coroutine_fn copy_and_write(Qcow2Write *w, CowPart *head,
     head->buf = buf;
     tail->buf = buf + head->bytes + between;
     if (through) {
+        bdrv_co_debug_event(w->q->bs, "cow_read");
         ret = qcow2_read_range(w->q, head->offset, bytes,
                                block_iov_buf(&iov, buf, bytes), 0);
     } else {

@@ -110,9 +110,10 @@ static int coroutine_fn l1_move(Qcow2 *q, const uint64_t *image,
     int64_t bytes = qcow2_cluster_up(&q->geo, (int64_t)entries * 8);
     uint8_t fields[12], before[12];
     Qcow2Run run;
-    int ret = qcow2_alloc_clusters(q, bytes >> q->geo.cluster_bits, true,
-                                   &run);
+    int ret;
 
+    bdrv_co_debug_event(q->bs, "l1_grow_alloc_table");
+    ret = qcow2_alloc_clusters(q, bytes >> q->geo.cluster_bits, true, &run);
     if (ret < 0) {
         return ret;
     }
@@ -121,6 +122,7 @@ static int coroutine_fn l1_move(Qcow2 *q, const uint64_t *image,
         ret = bdrv_co_pwrite_zeroes(qcow2_file(q), run.offset, bytes, 0);
     }
     if (ret == 0) {
+        bdrv_co_debug_event(q->bs, "l1_grow_write_table");
         ret = bdrv_co_pwrite(qcow2_file(q), run.offset, (int64_t)entries * 8,
                              image, 0);
     }
@@ -135,6 +137,7 @@ static int coroutine_fn l1_move(Qcow2 *q, const uint64_t *image,
     be_put64(fields + 4, run.offset);
     be_put32(before, q->header.l1_size);
     be_put64(before + 4, q->header.l1_offset);
+    bdrv_co_debug_event(q->bs, "l1_grow_activate_table");
     ret = qcow2_header_switch(q, QCOW2_H_L1_SIZE, fields, before,
                               sizeof(fields));
     if (ret < 0) {
@@ -258,9 +261,11 @@ static int coroutine_fn copy_table(Qcow2 *q, int64_t from, int64_t to)
     }
     /* Shared tables do not change, so the disk has what the cache has. */
     if (ret == 0) {
+        bdrv_co_debug_event(q->bs, "l2_alloc_cow_read");
         ret = bdrv_co_pread(qcow2_file(q), from, bytes, buf, 0);
     }
     if (ret == 0) {
+        bdrv_co_debug_event(q->bs, "l2_alloc_write");
         ret = bdrv_co_pwrite(qcow2_file(q), to, bytes, buf, 0);
     }
     block_aligned_free(buf);
@@ -278,10 +283,12 @@ static int coroutine_fn make_table(Qcow2 *q, size_t index, int64_t shared,
         return ret;
     }
     ret = SIM_FAULT("qcow2.l2.make", bdrv_node_name(q->bs));
-    if (ret == 0) {
-        ret = shared ? copy_table(q, shared, table)
-                     : bdrv_co_pwrite_zeroes(qcow2_file(q), table,
-                                             q->geo.cluster_bytes, 0);
+    if (ret == 0 && shared) {
+        ret = copy_table(q, shared, table);
+    } else if (ret == 0) {
+        bdrv_co_debug_event(q->bs, "l2_alloc_write");
+        ret = bdrv_co_pwrite_zeroes(qcow2_file(q), table,
+                                    q->geo.cluster_bytes, 0);
     }
     if (ret < 0) {
         unalloc_table(q, table);
@@ -405,8 +412,10 @@ int coroutine_fn qcow2_link_compressed(Qcow2 *q, int64_t offset, uint64_t word)
 {
     Qcow2L2Ref ref;
     Qcow2L2Entry old;
-    int ret = qcow2_meta_lock_range(q, offset, q->geo.cluster_bytes);
+    int ret;
 
+    bdrv_co_debug_event(q->bs, "l2_update_compressed");
+    ret = qcow2_meta_lock_range(q, offset, q->geo.cluster_bytes);
     if (ret < 0) {
         return ret;
     }

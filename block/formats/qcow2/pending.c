@@ -193,6 +193,7 @@ static int coroutine_fn release_one(Qcow2 *q, const Qcow2Pending *p,
         ret = discard(q, p, alone);
     }
     if (ret == 0) {
+        bdrv_co_debug_event(q->bs, "cluster_free");
         ret = qcow2_refcount_change(q, p->offset, p->bytes, -1);
     }
     return ret;

@@ -49,6 +49,7 @@ static int coroutine_fn read_run(const ReadRun *run)
     case QCOW2_UNALLOCATED:
     case QCOW2_UNALLOCATED_ALLOC:
         if (backing) {
+            bdrv_co_debug_event(q->bs, "read_backing_aio");
             return read_child(backing, run->offset, bytes, run->iov,
                               run->iov_offset);
         }

@@ -64,6 +64,7 @@ static int coroutine_fn read_table(Qcow2 *q, int64_t offset, size_t nr,
                            "refcount table entries", bdrv_node_name(q->bs),
                            nr);
     }
+    bdrv_co_debug_event(q->bs, "reftable_load");
     ret_read = bdrv_co_pread(qcow2_file(q), offset, nr * sizeof(*entry), entry,
                              0);
     if (ret_read < 0) {
@@ -234,10 +235,13 @@ static void fill_block(const Qcow2 *q, const Growth *g, int64_t i, void *buf)
 static int coroutine_fn write_blocks(Qcow2 *q, const Growth *g)
 {
     void *buf = block_aligned_try_alloc(TABLE_MEM_ALIGN, q->geo.cluster_bytes);
+    const char *event = g->table > 0 ? "refblock_alloc_write_blocks"
+                                     : "refblock_alloc_write";
     int ret = buf ? 0 : -ENOMEM;
 
     for (int64_t i = 0; ret == 0 && i < g->blocks; i++) {
         fill_block(q, g, i, buf);
+        bdrv_co_debug_event(q->bs, event);
         ret = bdrv_co_pwrite(qcow2_file(q),
                              (g->first + i) << q->geo.cluster_bits,
                              q->geo.cluster_bytes, buf, 0);
@@ -288,6 +292,7 @@ static int coroutine_fn write_table(Qcow2 *q, const Qcow2Reftable *table)
     for (size_t i = 0; i < table->nr; i++) {
         buf[i] = GUINT64_TO_BE(table->entry[i]);
     }
+    bdrv_co_debug_event(q->bs, "refblock_alloc_write_table");
     ret = bdrv_co_pwrite(qcow2_file(q), table->offset, bytes, buf, 0);
     block_aligned_free(buf);
     if (ret == 0) {
@@ -329,6 +334,7 @@ static int coroutine_fn make_table(Qcow2 *q, const Growth *g)
     int ret = table ? write_table(q, table) : -ENOMEM;
 
     if (ret == 0) {
+        bdrv_co_debug_event(q->bs, "refblock_alloc_switch_table");
         ret = qcow2_reftable_switch(q, table->offset, g->table);
     }
     if (ret < 0) {
@@ -390,6 +396,10 @@ int coroutine_fn qcow2_refblock_make(Qcow2 *q, int64_t cluster, int64_t want)
     qcow2_cache_forget(q->refcount_cache, g.first << bits, g.blocks << bits);
     ret = SIM_FAULT("qcow2.refblock.make", bdrv_node_name(q->bs));
     if (ret == 0) {
+        bdrv_co_debug_event(q->bs, "refblock_alloc");
+        if (g.table > 0) {
+            bdrv_co_debug_event(q->bs, "reftable_grow");
+        }
         ret = write_blocks(q, &g);
     }
     if (ret == 0 && g.table > 0) {

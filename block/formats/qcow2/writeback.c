@@ -77,6 +77,7 @@ static int coroutine_fn l2_read(void *opaque, int64_t offset, void *buf,
     Qcow2 *q = opaque;
     int ret = SIM_FAULT("qcow2.l2.read", bdrv_node_name(q->bs));
 
+    bdrv_co_debug_event(q->bs, "l2_load");
     return ret < 0 ? ret : read_table(q, offset, buf, bytes, "L2 table");
 }
 
@@ -86,6 +87,7 @@ static int coroutine_fn l2_write(void *opaque, int64_t offset, const void *buf,
     Qcow2 *q = opaque;
     int ret = SIM_FAULT("qcow2.l2.write", bdrv_node_name(q->bs));
 
+    bdrv_co_debug_event(q->bs, "l2_update");
     return ret < 0 ? ret
                    : write_table(q, QCOW2_OL_ACTIVE_L2, offset, buf, bytes);
 }
@@ -96,6 +98,7 @@ static int coroutine_fn refcount_read(void *opaque, int64_t offset, void *buf,
     Qcow2 *q = opaque;
     int ret = SIM_FAULT("qcow2.refcount.read", bdrv_node_name(q->bs));
 
+    bdrv_co_debug_event(q->bs, "refblock_load");
     return ret < 0 ? ret
                    : read_table(q, offset, buf, bytes, "refcount block");
 }
@@ -106,6 +109,7 @@ static int coroutine_fn refcount_write(void *opaque, int64_t offset,
     Qcow2 *q = opaque;
     int ret = SIM_FAULT("qcow2.refcount.write", bdrv_node_name(q->bs));
 
+    bdrv_co_debug_event(q->bs, "refblock_update_part");
     return ret < 0 ? ret
                    : write_table(q, QCOW2_OL_REFCOUNT_BLOCK, offset, buf,
                                  bytes);
@@ -213,6 +217,17 @@ static void finish(Qcow2 *q, Writeback *wb, int ret)
 
 /* --- the steps ------------------------------------------------------------ */
 
+/* All that is ever entered in the refcount table are new blocks. */
+static void coroutine_fn tell_of_entries(Qcow2 *q, unsigned kind)
+{
+    if (kind == QCOW2_OL_ACTIVE_L1) {
+        bdrv_co_debug_event(q->bs, "l1_update");
+    } else {
+        bdrv_co_debug_event(q->bs, "refblock_alloc_hookup");
+        bdrv_co_debug_event(q->bs, "reftable_update");
+    }
+}
+
 /* Write @entries into the table at @offset, neighbours in one request. */
 static int coroutine_fn write_entries(Qcow2 *q, unsigned kind, int64_t offset,
                                       GArray *entries)
@@ -230,6 +245,7 @@ static int coroutine_fn write_entries(Qcow2 *q, unsigned kind, int64_t offset,
             run[n] = GUINT64_TO_BE(first[n].value);
             n++;
         }
+        tell_of_entries(q, kind);
         ret = write_table(q, kind, offset + (int64_t)first->index * 8, run,
                           n * 8);
         if (ret < 0) {

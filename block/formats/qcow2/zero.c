@@ -378,6 +378,7 @@ int coroutine_fn qcow2_make_empty(BlockDriverState *bs, GError **errp)
     }
     ret = qcow2_prepare_write(q);
     if (ret == 0) {
+        bdrv_co_debug_event(q->bs, "empty_image_prepare");
         ret = qcow2_discard_range(q, 0, atomic_load(&q->size),
                                   QCOW2_DISCARD_SNAPSHOT, true);
     }
