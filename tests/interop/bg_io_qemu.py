@@ -361,6 +361,9 @@ def on_top(*commands):
     return QCOW2 + ['@'], commands, ''
 
 
+TABLES = ('json:{"driver": "qcow2", "backing": null, "file": {"driver": '
+          '"blkdebug", "image": {"driver": "file", "filename": "@"}%s}}')
+
 # An image over 256 KiB of nines, with 64 KiB of threes at 64 KiB of its own.
 LAYERS = {
     'map and alloc look at the top image alone': on_top(
@@ -385,6 +388,16 @@ LAYERS = {
     'lengths of a qcow2 image': on_top(
         'truncate -m metadata 9M', 'truncate -m full 10M',
         'truncate -m falloc 11M', 'length', 'truncate 0', 'length', 'map'),
+    'a read waits where a table is loaded': ([TABLES % ''], (
+        'break l2_load A', 'aio_read -P 3 64k 64k', 'wait_break A',
+        'resume A', 'aio_flush', 'read -P 3 64k 64k'), ''),
+    'a write waits where a table is written back': (
+        ['-t', 'writethrough', TABLES % ''], (
+            'break l2_update A', 'aio_write -P 7 128k 64k', 'wait_break A',
+            'resume A', 'aio_flush', 'read -P 7 128k 64k', 'map'), ''),
+    'an error where a table is loaded': ([TABLES % (
+        ', "inject-error": [{"event": "l2_load", "errno": 5, "once": true}]'
+    )], ('read 64k 64k', 'read -P 3 64k 64k'), ''),
 }
 
 
