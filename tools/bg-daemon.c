@@ -198,6 +198,9 @@ static int begin(Daemon *daemon, int argc, char **argv)
 {
     int ret = daemon_options(daemon, argc, argv);
 
+    if (ret == 0) {
+        daemon_check_chardevs(daemon);
+    }
     if (ret == 0 && daemon->pidfile) {
         ret = daemon_write_pidfile(daemon);
     }

@@ -180,3 +180,15 @@ int daemon_add_monitor(Daemon *daemon, const char *text)
     block_options_clear(monitor_options, &o);
     return ret;
 }
+
+void daemon_check_chardevs(const Daemon *daemon)
+{
+    for (guint i = 0; i < daemon->chardevs->len; i++) {
+        const DaemonChardev *chardev = g_ptr_array_index(daemon->chardevs, i);
+
+        if (!chardev->socket) {
+            tool_warning("--chardev '%s' is used by no --monitor: nobody can "
+                         "connect", chardev->id);
+        }
+    }
+}

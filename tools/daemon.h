@@ -58,6 +58,9 @@ int daemon_add_chardev(Daemon *daemon, const char *text);
 /** Do what --monitor @text says, which may wait for a client.  As above. */
 int daemon_add_monitor(Daemon *daemon, const char *text);
 
+/** Warn of each --chardev that no --monitor uses: nobody can connect to it. */
+void daemon_check_chardevs(const Daemon *daemon);
+
 /** Free @chardev. */
 void daemon_chardev_free(DaemonChardev *chardev);
 

@@ -127,6 +127,20 @@ def files_that_images_name_may_be_refused_or_kept_in_a_directory(folder):
 
 
 @test
+def a_chardev_without_a_monitor_is_told(folder):
+    status, _, err = run(folder, '--chardev', 'socket,id=lonely,path=l.sock,'
+                         'server=on', '--pidfile', 'nowhere/pid')
+    check(status == 1 and "--chardev 'lonely' is used by no --monitor" in err,
+          status, err)
+    daemon = Daemon([program], folder, stderr=subprocess.PIPE)
+    try:
+        daemon.client().must('quit')
+        check(daemon.end() == 0 and daemon.process.stderr.read() == b'')
+    finally:
+        daemon.kill()
+
+
+@test
 def the_time_to_open_an_image_is_limited(folder):
     """A server that is not there, however long one may try to open it."""
     node = 'nbd,node-name=n,path=nowhere,open-timeout=86400'

@@ -170,8 +170,8 @@ static int open_error(const FileHandle *h, int err, GError **errp)
     }
     if (h->from_image && err == ELOOP) {
         return block_error(errp, err, "Node '%s': '%s', which an image names, "
-                           "leads through a link of /proc", h->node_name,
-                           h->filename);
+                           "leads through a link of /proc, or through too many "
+                           "links", h->node_name, h->filename);
     }
     if (err == EINVAL && h->direct) {
         return block_error(errp, err, "Node '%s': could not open file '%s' "
