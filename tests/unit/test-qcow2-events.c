@@ -98,6 +98,11 @@ static int coroutine_fn discard(void *opaque)
     return then_flush(blk_co_pdiscard(blk, 0, 4096));
 }
 
+static int coroutine_fn discard_next(void *opaque)
+{
+    return then_flush(blk_co_pdiscard(blk, 128 << 10, 4096));
+}
+
 static int coroutine_fn grow(void *opaque)
 {
     BlockTruncate how = { .offset = INT64_C(1) << 30, .exact = true };
@@ -321,6 +326,34 @@ START_TEST(an_error_injected_there_is_what_the_guest_gets)
 }
 END_TEST
 
+START_TEST(whoever_comes_while_a_request_is_stopped_undoes_nothing)
+{
+    static const Act acts[] = { write_next, read_some, discard_next };
+    const Case *c = &cases[_i];
+    Doing doing, others[G_N_ELEMENTS(acts)];
+
+    given(c, "");
+    ck_assert_int_eq(bdrv_debug_breakpoint(blk_bs(blk), c->event, "A"), 0);
+    begin(&doing, c->act);
+    while (!bdrv_debug_is_suspended(blk_bs(blk), "A")) {
+        aio_poll(block_graph_aio_context(graph), true);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(acts); i++) {
+        begin(&others[i], acts[i]);
+    }
+    settle();
+    ck_assert(!doing.done);
+    ck_assert_int_eq(bdrv_debug_resume(blk_bs(blk), "A"), 0);
+    wait_for(&doing);
+    ck_assert_int_eq(doing.ret, 0);
+    for (unsigned i = 0; i < G_N_ELEMENTS(acts); i++) {
+        wait_for(&others[i]);
+        ck_assert_int_eq(others[i].ret, 0);
+    }
+    done();
+}
+END_TEST
+
 /* --- open, and what is never told ----------------------------------------- */
 
 START_TEST(reading_the_refcount_table_is_an_event_of_open)
@@ -425,6 +458,9 @@ int main(void)
         0, G_N_ELEMENTS(cases));
     tcase_add_loop_test(tcase, an_error_injected_there_is_what_the_guest_gets,
                         0, G_N_ELEMENTS(cases));
+    tcase_add_loop_test(
+        tcase, whoever_comes_while_a_request_is_stopped_undoes_nothing, 0,
+        G_N_ELEMENTS(cases));
     PROMISE(tcase, reading_the_refcount_table_is_an_event_of_open);
     PROMISE(tcase, each_event_is_told_here_or_elsewhere_or_never);
     PROMISE(tcase, rules_and_break_points_for_what_never_happens_are_accepted);
