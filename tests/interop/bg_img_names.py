@@ -74,6 +74,30 @@ def test_no_image_becomes_its_own_backing_file(folder):
     check('later' in must(folder, 'info', 'top'))
 
 
+def test_no_image_is_converted_onto_itself(folder):
+    """Nor onto what it shows, by whatever name."""
+    base = Path(folder) / 'base'
+    for target in 'base', './base', 'link', 'hard':
+        for how in (['-f', 'raw', '-O', 'raw', 'base'],
+                    ['-f', 'raw', '-O', 'qcow2', 'base'],
+                    ['-f', 'raw', '-O', 'raw', '-n', 'base'],
+                    ['-f', 'qcow2', '-O', 'raw', 'top'],
+                    ['-f', 'qcow2', '-O', 'qcow2', 'top']):
+            for old in Path(folder).iterdir():
+                old.unlink()
+            base.write_bytes(b'x' * 65536)
+            must(folder, 'create', '-q', '-f', 'qcow2', '-b', 'base', '-F',
+                 'raw', 'top')
+            os.symlink('base', Path(folder) / 'link')
+            os.link(base, Path(folder) / 'hard')
+            done = img(folder, 'convert', *how, target)
+            check(done.returncode == 1 and 'lock' in done.stderr, how, target,
+                  done)
+            check(base.read_bytes() == b'x' * 65536, how, target)
+    # To another file, that is done.
+    must(folder, 'convert', '-f', 'qcow2', '-O', 'raw', 'top', 'other')
+
+
 def test_no_image_is_made_over_its_own_backing_file(folder):
     chain(folder)
     os.symlink('base', Path(folder) / 'symbolic')
