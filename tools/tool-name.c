@@ -17,6 +17,9 @@
 #define DEBUG_PREFIX "blkdebug:"
 #define NULL_NAME "null-co://"
 
+/* The library refuses deeper trees anyway. */
+#define TOOL_NAME_DEPTH_MAX 64
+
 /* What "blkdebug:CONFIG:" is on, or NULL without a second colon. */
 static const char *below_debug(const char *name)
 {
@@ -51,6 +54,18 @@ bool tool_is_no_file(const char *name)
            g_str_equal(name, NULL_NAME) || tool_is_nbd_name(name);
 }
 
+/* How many filters @name begins with. */
+static unsigned count_debug(const char *name)
+{
+    unsigned n = 0;
+
+    while (name && g_str_has_prefix(name, DEBUG_PREFIX)) {
+        name = below_debug(name);
+        n++;
+    }
+    return n;
+}
+
 static BlockOptions *debug_options(const char *name, GError **errp)
 {
     const char *config = name + strlen(DEBUG_PREFIX);
@@ -60,6 +75,11 @@ static BlockOptions *debug_options(const char *name, GError **errp)
 
     if (!below) {
         block_error(errp, EINVAL, "'%s' is not blkdebug:CONFIG:NAME", name);
+        return NULL;
+    }
+    if (count_debug(name) > TOOL_NAME_DEPTH_MAX) {
+        block_error(errp, E2BIG, "Too many filters in one name: there may be "
+                    "%d", TOOL_NAME_DEPTH_MAX);
         return NULL;
     }
     image = tool_name_options(below, errp);

@@ -196,6 +196,8 @@ def test_a_prefix_makes_a_path_of_any_name(folder):
          'blkdebug::file:sub/top')
     # A guess looks through the prefixes as well.
     check('file format: qcow2' in must(folder, 'info', 'blkdebug::sub/top'))
+    done = img(folder, 'info', 'blkdebug::' * 12000 + 'sub/top')
+    check(done.returncode == 1 and 'Too many filters' in done.stderr, done)
     # To make an image over its own backing file is refused as without.
     done = img(folder, 'create', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2',
                'file:sub/base')
