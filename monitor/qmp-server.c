@@ -92,6 +92,8 @@ void qmp_server_free(QmpServer *server)
         bdrv_unref(g_ptr_array_steal_index(server->nodes,
                                            server->nodes->len - 1));
     }
+    /* What jobs had to leave as long as those nodes were above it. */
+    block_job_cancel_all(server->graph);
     qmp_objects_free(server->objects);
     g_hash_table_unref(server->rates);
     g_hash_table_unref(server->commands);

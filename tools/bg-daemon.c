@@ -187,6 +187,10 @@ static int end(Daemon *daemon)
     daemon_process_end(daemon);
     qmp_server_free(daemon->server);
     losses = block_graph_nr_losses(daemon->graph) - before;
+    if (block_graph_nr_nodes(daemon->graph) > 0) {
+        tool_error("A request of a job does not end: giving up");
+        return EXIT_FAILURE;
+    }
     block_graph_free(daemon->graph);
     return daemon->flush_failed || losses > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -214,7 +214,9 @@ BLOCK_API int block_job_wait(BlockJob *job, GError **errp);
 /**
  * Cancel all jobs of @graph, by force, and wait until they are gone, and have
  * let go of their nodes if no request hangs; those that are concluded are
- * dismissed.  Outside coroutines.
+ * dismissed.  A filter below a node of the caller that holds it, as
+ * snapshot-access does, stays: call again when that is gone.  Outside
+ * coroutines.
  */
 BLOCK_API void block_job_cancel_all(BlockGraph *graph);
 

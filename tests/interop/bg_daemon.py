@@ -628,6 +628,27 @@ def the_end_does_not_wait_for_a_request_that_is_held(folder):
         daemon.kill()
 
 
+@test
+def the_end_does_not_wait_for_a_read_of_a_job_that_hangs(folder):
+    with open(Path(folder) / 'errors', 'w', encoding='utf-8') as errors:
+        daemon = Daemon([program], folder, *BLOCKDEV, '--blockdev',
+                        'null-co,node-name=slow,size=1M,'
+                        'latency-ns=3600000000000', stderr=errors)
+        try:
+            client = daemon.client()
+            client.must('blockdev-backup', device='slow', target='n',
+                        sync='full', job_id='j')
+            for _ in range(100):  # each is a turn, and the job needs a few
+                client.must('query-jobs')
+            client.must('quit')
+            client.wait_event('BLOCK_JOB_CANCELLED', device='j')
+            check(daemon.end() == 1)
+        finally:
+            daemon.kill()
+    text = (Path(folder) / 'errors').read_text(encoding='utf-8')
+    check('A request of a job does not end: giving up' in text, text)
+
+
 HELD = ['--blockdev', 'blkdebug,node-name=d,image.driver=null-co,'
         'image.size=1M,image.read-zeroes=on', '--blockdev',
         'null-co,node-name=t,size=1M']

@@ -227,8 +227,21 @@ START_TEST(a_backup_is_tuned_by_arguments_of_its_own)
 }
 END_TEST
 
+/* It holds the filter of the job, which goes after it. */
+START_TEST(the_end_may_come_while_a_point_in_time_has_a_node_above_it)
+{
+    add_disks();
+    done("blockdev-backup", "{\"device\":\"a\",\"target\":\"b\",\"sync\":"
+         "\"none\",\"job-id\":\"j\",\"filter-node-name\":\"f\"}");
+    done("blockdev-add", "{\"driver\":\"snapshot-access\",\"node-name\":\"s\","
+         "\"file\":\"f\"}");
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
+    PROMISE(tcase,
+            the_end_may_come_while_a_point_in_time_has_a_node_above_it);
     PROMISE(tcase, a_backup_is_tuned_by_arguments_of_its_own);
     PROMISE(tcase, a_backup_tells_its_states_and_its_end);
     PROMISE(tcase, a_pending_job_has_done_all_though_nobody_looked_before);
