@@ -16,6 +16,7 @@
 #include "tools/tool-nbd-uri.h"
 #include "tools/tool-print.h"
 
+#define SPARSE_MAX_BYTES (16 << 20)
 #define PIECE_BYTES (2 << 20) /* of data; a multiple of each cluster size */
 #define SPARSE_BYTES 4096
 #define SECTOR_BYTES 512
@@ -561,13 +562,14 @@ static int parse_number(Convert *c, int letter)
         c->workers = value;
         return 0;
     }
-    if (value % 512 || value > PIECE_BYTES) {
+    if (value % 512 || value > SPARSE_MAX_BYTES) {
         tool_error("Invalid buffer size for sparse output specified. Valid "
                    "sizes are multiples of 512 up to %d. Select 0 to disable "
-                   "sparse detection (fully allocates output).", PIECE_BYTES);
+                   "sparse detection (fully allocates output).",
+                   SPARSE_MAX_BYTES);
         return -EINVAL;
     }
-    c->sparse = value;
+    c->sparse = MIN(value, PIECE_BYTES); /* longer ones are never seen */
     return 0;
 }
 

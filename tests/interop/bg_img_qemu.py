@@ -165,6 +165,8 @@ CASES = [
       'convert --salvage -S 64k -f qcow2 -O qcow2 top out3',
       'convert -C -c -f raw -O qcow2 raw out2',
       'convert -C -S 4k -f raw -O qcow2 raw out2',
+      'convert -S 16M -f raw -O raw raw out.raw',
+      'convert -S 17M -f raw -O raw raw out.raw',
       'convert -r x -f raw -O qcow2 raw out2',
       'convert -m 17 -f raw -O qcow2 raw out2',
       'convert -n --target-image-opts -f raw raw '
