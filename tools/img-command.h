@@ -120,6 +120,16 @@ BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
                        const char *name, unsigned flags, BlockOptions *extra);
 
 /**
+ * Nobody is to write the source @src while it is read: neither another program,
+ * nor we, where the target turns out to be a file that it is made of.  But with
+ * -U they may.
+ *
+ * Returns 0 or a negative errno; errors are printed.
+ */
+int img_keep_writers_out(BlockBackend *src, const ImgArgs *args,
+                         const char *name);
+
+/**
  * Have all that @bs, the image @name, keeps in memory written to its file, its
  * bitmaps as well, by making it read-only: that says if it cannot, where a
  * close could only warn.  Returns the exit status; errors are printed.

@@ -308,6 +308,22 @@ BlockBackend *img_open(BlockGraph *graph, const ImgArgs *args,
     return blk;
 }
 
+int img_keep_writers_out(BlockBackend *src, const ImgArgs *args,
+                         const char *name)
+{
+    const BlockPerm perm = {
+        .used = BLK_PERM_CONSISTENT_READ,
+        .shared = BLK_PERM_ALL & ~(BLK_PERM_WRITE | BLK_PERM_RESIZE),
+    };
+    GError *error = NULL;
+    int ret = args->image.force_share ? 0 : blk_set_perm(src, &perm, &error);
+
+    if (ret < 0) {
+        img_fail(error, "Could not open '%s'", name);
+    }
+    return ret;
+}
+
 int img_settle(BlockDriverState *bs, const char *name)
 {
     BlockOptions *options;

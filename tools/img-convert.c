@@ -367,25 +367,6 @@ static int coroutine_fn convert_entry(void *opaque)
 
 /* --- the images ----------------------------------------------------------- */
 
-/*
- * Nobody is to write @src while it is read: neither another program, nor we,
- * where the target turns out to be a file that the source is made of.
- */
-static int keep_writers_out(BlockBackend *src, const char *name)
-{
-    const BlockPerm perm = {
-        .used = BLK_PERM_CONSISTENT_READ,
-        .shared = BLK_PERM_ALL & ~(BLK_PERM_WRITE | BLK_PERM_RESIZE),
-    };
-    GError *error = NULL;
-    int ret = blk_set_perm(src, &perm, &error);
-
-    if (ret < 0) {
-        img_fail(error, "Could not open '%s'", name);
-    }
-    return ret;
-}
-
 static int open_sources(Convert *c, char **names)
 {
     for (int i = 0; i < c->nr_src; i++) {
@@ -396,8 +377,7 @@ static int open_sources(Convert *c, char **names)
         if (!c->src[i]) {
             return -EINVAL;
         }
-        if (!c->args.image.force_share &&
-            keep_writers_out(c->src[i], names[i]) < 0) {
+        if (img_keep_writers_out(c->src[i], &c->args, names[i]) < 0) {
             return -EBUSY;
         }
         length = img_length(c->src[i], names[i]);

@@ -174,7 +174,9 @@ int img_dd(int argc, char **argv)
     graph = img_graph();
     in = img_open(graph, &dd.args, dd.in, 0, NULL);
     if (in) {
-        ret = dd_to(&dd, graph, in);
+        if (img_keep_writers_out(in, &dd.args, dd.in) == 0) {
+            ret = dd_to(&dd, graph, in);
+        }
         blk_unref(in);
     }
     tool_graph_free(graph);
