@@ -13,6 +13,7 @@
 #include <blockgraph/export.h>
 
 #include "tools/daemon.h"
+#include "tools/tool-image.h"
 #include "tools/tool-print.h"
 
 /* How long commands may take once the end has begun, and how long a client
@@ -187,8 +188,7 @@ static int end(Daemon *daemon)
     daemon_process_end(daemon);
     qmp_server_free(daemon->server);
     losses = block_graph_nr_losses(daemon->graph) - before;
-    if (block_graph_nr_nodes(daemon->graph) > 0) {
-        tool_error("A request of a job does not end: giving up");
+    if (!tool_wait_for_jobs(daemon->graph)) {
         return EXIT_FAILURE;
     }
     block_graph_free(daemon->graph);

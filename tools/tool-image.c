@@ -8,7 +8,9 @@
  */
 #include "tools/tool-image.h"
 
+#include <blockgraph/aio.h>
 #include <blockgraph/driver.h>
+#include <blockgraph/job.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,6 +18,11 @@
 #include <unistd.h>
 
 #include "tools/tool-name.h"
+#include "tools/tool-print.h"
+
+/* How long jobs that are over may keep their nodes, and how often to look. */
+#define JOBS_US (10 * G_USEC_PER_SEC)
+#define LOOK_US 1000
 
 /* The library refuses deeper trees anyway. */
 #define TOOL_DEPTH_MAX 64
@@ -275,4 +282,21 @@ const char *tool_guess_format(const char *name, bool plain)
     }
     return tool_has_no_content(name) ? "raw"
                                      : guess_from_file(tool_file_path(name));
+}
+
+bool tool_wait_for_jobs(BlockGraph *graph)
+{
+    int64_t end_us = g_get_monotonic_time() + JOBS_US;
+
+    while (block_graph_nr_nodes(graph) > 0) {
+        if (g_get_monotonic_time() > end_us) {
+            tool_error("A request of a job does not end: giving up");
+            return false;
+        }
+        block_job_cancel_all(graph); /* waits for some of what is left */
+        if (!aio_poll(block_graph_aio_context(graph), false)) {
+            g_usleep(LOOK_US);
+        }
+    }
+    return true;
 }

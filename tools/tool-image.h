@@ -5,6 +5,7 @@
 #ifndef TOOL_IMAGE_H
 #define TOOL_IMAGE_H
 
+#include <blockgraph/block.h>
 #include <blockgraph/options.h>
 
 /** What the options of a command line say about an image. */
@@ -62,5 +63,12 @@ BlockOptions *tool_image_options(const ToolImage *image, const char *name,
  * @plain: the name is that of a file, whatever it looks like.
  */
 const char *tool_guess_format(const char *name, bool plain);
+
+/**
+ * Wait until jobs that have failed let go of their nodes, which they do when
+ * their last requests have ended; all else has let go.  Returns whether they
+ * have; if not, within 10 s, that was told, and @graph cannot be freed.
+ */
+bool tool_wait_for_jobs(BlockGraph *graph);
 
 #endif /* TOOL_IMAGE_H */

@@ -5,6 +5,7 @@
 #include "tools/tool-objects.h"
 
 #include "monitor/objects.h"
+#include "tools/tool-image.h"
 #include "tools/tool-options.h"
 #include "tools/tool-print.h"
 
@@ -69,7 +70,7 @@ BlockGraph *tool_graph_new(int64_t poll_max_ns)
 
 void tool_graph_free(BlockGraph *graph)
 {
-    if (graph) {
+    if (graph && tool_wait_for_jobs(graph)) {
         g_clear_pointer(&objects, qmp_objects_free);
         g_clear_pointer(&texts, g_ptr_array_unref);
         block_graph_free(graph);
