@@ -85,6 +85,8 @@ static void print_help(void)
 
 static int run(int argc, char **argv)
 {
+    int ret;
+
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
         if (g_str_equal(argv[0], commands[i].name)) {
             if (argc == 2 && (g_str_equal(argv[1], "--help") ||
@@ -93,7 +95,11 @@ static int run(int argc, char **argv)
                        commands[i].name, commands[i].args);
                 return EXIT_SUCCESS;
             }
-            return commands[i].run(argc, argv);
+            ret = commands[i].run(argc, argv);
+            if (ret != EXIT_SUCCESS) {
+                img_tell_refused();
+            }
+            return ret;
         }
     }
     tool_usage_error("Command not found: %s", argv[0]);

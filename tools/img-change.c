@@ -56,7 +56,7 @@ static int amend(ImgArgs *args, const char *filename)
 
 int img_amend(int argc, char **argv)
 {
-    ImgArgs args = { 0 };
+    ImgArgs args = { .own_force = true };
     int letter, ret = EXIT_FAILURE;
 
     while ((letter = img_getopt(&args, argc, argv, "f:o:pqt:")) != -1) {

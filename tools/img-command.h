@@ -77,6 +77,7 @@ typedef struct ImgArgs {
     bool help_options;  /* -o help */
     bool two_caches;    /* -t is not about this image */
     bool own_o;         /* -o is the command's own */
+    bool own_force;     /* --force as well, else it is short for -U */
 } ImgArgs;
 
 /**
@@ -88,6 +89,10 @@ typedef struct ImgArgs {
  * after an error, which was printed.
  */
 int img_getopt(ImgArgs *args, int argc, char **argv, const char *letters);
+
+/** A command has failed: if it stopped at an option of other commands and said
+ * nothing, tell which one. */
+void img_tell_refused(void);
 
 /** Free what @args holds. */
 void img_args_clear(ImgArgs *args);

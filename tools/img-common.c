@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -114,6 +115,11 @@ static int common_option(ImgArgs *args, int letter)
             return 1;
         }
         return img_set_cache(&args->image, optarg) < 0 ? -1 : 0;
+    case IMG_OPTION_FORCE:
+        if (args->own_force) {
+            return 1;
+        }
+        /* fall through */
     case 'U':
         args->image.force_share = true;
         return 0;
@@ -161,10 +167,26 @@ static int next_option(int argc, char **argv, const char *letters)
     return '?';
 }
 
+/* That a command was given: it goes on if that is one of its own. */
+static int last_option = -1;
+
+void img_tell_refused(void)
+{
+    const struct option *o = long_options;
+
+    while (o->name && o->val != last_option) {
+        o++;
+    }
+    if (last_option > UCHAR_MAX && o->name && !tool_has_told()) {
+        tool_usage_error("unrecognized option '--%s'", o->name);
+    }
+}
+
 int img_getopt(ImgArgs *args, int argc, char **argv, const char *letters)
 {
     int letter;
 
+    last_option = -1;
     while ((letter = next_option(argc, argv, letters)) != -1) {
         int ret = letter == '?' ? -1 : common_option(args, letter);
 
@@ -172,6 +194,7 @@ int img_getopt(ImgArgs *args, int argc, char **argv, const char *letters)
             return '?'; /* printed */
         }
         if (ret > 0) {
+            last_option = letter;
             return letter;
         }
     }

@@ -212,8 +212,10 @@ int img_map(int argc, char **argv)
         }
         if (letter == IMG_OPTION_START_OFFSET || letter == 's') {
             start = img_parse_size("start offset", optarg);
-        } else {
+        } else if (letter == IMG_OPTION_MAX_LENGTH || letter == 'l') {
             length = img_parse_size("max length", optarg);
+        } else {
+            return EXIT_FAILURE;
         }
         if (start < 0 || (length < 0 && (letter == IMG_OPTION_MAX_LENGTH ||
                                          letter == 'l'))) {

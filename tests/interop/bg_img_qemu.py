@@ -66,6 +66,12 @@ CASES = [
                                     'snapshot -a nope top',
                                     'snapshot -d first top',
                                     'snapshot -d first top']),
+    ('--force is short for --force-share', 'status',
+     ['convert --force -f qcow2 -O raw base out', 'check --force -f qcow2 base',
+      'map --force -f qcow2 base', 'amend --force -f qcow2 base']),
+    ('options of other commands', 'status',
+     ['map --disable base', 'map --salvage -f qcow2 base',
+      'convert --disable base out']),
     ('map', 'text', ['map -f qcow2 top', 'map -f raw raw']),
     ('map as JSON', 'map', ['map -f qcow2 --output=json top']),
     ('map a part', 'map', ['map -f qcow2 --output=json --start-offset=1M '
