@@ -134,7 +134,7 @@ static void begin_grace(JobTxn *txn)
 {
     AioContext *ctx = block_graph_aio_context(txn->graph);
 
-    if (!txn->grace) {
+    if (!txn->grace && !txn->hurries) {
         txn->grace = aio_timer_new(ctx, hurry, txn);
         aio_timer_set(txn->grace, aio_clock_ns(ctx) + JOB_GRACE_NS);
     }
@@ -158,6 +158,7 @@ static void coroutine_fn tear_down_all(JobTxn *txn)
     }
     aio_timer_free(txn->grace);
     txn->grace = NULL;
+    txn->hurries = true; /* no timer any more, if a listener cancels one */
 }
 
 static void coroutine_fn abort_all(JobTxn *txn)
