@@ -10,6 +10,7 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tools/img-command.h"
 #include "tools/tool-print.h"
@@ -149,6 +150,14 @@ static int dd_to(Dd *dd, BlockGraph *graph, BlockBackend *in)
     return img_close(out, dd->out, ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }
 
+static bool is_same_file(const char *a, const char *b)
+{
+    struct stat of_a, of_b;
+
+    return stat(a, &of_a) == 0 && stat(b, &of_b) == 0 &&
+           of_a.st_dev == of_b.st_dev && of_a.st_ino == of_b.st_ino;
+}
+
 int img_dd(int argc, char **argv)
 {
     Dd dd = { .format = "raw", .block_bytes = 512, .count = -1 };
@@ -171,10 +180,16 @@ int img_dd(int argc, char **argv)
         tool_error("Must specify both input and output file names");
         return EXIT_FAILURE;
     }
+    if (is_same_file(dd.in, dd.out)) {
+        tool_error("'%s' and '%s' are the same file", dd.in, dd.out);
+        return EXIT_FAILURE;
+    }
     graph = img_graph();
     in = img_open(graph, &dd.args, dd.in, 0, NULL);
     if (in) {
-        if (img_keep_writers_out(in, &dd.args, dd.in) == 0) {
+        /* A raw disk may be read while others write it, as by dd(1). */
+        if (g_str_equal(bdrv_driver_name(blk_bs(in)), "raw") ||
+            img_keep_writers_out(in, &dd.args, dd.in) == 0) {
             ret = dd_to(&dd, graph, in);
         }
         blk_unref(in);
