@@ -9,6 +9,7 @@ Without IMAGE a disk is made: an ext4 file system with real files, as a chain of
 three qcow2 images, and a file in it, "database", that is written all the time.
 IMAGE itself is not changed: what is written goes to a layer above it.
 """
+import contextlib
 import json
 import os
 import re
@@ -39,9 +40,26 @@ def shown(words):
 processes = []
 
 
+@contextlib.contextmanager
+def signals_wait():
+    """Until what is being started is noted: nobody else would end it."""
+    came = []
+    old = {number: signal.signal(number, lambda n, _: came.append(n))
+           for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+        for number in came:
+            os.kill(os.getpid(), number)
+
+
 def start(words, **how):
     """In a group of its own: ^C is for us, who end it in order."""
-    processes.append(subprocess.Popen(words, start_new_session=True, **how))
+    with signals_wait():
+        processes.append(subprocess.Popen(words, start_new_session=True,
+                                          **how))
     return processes[-1]
 
 
