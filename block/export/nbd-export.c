@@ -290,6 +290,7 @@ static int nbd_export_create(BlockExport *exp, BlockOptions *options,
     e->name = g_strdup(o.name ? o.name : exp->node_name);
     e->description = g_strdup(o.description);
     e->allocation_depth = o.allocation_depth;
+    nbd_turns_init(&e->turns);
     ret = block_options_check_empty(options, known, what, errp);
     if (ret == 0 && (!server || server->stopping)) {
         ret = block_error(errp, EINVAL, "NBD server not running");

@@ -8,6 +8,7 @@
  *   nbd-meta.c       the options about metadata contexts
  *   nbd-request.c    reading requests, and doing them
  *   nbd-order.c      which writes wait for which
+ *   nbd-turn.c       whose request is next
  *   nbd-reply.c      replies, all of a turn in one send
  *   nbd-status.c     block status
  *   nbd-buffers.c    memory of requests
@@ -99,6 +100,13 @@ void nbd_client_start(NbdServer *server, int fd);
 
 /* --- exports -------------------------------------------------------------- */
 
+/** Whose requests are being done, and whose wait (nbd-turn.c). */
+typedef struct NbdTurns {
+    ListHead clients;           /* NbdClient.turn_link: next first */
+    unsigned nr_working;        /* requests that are being done */
+    int64_t bytes_working;      /* NbdRequest.charged of these */
+} NbdTurns;
+
 typedef struct NbdExport {
     BlockExport exp;
 
@@ -118,8 +126,9 @@ typedef struct NbdExport {
     /* Main context. */
     unsigned nr_clients;
 
-    /* Thread of the export: writes that are being done. */
-    IntervalTree writes;
+    /* Thread of the export. */
+    IntervalTree writes;        /* that are being done, or have no turn yet */
+    NbdTurns turns;
 } NbdExport;
 
 /** The export that clients call @name (@len bytes), or NULL; one that @client
@@ -200,6 +209,12 @@ struct NbdClient {
     uint64_t nr_requests;
     uint64_t trim_seen;         /* of these, when the timer was set */
     NbdRequest *spare_requests; /* by next */
+
+    /* nbd-turn.c; thread of the export. */
+    ListHead turn_link;         /* in e->turns.clients, if requests wait */
+    ListHead turn_waiting;      /* NbdRequest.turn_link, oldest first */
+    unsigned turn_working;      /* of its requests, those being done */
+    int64_t turn_credit;        /* bytes it may spend, while requests wait */
 };
 
 /** Negotiate.  Returns 1: serve client->e; 0: the client left; or < 0. */
@@ -258,6 +273,8 @@ struct NbdRequest {
     NbdRequest *next;
     IntervalNode range;         /* writes: in e->writes */
     CoQueue followers;          /* who waits for it to leave that */
+    ListHead turn_link;         /* in client->turn_waiting, while it waits */
+    CoQueue turn;               /* itself, meanwhile */
     uint8_t head[NBD_EXTENDED_REPLY_BYTES + 16];
     size_t head_bytes;
     const void *body;           /* sent behind the head, or NULL */
@@ -294,6 +311,23 @@ bool coroutine_fn nbd_order_begin(NbdRequest *req);
 
 /** It is done. */
 void nbd_order_end(NbdRequest *req);
+
+/* --- turns ---------------------------------------------------------------- */
+
+/** No client has sent anything yet. */
+void nbd_turns_init(NbdTurns *turns);
+
+/** @client has nothing that waits or is being done. */
+void nbd_turn_client_init(NbdClient *client);
+
+/** Wait until it is the turn of @req.  Returns whether that took time. */
+bool coroutine_fn nbd_turn_begin(NbdRequest *req);
+
+/** @req is done: others may have their turn. */
+void nbd_turn_end(NbdRequest *req);
+
+/** Let others come between two steps of @req. */
+void coroutine_fn nbd_turn_pass(NbdRequest *req);
 
 /* --- buffers -------------------------------------------------------------- */
 

@@ -10,7 +10,7 @@
  * connection clients know themselves what they send at a time.
  *
  * Other peers are not waited for: nobody's writes hold up somebody else's.
- * Who waits is in no tree, so there is no circle.
+ * Who waits is in no tree and has no turn (nbd-turn.c), so there is no circle.
  */
 #include "block/export/nbd-int.h"
 

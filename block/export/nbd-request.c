@@ -458,6 +458,7 @@ static int coroutine_fn do_long(NbdRequest *req)
         left -= step;
         if (left > 0 && ret == 0) {
             co_sleep_ns(0);
+            nbd_turn_pass(req);
             ret = is_over(req->client) ? -ESHUTDOWN : 0;
         }
     }
@@ -488,9 +489,13 @@ static void coroutine_fn request_entry(void *opaque)
     NbdRequest *req = opaque;
     bool ordered = is_write(req->type) && req->bytes > 0;
     bool waited = ordered && nbd_order_begin(req);
-    bool over = waited ? has_gone(req->client) : is_over(req->client);
-    int ret = over ? -ESHUTDOWN : do_request(req);
+    bool over;
+    int ret;
 
+    waited |= nbd_turn_begin(req);
+    over = waited ? has_gone(req->client) : is_over(req->client);
+    ret = over ? -ESHUTDOWN : do_request(req);
+    nbd_turn_end(req);
     if (ordered) {
         nbd_order_end(req);
     }
@@ -571,6 +576,7 @@ void coroutine_fn nbd_serve(NbdClient *client)
     client->trim_timer = aio_timer_new(aio_get_current(), trim_timer_fired,
                                        client);
     client->parsing = true;
+    nbd_turn_client_init(client);
     do {
         ret = serve_one(client);
     } while (ret > 0);

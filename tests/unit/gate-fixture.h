@@ -12,6 +12,7 @@
 typedef struct Parked {
     Coroutine *co;
     char op; /* r, w, z, d, f */
+    int64_t offset;
     bool go;
 } Parked;
 
@@ -20,9 +21,9 @@ static bool gate_shut;
 static GPtrArray *gate_parked;
 static unsigned gate_discards;
 
-static inline void coroutine_fn gate_pass(char op)
+static inline void coroutine_fn gate_pass(char op, int64_t offset)
 {
-    Parked parked = { .co = coroutine_self(), .op = op };
+    Parked parked = { .co = coroutine_self(), .op = op, .offset = offset };
 
     gate_discards += op == 'd';
     if (gate_shut) {
@@ -43,14 +44,14 @@ static inline void gate_let_go(unsigned i)
 
 static int coroutine_fn gate_preadv(BlockDriverState *bs, const BlockIO *io)
 {
-    gate_pass('r');
+    gate_pass('r', io->offset);
     return bdrv_co_preadv(bdrv_filter_child(bs), io->offset, io->bytes,
                           io->iov, io->flags);
 }
 
 static int coroutine_fn gate_pwritev(BlockDriverState *bs, const BlockIO *io)
 {
-    gate_pass('w');
+    gate_pass('w', io->offset);
     return bdrv_co_pwritev(bdrv_filter_child(bs), io->offset, io->bytes,
                            io->iov, io->flags);
 }
@@ -58,20 +59,20 @@ static int coroutine_fn gate_pwritev(BlockDriverState *bs, const BlockIO *io)
 static int coroutine_fn gate_pwrite_zeroes(BlockDriverState *bs,
                                            const BlockIO *io)
 {
-    gate_pass('z');
+    gate_pass('z', io->offset);
     return bdrv_co_pwrite_zeroes(bdrv_filter_child(bs), io->offset, io->bytes,
                                  io->flags & ~BDRV_REQ_ZERO_WRITE);
 }
 
 static int coroutine_fn gate_pdiscard(BlockDriverState *bs, const BlockIO *io)
 {
-    gate_pass('d');
+    gate_pass('d', io->offset);
     return bdrv_co_pdiscard(bdrv_filter_child(bs), io->offset, io->bytes);
 }
 
 static int coroutine_fn gate_flush(BlockDriverState *bs)
 {
-    gate_pass('f');
+    gate_pass('f', 0);
     return 0;
 }
 
