@@ -15,6 +15,7 @@
 
 #include "block/bitmap/marks.h"
 #include "block/graph/root.h"
+#include "block/graph/table-memory.h"
 #include "block/io/tracked.h"
 #include "util/list.h"
 #include "util/sim-point.h"
@@ -81,7 +82,6 @@ struct BlockGraph {
     unsigned nr_tear_downs; /* of jobs, or what is left of them; they go on */
     bool untrusted;        /* block_graph_set_untrusted() */
     char *image_root;      /* canonical; or NULL */
-    int64_t table_bytes;   /* bdrv_count_table_memory() of all nodes */
     int64_t image_timeout_ns; /* of opening or checking one; 0: no limit */
     bool images_cancelled; /* no image is opened or checked any more */
     uint64_t next_auto_name;
@@ -121,6 +121,7 @@ struct BlockDriverState {
     _Atomic int64_t write_threshold; /* bytes; 0: none */
     _Atomic int64_t threshold_passed, threshold_exceeded; /* to be told */
     _Atomic int64_t highest_write; /* bytes; where the last of them ended */
+    TableAccount tables;     /* bdrv_count_table_memory() */
     atomic_bool may_copy;    /* users may write what is there, or P5 does */
     atomic_bool copy_failed; /* a copy on read has failed; that was told */
 
@@ -132,7 +133,6 @@ struct BlockDriverState {
     char *filename;
     BlockOptions *options; /* as given, children and defaults left out */
     BdrvState state;
-    int64_t table_bytes;   /* bdrv_count_table_memory() */
     unsigned refs;
     bool user_owned;       /* opened under a name: bdrv_delete() may end it */
     ListHead children;     /* BdrvChild.parent_link */

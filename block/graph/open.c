@@ -167,8 +167,8 @@ static void node_free(BlockDriverState *bs)
     if (bs->nested_in) {
         edge_set_nested(bs->nested_in, NULL);
     }
-    graph_forget_table_memory(bs);
     dirty_bitmaps_destroy(bs);
+    graph_forget_table_memory(bs);
     tracked_destroy(&bs->tracked);
     block_options_free(bs->options);
     g_free(bs->filename);

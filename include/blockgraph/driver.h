@@ -266,7 +266,7 @@ struct BlockDriver {
 };
 
 /**
- * Add @driver to the table of drivers, the library's only global.
+ * Add @driver to the table of drivers, which all graphs share.
  *
  * Returns 0; -EINVAL (no name, wrong struct_size, a filter that must see
  * writes lacks a writing method) or -EEXIST, with @errp set.
@@ -280,14 +280,17 @@ BLOCK_API const BlockDriver *bdrv_find_driver(const char *name);
 
 /**
  * Count @bytes of memory for tables whose size the image of @bs states, until
- * the node is closed.  To be called before the memory is taken, or soon after
- * if that is bounded.
+ * they are given back, or the node is closed.  To be called before the memory
+ * is taken, or soon after if that is bounded.
  *
  * Returns 0, or -EFBIG with @errp: more than a node (256 MiB), or all nodes
- * of the graph (1 GiB), may have.  Main context.
+ * of the process (1 GiB), may have.  Thread: any; with @errp main context.
  */
 BLOCK_API int bdrv_count_table_memory(BlockDriverState *bs, int64_t bytes,
                                       GError **errp);
+
+/** Give back @bytes that were counted: the table is freed.  Thread: any. */
+BLOCK_API void bdrv_return_table_memory(BlockDriverState *bs, int64_t bytes);
 
 /**
  * Tell the listener of the graph that the image of @bs is corrupt.  What @event
