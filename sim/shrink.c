@@ -220,41 +220,49 @@ static bool all_zero(const TapeStream *stream, guint start, guint end)
     return true;
 }
 
+/* What to change: entries [@start, @end) of @stream, in @tape. */
+typedef struct Place {
+    Tape *tape;                 /* NULL: all is 0 there */
+    TapeStream *stream;
+    guint start, end;
+} Place;
+
+static Place place_of(const Shrink *s, const char *label, guint from, guint n)
+{
+    const TapeStream *stream = find_stream(s->best, label);
+    Place place = { .start = group_start(stream, from),
+                    .end = group_start(stream, from + n) };
+
+    if (!all_zero(stream, place.start, place.end)) {
+        place.tape = copy(s->best);
+        place.stream = find_stream(place.tape, label);
+    }
+    return place;
+}
+
 /* Zeroes are left where they are: to drop them costs more than they do. */
 static Tape *without_groups(const Shrink *s, const char *label, guint from,
                             guint n)
 {
-    const TapeStream *stream = find_stream(s->best, label);
-    guint start = group_start(stream, from);
-    guint end = group_start(stream, from + n);
-    Tape *tape;
+    Place place = place_of(s, label, from, n);
 
-    if (all_zero(stream, start, end)) {
-        return NULL;
+    if (place.tape) {
+        g_array_remove_range(place.stream->entries, place.start,
+                             place.end - place.start);
     }
-    tape = copy(s->best);
-    g_array_remove_range(find_stream(tape, label)->entries, start,
-                         end - start);
-    return tape;
+    return place.tape;
 }
 
 /* All choices of these groups 0; NULL if they are. */
 static Tape *with_zeroes(const Shrink *s, const char *label, guint from,
                          guint n)
 {
-    const TapeStream *stream = find_stream(s->best, label);
-    guint start = group_start(stream, from);
-    guint end = group_start(stream, from + n);
-    Tape *tape;
+    Place place = place_of(s, label, from, n);
 
-    if (all_zero(stream, start, end)) {
-        return NULL;
+    for (guint i = place.start; place.tape && i < place.end; i++) {
+        entry_at(place.stream, i)->value = 0;
     }
-    tape = copy(s->best);
-    for (guint i = start; i < end; i++) {
-        entry_at(find_stream(tape, label), i)->value = 0;
-    }
-    return tape;
+    return place.tape;
 }
 
 /*

@@ -169,12 +169,8 @@ static void coroutine_fn jobs_entry(BgSim *sim, void *opaque)
 
 static bool open_disks(BgSim *sim, Backup *s)
 {
-    scenario_disk(sim, "source", DISK_BYTES);
-    scenario_disk(sim, "target", DISK_BYTES);
-    s->source = scenario_open(sim, "raw,node-name=source,discard=unmap,"
-                              "file.driver=sim-disk,file.disk=source");
-    s->target = scenario_open(sim, "raw,node-name=target,discard=unmap,"
-                              "file.driver=sim-disk,file.disk=target");
+    s->source = scenario_open_raw(sim, "source", DISK_BYTES);
+    s->target = scenario_open_raw(sim, "target", DISK_BYTES);
     if (!s->source || !s->target) {
         return false;
     }

@@ -42,6 +42,14 @@ BlockDriverState *scenario_open(BgSim *sim, const char *format, ...)
     return bs;
 }
 
+BlockDriverState *scenario_open_raw(BgSim *sim, const char *name,
+                                    int64_t bytes)
+{
+    scenario_disk(sim, name, bytes);
+    return scenario_open(sim, "raw,node-name=%s,discard=unmap,"
+                         "file.driver=sim-disk,file.disk=%s", name, name);
+}
+
 BlockBackend *scenario_backend(BgSim *sim, const char *name,
                                BlockDriverState *bs)
 {

@@ -45,6 +45,10 @@ BlockOptions *scenario_options(const char *format, ...) G_GNUC_PRINTF(1, 2);
 BlockDriverState *scenario_open(BgSim *sim, const char *format, ...)
     G_GNUC_PRINTF(2, 3);
 
+/** A disk @name, and an opened raw node of this name on it; else NULL. */
+BlockDriverState *scenario_open_raw(BgSim *sim, const char *name,
+                                    int64_t bytes);
+
 /** A backend on @bs that reads and writes, and shares everything. */
 BlockBackend *scenario_backend(BgSim *sim, const char *name,
                                BlockDriverState *bs);

@@ -217,26 +217,31 @@ static void interrupted(unsigned n, bool cancel)
     fail_writes(false);
 }
 
+/* Resume, and write @least to @most clusters. */
+static void resumed(unsigned least, unsigned most)
+{
+    unsigned before = mem_disk(target)->count[MEM_WRITE];
+
+    job_end_ok(job_ok(BLOCK_JOB_BACKUP,
+                      "device=source,target=target," RESUME));
+    ck_assert(memcmp(mem_disk(target)->data, mem_disk(source)->data,
+                     DISK) == 0);
+    ck_assert_uint_ge(mem_disk(target)->count[MEM_WRITE] - before, least);
+    ck_assert_uint_le(mem_disk(target)->count[MEM_WRITE] - before, most);
+    expect_bitmap("r", "-");
+    no_disks();
+}
+
 START_TEST(a_backup_goes_on_with_what_is_missing)
 {
-    unsigned before;
-
     disks();
     fill_target('x');
     interrupted(3, _i);
     /* What has changed since is missing, too: in what was copied, and not. */
     job_fill(guest, 0, 512, 'c');
     job_fill(guest, 7 * CLUSTER, CLUSTER, 'c');
-    before = mem_disk(target)->count[MEM_WRITE];
-    job_end_ok(job_ok(BLOCK_JOB_BACKUP,
-                      "device=source,target=target," RESUME));
-    ck_assert(memcmp(mem_disk(target)->data, mem_disk(source)->data,
-                     DISK) == 0);
     /* Cluster 0, and what had not been copied: 5 to 7, perhaps 3 and 4. */
-    ck_assert_uint_ge(mem_disk(target)->count[MEM_WRITE] - before, 4);
-    ck_assert_uint_le(mem_disk(target)->count[MEM_WRITE] - before, 6);
-    expect_bitmap("r", "-");
-    no_disks();
+    resumed(4, 6);
 }
 END_TEST
 
@@ -317,8 +322,6 @@ END_TEST
 /* R105: the process has died, and nobody knows what has changed. */
 START_TEST(what_a_dead_process_has_copied_is_not_copied_again)
 {
-    unsigned before;
-
     disks();
     fill_target('x');
     interrupted(3, _i);
@@ -329,15 +332,7 @@ START_TEST(what_a_dead_process_has_copied_is_not_copied_again)
     } else {
         bdrv_release_dirty_bitmap(bdrv_find_dirty_bitmap(source, "r"));
     }
-    before = mem_disk(target)->count[MEM_WRITE];
-    job_end_ok(job_ok(BLOCK_JOB_BACKUP,
-                      "device=source,target=target," RESUME));
-    ck_assert(memcmp(mem_disk(target)->data, mem_disk(source)->data,
-                     DISK) == 0);
-    ck_assert_uint_ge(mem_disk(target)->count[MEM_WRITE] - before, 4);
-    ck_assert_uint_le(mem_disk(target)->count[MEM_WRITE] - before, 6);
-    expect_bitmap("r", "-");
-    no_disks();
+    resumed(4, 6);
 }
 END_TEST
 

@@ -183,44 +183,33 @@ static void both_have_sent(void)
     ck_assert_uint_eq(nr_parked('b'), 1);
 }
 
-START_TEST(clients_that_want_the_same_take_turns)
-{
-    g_autofree char *came = NULL;
+static const struct {
+    const char *what;
+    int nr_one;
+    uint64_t bytes_one;
+    int nr_two;
+    uint64_t bytes_two;
+    const char *came;
+} shares[] = {
+    { "who wants the same takes turns",
+      20, 60 * KIB, 4, 60 * KIB, "abababaaaa" },
+    { "8 of 4 KiB are a round, as one of 60 KiB is",
+      20, 4 * KIB, 4, 60 * KIB, "aaaaaaaabaaaaaaaabaa" },
+    { "who wants more than a round gives comes in later",
+      10, 60 * KIB, 2, 252 * KIB, "aaaaba" },
+};
 
-    take_places();
-    send_reads(&one, 20, 60 * KIB);
-    send_reads(&two, 4, 60 * KIB);
-    both_have_sent();
-    came = let_hog_go(10);
-    ck_assert_str_eq(came, "abababaaaa");
-}
-END_TEST
-
-/* The longer ones cost more: 8 of 4 KiB are a round, as one of 60 KiB is. */
 START_TEST(the_share_is_one_of_bytes)
 {
     g_autofree char *came = NULL;
 
     take_places();
-    send_reads(&one, 20, 4 * KIB);
-    send_reads(&two, 4, 60 * KIB);
+    send_reads(&one, shares[_i].nr_one, shares[_i].bytes_one);
+    send_reads(&two, shares[_i].nr_two, shares[_i].bytes_two);
     both_have_sent();
-    came = let_hog_go(20);
-    ck_assert_str_eq(came, "aaaaaaaabaaaaaaaabaa");
-}
-END_TEST
-
-/* Credit is kept while requests wait, so the large one is not kept for ever. */
-START_TEST(who_wants_more_than_a_round_gives_comes_in_later)
-{
-    g_autofree char *came = NULL;
-
-    take_places();
-    send_reads(&one, 10, 60 * KIB);
-    send_reads(&two, 2, 4 * 64 * KIB - 4 * KIB);
-    both_have_sent();
-    came = let_hog_go(6);
-    ck_assert_str_eq(came, "aaaaba");
+    came = let_hog_go(strlen(shares[_i].came));
+    ck_assert_msg(g_str_equal(came, shares[_i].came), "%s: %s, not %s",
+                  shares[_i].what, came, shares[_i].came);
 }
 END_TEST
 
@@ -290,9 +279,8 @@ int main(void)
     PROMISE(tc, who_is_alone_never_waits);
     PROMISE(tc, who_has_nothing_in_work_comes_in_at_once);
     PROMISE(tc, what_waits_comes_in_when_the_last_of_its_client_ends);
-    PROMISE(tc, clients_that_want_the_same_take_turns);
-    PROMISE(tc, the_share_is_one_of_bytes);
-    PROMISE(tc, who_wants_more_than_a_round_gives_comes_in_later);
+    tcase_add_loop_test(tc, the_share_is_one_of_bytes, 0,
+                        G_N_ELEMENTS(shares));
     PROMISE(tc, bytes_in_work_are_limited_too_and_nobody_overtakes);
     PROMISE(tc, who_is_cut_off_does_not_wait_for_others);
     PROMISE(tc, a_long_request_takes_its_turn_for_each_step);
