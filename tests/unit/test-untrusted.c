@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Numbers from outside: what is read, and what leads out.
+ */
+#include "check-main.h"
+
+#include "util/untrusted.h"
+
+static const uint8_t bytes[] = { 0x00, 0x81, 0x02, 0x03, 0x04,
+                                 0x05, 0x06, 0x07, 0x88 };
+
+START_TEST(readers_know_the_order_of_bytes_at_any_address)
+{
+    ck_assert(untrusted_is(untrusted_byte(bytes + 1), 0x81));
+    ck_assert(untrusted_is(untrusted_be16(bytes + 1), 0x8102));
+    ck_assert(untrusted_is(untrusted_be32(bytes + 1), 0x81020304));
+    ck_assert(untrusted_is(untrusted_be64(bytes + 1),
+                           UINT64_C(0x8102030405060788)));
+    ck_assert(untrusted_is(untrusted_le32(bytes + 1), 0x04030281));
+    ck_assert(untrusted_is(untrusted_le64(bytes + 1),
+                           UINT64_C(0x8807060504030281)));
+}
+END_TEST
+
+START_TEST(a_limit_may_have_any_type_and_none_is_passed_below_zero)
+{
+    ck_assert(untrusted_above(untrusted(6), 5));
+    ck_assert(!untrusted_above(untrusted(5), 5u));
+    ck_assert(!untrusted_above(untrusted(UINT64_MAX), UINT64_MAX));
+    ck_assert(untrusted_above(untrusted(UINT64_MAX), INT64_MAX));
+    ck_assert(untrusted_above(untrusted(0), -1));
+    ck_assert(untrusted_above(untrusted(0), INT64_MIN));
+}
+END_TEST
+
+START_TEST(what_is_at_most_its_limit_comes_out)
+{
+    uint64_t wide = 1;
+    int64_t offset = 1;
+    uint8_t narrow = 1;
+
+    ck_assert(untrusted_at_most(untrusted(7), 7, &wide) && wide == 7);
+    ck_assert(!untrusted_at_most(untrusted(8), 7, &wide));
+    ck_assert(!untrusted_at_most(untrusted(0), -1, &wide));
+    ck_assert_uint_eq(wide, 7);
+    ck_assert(untrusted_at_most(untrusted(UINT64_MAX), UINT64_MAX, &wide));
+    ck_assert_uint_eq(wide, UINT64_MAX);
+    ck_assert(untrusted_at_most(untrusted(INT64_MAX), INT64_MAX, &offset));
+    ck_assert_int_eq(offset, INT64_MAX);
+    ck_assert(untrusted_at_most(untrusted(255), 1000, &narrow));
+    ck_assert_uint_eq(narrow, 255);
+}
+END_TEST
+
+START_TEST(what_its_place_cannot_hold_stays_out_whatever_the_limit)
+{
+    int64_t offset;
+    uint8_t narrow;
+
+    ck_assert(!untrusted_at_most(untrusted((uint64_t)INT64_MAX + 1),
+                                 UINT64_MAX, &offset));
+    ck_assert(!untrusted_at_most(untrusted(256), 1000, &narrow));
+}
+END_TEST
+
+START_TEST(masks_bound_and_words_are_whole)
+{
+    Untrusted u = untrusted(UINT64_C(0xf00000000000000f));
+
+    ck_assert_uint_eq(untrusted_bits(u, 0x3c), 0xc);
+    ck_assert_uint_eq(untrusted_bits(u, 0), 0);
+    ck_assert_uint_eq(untrusted_word(u), UINT64_C(0xf00000000000000f));
+    ck_assert_uint_eq(untrusted_verbatim(u), UINT64_C(0xf00000000000000f));
+}
+END_TEST
+
+START_TEST(a_range_is_inside_or_not_wherever_it_wraps)
+{
+    static const struct {
+        uint64_t offset, bytes;
+        int64_t end;
+        bool inside;
+    } cases[] = {
+        { 0, 0, 0, true },
+        { 10, 0, 10, true },
+        { 10, 1, 10, false },
+        { 11, 0, 10, false },
+        { 3, 7, 10, true },
+        { 3, 8, 10, false },
+        { 3, UINT64_MAX, 10, false },
+        { UINT64_MAX, 2, 10, false },
+        { UINT64_MAX - 3, 8, INT64_MAX, false },
+        { INT64_MAX, 0, INT64_MAX, true },
+        { 1, INT64_MAX, INT64_MAX, false },
+        { 0, 0, -1, false },
+        { 0, 0, INT64_MIN, false },
+    };
+
+    ck_assert(untrusted_inside(untrusted(cases[_i].offset),
+                               untrusted(cases[_i].bytes), cases[_i].end) ==
+              cases[_i].inside);
+}
+END_TEST
+
+START_TEST(results_that_do_not_fit_are_told_and_touch_nothing)
+{
+    Untrusted max = untrusted(UINT64_MAX), one = untrusted(1);
+    Untrusted ret = untrusted(77);
+
+    ck_assert(!untrusted_add(max, one, &ret));
+    ck_assert(!untrusted_subtract(one, max, &ret));
+    ck_assert(!untrusted_multiply(max, untrusted(2), &ret));
+    ck_assert(!untrusted_multiply(untrusted(UINT64_C(1) << 32),
+                                  untrusted(UINT64_C(1) << 32), &ret));
+    ck_assert(!untrusted_shift(untrusted(2), 63, &ret));
+    ck_assert(!untrusted_shift(one, 64, &ret));
+    ck_assert(!untrusted_shift(one, UINT_MAX, &ret));
+    ck_assert(!untrusted_round_up(untrusted(UINT64_MAX - 6), 8, &ret));
+    ck_assert(untrusted_is(ret, 77));
+}
+END_TEST
+
+START_TEST(results_that_fit_are_right)
+{
+    Untrusted ret;
+
+    ck_assert(untrusted_add(untrusted(UINT64_MAX - 1), untrusted(1), &ret));
+    ck_assert(untrusted_is(ret, UINT64_MAX));
+    ck_assert(untrusted_subtract(untrusted(5), untrusted(5), &ret));
+    ck_assert(untrusted_is(ret, 0));
+    ck_assert(untrusted_multiply(untrusted(UINT32_MAX), untrusted(UINT32_MAX),
+                                 &ret));
+    ck_assert(untrusted_is(ret, UINT64_C(0xfffffffe00000001)));
+    ck_assert(untrusted_shift(untrusted(1), 63, &ret));
+    ck_assert(untrusted_is(ret, UINT64_C(1) << 63));
+    ck_assert(untrusted_shift(untrusted(0), 64, &ret));
+    ck_assert(untrusted_is(ret, 0));
+    ck_assert(untrusted_round_up(untrusted(UINT64_MAX - 7), 8, &ret));
+    ck_assert(untrusted_is(ret, UINT64_MAX - 7));
+    ck_assert(untrusted_round_up(untrusted(1), 8, &ret));
+    ck_assert(untrusted_is(ret, 8));
+    ck_assert(untrusted_round_up(ret, 1, &ret) && untrusted_is(ret, 8));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("untrusted");
+    TCase *tcase = tcase_create("untrusted");
+
+    PROMISE(tcase, readers_know_the_order_of_bytes_at_any_address);
+    PROMISE(tcase, a_limit_may_have_any_type_and_none_is_passed_below_zero);
+    PROMISE(tcase, what_is_at_most_its_limit_comes_out);
+    PROMISE(tcase, what_its_place_cannot_hold_stays_out_whatever_the_limit);
+    PROMISE(tcase, masks_bound_and_words_are_whole);
+    tcase_add_loop_test(tcase, a_range_is_inside_or_not_wherever_it_wraps, 0,
+                        13);
+    PROMISE(tcase, results_that_do_not_fit_are_told_and_touch_nothing);
+    PROMISE(tcase, results_that_fit_are_right);
+    suite_add_tcase(suite, tcase);
+    return check_main(suite);
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Numbers that an image or a peer has written.
+ *
+ * C has no operators for structs, so the compiler refuses to calculate with
+ * such a number, to compare it, or to put it where a plain integer is wanted.
+ * What leads out of it are the questions and checks below: a plain integer that
+ * came from outside has been compared with its limit on the way.
+ *
+ * Only this file looks into the struct; scripts/tidy.py sees to that, and that
+ * no other one turns outside bytes into integers.
+ */
+#ifndef UTIL_UNTRUSTED_H
+#define UTIL_UNTRUSTED_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+/** A number from outside; any of the 2^64. */
+typedef struct Untrusted {
+    uint64_t number;
+} Untrusted;
+
+/* --- in ------------------------------------------------------------------- */
+
+/** @number, where one from outside may stand, too. */
+static inline Untrusted untrusted(uint64_t number)
+{
+    return (Untrusted){ number };
+}
+
+/** A byte. */
+static inline Untrusted untrusted_byte(const void *p)
+{
+    return untrusted(*(const uint8_t *)p);
+}
+
+/* Integers of 16, 32 or 64 bits at any address, big-endian or little-endian. */
+
+static inline Untrusted untrusted_be16(const void *p)
+{
+    uint16_t raw;
+
+    memcpy(&raw, p, sizeof(raw));
+    return untrusted(GUINT16_FROM_BE(raw));
+}
+
+static inline Untrusted untrusted_be32(const void *p)
+{
+    uint32_t raw;
+
+    memcpy(&raw, p, sizeof(raw));
+    return untrusted(GUINT32_FROM_BE(raw));
+}
+
+static inline Untrusted untrusted_be64(const void *p)
+{
+    uint64_t raw;
+
+    memcpy(&raw, p, sizeof(raw));
+    return untrusted(GUINT64_FROM_BE(raw));
+}
+
+static inline Untrusted untrusted_le32(const void *p)
+{
+    uint32_t raw;
+
+    memcpy(&raw, p, sizeof(raw));
+    return untrusted(GUINT32_FROM_LE(raw));
+}
+
+static inline Untrusted untrusted_le64(const void *p)
+{
+    uint64_t raw;
+
+    memcpy(&raw, p, sizeof(raw));
+    return untrusted(GUINT64_FROM_LE(raw));
+}
+
+/* --- questions ------------------------------------------------------------ */
+
+/** Whether it is exactly @value. */
+static inline bool untrusted_is(Untrusted u, uint64_t value)
+{
+    return u.number == value;
+}
+
+/** Whether @u is more than @limit, of any integer type; all are more than a
+ * limit below 0. */
+#define untrusted_above(u, limit) \
+    ({ \
+        uint64_t untrusted_limit_; \
+        \
+        __builtin_add_overflow((limit), 0u, &untrusted_limit_) || \
+            (u).number > untrusted_limit_; \
+    })
+
+/** Whether @bytes bytes at @offset lie within the first @end bytes; none do if
+ * @end is below 0. */
+static inline bool untrusted_inside(Untrusted offset, Untrusted bytes,
+                                    int64_t end)
+{
+    return end >= 0 && offset.number <= (uint64_t)end &&
+           bytes.number <= (uint64_t)end - offset.number;
+}
+
+/* --- out ------------------------------------------------------------------ */
+
+/**
+ * Whether @u is at most @limit and what @ret points to can hold it; then it is
+ * there.  Both of any integer type; nothing is at most a limit below 0.
+ */
+#define untrusted_at_most(u, limit, ret) \
+    ({ \
+        const Untrusted untrusted_it_ = (u); \
+        \
+        !untrusted_above(untrusted_it_, limit) && \
+            !__builtin_add_overflow(untrusted_it_.number, 0u, (ret)); \
+    })
+
+/** The bits of @u that @mask has; so at most @mask. */
+static inline uint64_t untrusted_bits(Untrusted u, uint64_t mask)
+{
+    return u.number & mask;
+}
+
+/**
+ * All bits of a word of flags and fields: to be taken apart by & | ^ ~ >>, and
+ * never calculated with.
+ */
+static inline uint64_t untrusted_word(Untrusted u)
+{
+    return u.number;
+}
+
+/**
+ * The number as it is: to be printed, compared for equality, kept for somebody
+ * else, or sent back; never calculated with.
+ */
+static inline uint64_t untrusted_verbatim(Untrusted u)
+{
+    return u.number;
+}
+
+/* --- arithmetic ----------------------------------------------------------- */
+
+/* Each returns whether the result fits in 64 bits; then it is in @ret, as
+ * untrusted as before. */
+
+/** @a + @b. */
+static inline bool untrusted_add(Untrusted a, Untrusted b, Untrusted *ret)
+{
+    uint64_t sum;
+
+    if (__builtin_add_overflow(a.number, b.number, &sum)) {
+        return false;
+    }
+    ret->number = sum;
+    return true;
+}
+
+/** @a - @b. */
+static inline bool untrusted_subtract(Untrusted a, Untrusted b, Untrusted *ret)
+{
+    uint64_t difference;
+
+    if (__builtin_sub_overflow(a.number, b.number, &difference)) {
+        return false;
+    }
+    ret->number = difference;
+    return true;
+}
+
+/** @a * @b. */
+static inline bool untrusted_multiply(Untrusted a, Untrusted b, Untrusted *ret)
+{
+    uint64_t product;
+
+    if (__builtin_mul_overflow(a.number, b.number, &product)) {
+        return false;
+    }
+    ret->number = product;
+    return true;
+}
+
+/** @a << @bits, which may be any number. */
+static inline bool untrusted_shift(Untrusted a, unsigned bits, Untrusted *ret)
+{
+    if (a.number == 0) {
+        ret->number = 0;
+        return true;
+    }
+    return bits < 64 &&
+           untrusted_multiply(a, untrusted(UINT64_C(1) << bits), ret);
+}
+
+/** @a, rounded up to a multiple of @unit, a power of two of our own. */
+static inline bool untrusted_round_up(Untrusted a, uint64_t unit,
+                                      Untrusted *ret)
+{
+    Untrusted sum;
+
+    g_assert(unit > 0 && (unit & (unit - 1)) == 0);
+    if (!untrusted_add(a, untrusted(unit - 1), &sum)) {
+        return false;
+    }
+    ret->number = sum.number & ~(unit - 1);
+    return true;
+}
+
+/** Whether @unit divides it; 0 divides nothing. */
+static inline bool untrusted_divides(Untrusted unit, uint64_t number)
+{
+    return unit.number != 0 && number % unit.number == 0;
+}
+
+#endif /* UTIL_UNTRUSTED_H */
