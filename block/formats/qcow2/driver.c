@@ -684,10 +684,12 @@ static int qcow2_get_info(BlockDriverState *bs, BlockDriverInfo *info)
 
 static int qcow2_probe(const uint8_t *head, size_t bytes, const char *filename)
 {
-    if (bytes < QCOW2_H_V2_BYTES || be_get32(head) != QCOW2_MAGIC) {
+    if (bytes < QCOW2_H_V2_BYTES ||
+        !untrusted_is(untrusted_be32(head), QCOW2_MAGIC)) {
         return 0;
     }
-    return be_get32(head + QCOW2_H_VERSION) >= 2 ? 100 : 0;
+    return untrusted_above(untrusted_be32(head + QCOW2_H_VERSION), 1) ? 100
+                                                                      : 0;
 }
 
 const BlockDriver block_driver_qcow2 = {

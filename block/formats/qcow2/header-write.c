@@ -38,21 +38,49 @@ static bool may_miss(uint32_t magic)
     return magic == QCOW2_EXT_FEATURE_TABLE || magic == QCOW2_EXT_BITMAPS;
 }
 
+static bool is_version3(const Replace *r)
+{
+    return untrusted_above(untrusted_be32(r->old + QCOW2_H_VERSION), 2);
+}
+
+/* Where the list begins; at the end of the header if it has none. */
+static int64_t first_extension(const Replace *r)
+{
+    int64_t at = QCOW2_H_V2_BYTES;
+
+    if (is_version3(r) &&
+        !untrusted_at_most(untrusted_be32(r->old + QCOW2_H_HEADER_LENGTH),
+                           r->bytes, &at)) {
+        return r->bytes;
+    }
+    return at;
+}
+
+/* Where the extension at @at ends; behind the header, if it says so, but not
+ * how far. */
+static int64_t extension_end(const Replace *r, int64_t at)
+{
+    int64_t bytes;
+
+    if (!untrusted_at_most(untrusted_be32(r->old + at + 4), r->bytes,
+                           &bytes)) {
+        bytes = r->bytes;
+    }
+    return at + 8 + ((bytes + 7) & ~INT64_C(7));
+}
+
 /*
  * Where the list must end so that it stays in sector 0; 0 if it does, -1 if it
  * cannot be cut.
  */
 static int64_t find_cut(const Replace *r)
 {
-    int64_t at = be_get32(r->old + QCOW2_H_VERSION) >= 3
-                     ? be_get32(r->old + QCOW2_H_HEADER_LENGTH)
-                     : QCOW2_H_V2_BYTES;
+    int64_t at = first_extension(r);
     int64_t cut = 0;
 
     while (at + 8 <= r->bytes) {
-        uint32_t magic = be_get32(r->old + at);
-        int64_t end = at + 8 + (((int64_t)be_get32(r->old + at + 4) + 7) &
-                                ~INT64_C(7));
+        uint32_t magic = untrusted_verbatim(untrusted_be32(r->old + at));
+        int64_t end = extension_end(r, at);
 
         if (magic == QCOW2_EXT_END) {
             return cut;
@@ -72,12 +100,20 @@ static int64_t find_cut(const Replace *r)
  * bytes that are. */
 static size_t find_old_name(const Replace *r, uint64_t *from)
 {
-    uint64_t offset = be_get64(r->old + QCOW2_H_BACKING_OFFSET);
-    uint64_t bytes = be_get32(r->old + QCOW2_H_BACKING_SIZE);
-    uint64_t to = MIN(offset + bytes, (uint64_t)r->bytes);
+    uint64_t offset, bytes, to;
 
+    *from = 0;
+    if (!untrusted_at_most(untrusted_be64(r->old + QCOW2_H_BACKING_OFFSET),
+                           r->bytes, &offset) || offset == 0) {
+        return 0;
+    }
+    if (!untrusted_at_most(untrusted_be32(r->old + QCOW2_H_BACKING_SIZE),
+                           r->bytes, &bytes)) {
+        bytes = r->bytes;
+    }
+    to = MIN(offset + bytes, (uint64_t)r->bytes);
     *from = MIN(MAX(offset, SECTOR), to);
-    return offset == 0 ? 0 : to - *from;
+    return to - *from;
 }
 
 /* Whether the name of the backing file is where the new header leaves it. */
@@ -129,8 +165,9 @@ static int coroutine_fn write_cut(Replace *r, int64_t cut)
     if (cut > 0) {
         memset(r->old + cut, 0, 8);
     }
-    if (cut > 0 && be_get32(r->old + QCOW2_H_VERSION) >= 3) {
-        uint64_t autoclear = be_get64(r->old + QCOW2_H_AUTOCLEAR);
+    if (cut > 0 && is_version3(r)) {
+        uint64_t autoclear =
+            untrusted_word(untrusted_be64(r->old + QCOW2_H_AUTOCLEAR));
 
         be_put64(r->old + QCOW2_H_AUTOCLEAR,
                  autoclear & ~QCOW2_AUTOCLEAR_BITMAPS);

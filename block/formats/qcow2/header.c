@@ -53,6 +53,22 @@ void qcow2_header_clear(Qcow2Header *header)
 
 /* --- reading -------------------------------------------------------------- */
 
+/* Fields of the header that have not been compared with their limits. */
+typedef struct Fields {
+    Untrusted size;
+    Untrusted crypt_method;
+    Untrusted l1_size;
+    Untrusted l1_offset;
+    Untrusted reftable_offset;
+    Untrusted reftable_clusters;
+    Untrusted nb_snapshots;
+    Untrusted snapshots_offset;
+    Untrusted backing_offset;
+    Untrusted backing_bytes;
+    Untrusted refcount_order;
+    Untrusted compression;
+} Fields;
+
 /* The first cluster, as far as the file has it. */
 typedef struct Reader {
     const char *node_name;
@@ -60,7 +76,8 @@ typedef struct Reader {
     Qcow2Header *h;
     const uint8_t *buf;
     size_t bytes;
-    uint64_t backing_offset; /* 0: none */
+    Fields in;
+    const uint8_t *backing;  /* the name, or NULL */
     uint32_t backing_bytes;
     const uint8_t *features; /* the image's own table of names, or NULL */
     size_t features_bytes;
@@ -84,24 +101,26 @@ refuse(const Reader *r, int err, const char *format, ...)
 
 /* --- reading: fields ------------------------------------------------------ */
 
-/* A table of @bytes bytes at @offset: aligned, and within what can be named. */
-static int check_table(const Reader *r, const char *what, uint64_t offset,
-                       uint64_t bytes)
+/* A table of @bytes bytes, which a limit has passed, at @offset: aligned, and
+ * within what can be named; then it is in @ret. */
+static int check_table(const Reader *r, const char *what, Untrusted offset,
+                       uint64_t bytes, uint64_t *ret)
 {
     uint64_t cluster = UINT64_C(1) << r->h->cluster_bits;
 
-    if (offset & (cluster - 1)) {
+    if (untrusted_bits(offset, cluster - 1)) {
         return refuse(r, EINVAL, "the %s at offset 0x%" G_GINT64_MODIFIER "x is "
-                      "not aligned to a cluster", what, offset);
+                      "not aligned to a cluster", what,
+                      untrusted_verbatim(offset));
     }
-    if (offset == 0 && bytes > 0) {
+    if (untrusted_is(offset, 0) && bytes > 0) {
         return refuse(r, EINVAL, "the %s would lie in the header", what);
     }
-    if (offset > QCOW2_MAX_HOST_OFFSET ||
-        bytes > (uint64_t)QCOW2_MAX_HOST_OFFSET - offset) {
+    if (!untrusted_at_most(offset, QCOW2_MAX_HOST_OFFSET - (int64_t)bytes,
+                           ret)) {
         return refuse(r, EINVAL, "the %s at offset 0x%" G_GINT64_MODIFIER "x of "
                       "%" G_GUINT64_FORMAT " bytes passes the largest offset",
-                      what, offset, bytes);
+                      what, untrusted_verbatim(offset), bytes);
     }
     return 0;
 }
@@ -123,20 +142,24 @@ static int check_tables_apart(const Reader *r)
 
 static int check_size(const Reader *r)
 {
-    const Qcow2Header *h = r->h;
+    Qcow2Header *h = r->h;
     Qcow2Geometry geo;
     int64_t needed;
 
     qcow2_geometry_init(&geo, h->cluster_bits, h->refcount_order,
                         h->incompatible & QCOW2_INCOMPAT_EXTL2);
-    if (h->size > (uint64_t)MIN(qcow2_max_size(&geo), BDRV_MAX_LENGTH)) {
+    if (!untrusted_at_most(r->in.size,
+                           MIN(qcow2_max_size(&geo), BDRV_MAX_LENGTH),
+                           &h->size)) {
         return refuse(r, EFBIG, "the disk's size of %" G_GUINT64_FORMAT
                       " bytes is above the limit for clusters of %"
-                      G_GINT64_FORMAT " bytes", h->size, geo.cluster_bytes);
+                      G_GINT64_FORMAT " bytes", untrusted_verbatim(r->in.size),
+                      geo.cluster_bytes);
     }
-    if (h->l1_size > QCOW2_MAX_L1_BYTES / sizeof(uint64_t)) {
+    if (!untrusted_at_most(r->in.l1_size, QCOW2_MAX_L1_BYTES / 8,
+                           &h->l1_size)) {
         return refuse(r, EFBIG, "the L1 table of %u entries is too large",
-                      h->l1_size);
+                      (unsigned)untrusted_verbatim(r->in.l1_size));
     }
     needed = qcow2_l1_entries(&geo, h->size);
     if (h->l1_size < needed) {
@@ -147,63 +170,78 @@ static int check_size(const Reader *r)
     return 0;
 }
 
+static int check_snapshots(const Reader *r)
+{
+    Qcow2Header *h = r->h;
+
+    if (!untrusted_at_most(r->in.nb_snapshots, QCOW2_MAX_SNAPSHOTS,
+                           &h->nb_snapshots)) {
+        return refuse(r, EFBIG, "%u snapshots are too many",
+                      (unsigned)untrusted_verbatim(r->in.nb_snapshots));
+    }
+    if (h->nb_snapshots == 0) {
+        return 0; /* an offset means nothing then, and is not kept */
+    }
+    /* Its length is known only when it has been read. */
+    return check_table(r, "snapshot table", r->in.snapshots_offset, 1,
+                       &h->snapshots_offset);
+}
+
 static int check_fields(const Reader *r)
 {
-    const Qcow2Header *h = r->h;
-    uint64_t max_reftable = QCOW2_MAX_REFTABLE_BYTES >> h->cluster_bits;
+    Qcow2Header *h = r->h;
     int ret = check_size(r);
 
     if (ret == 0) {
-        ret = check_table(r, "L1 table", h->l1_offset,
-                          h->l1_size * UINT64_C(8));
+        ret = check_table(r, "L1 table", r->in.l1_offset,
+                          h->l1_size * UINT64_C(8), &h->l1_offset);
     }
     if (ret < 0) {
         return ret;
     }
-    if (h->reftable_clusters == 0) {
+    if (untrusted_is(r->in.reftable_clusters, 0)) {
         return refuse(r, EINVAL, "the image has no refcount table");
     }
-    if (h->reftable_clusters > max_reftable) {
+    if (!untrusted_at_most(r->in.reftable_clusters,
+                           QCOW2_MAX_REFTABLE_BYTES >> h->cluster_bits,
+                           &h->reftable_clusters)) {
         return refuse(r, EFBIG, "the refcount table of %u clusters is too "
-                      "large", h->reftable_clusters);
+                      "large",
+                      (unsigned)untrusted_verbatim(r->in.reftable_clusters));
     }
-    ret = check_table(r, "refcount table", h->reftable_offset,
-                      (uint64_t)h->reftable_clusters << h->cluster_bits);
+    ret = check_table(r, "refcount table", r->in.reftable_offset,
+                      (uint64_t)h->reftable_clusters << h->cluster_bits,
+                      &h->reftable_offset);
     if (ret == 0) {
         ret = check_tables_apart(r);
     }
-    if (ret == 0 && h->nb_snapshots > QCOW2_MAX_SNAPSHOTS) {
-        ret = refuse(r, EFBIG, "%u snapshots are too many", h->nb_snapshots);
-    }
-    if (ret == 0 && h->nb_snapshots > 0) {
-        /* Its length is known only when it has been read. */
-        ret = check_table(r, "snapshot table", h->snapshots_offset, 1);
-    }
-    return ret;
+    return ret == 0 ? check_snapshots(r) : ret;
 }
 
 /* Version, and what is needed to know how long the first cluster is. */
 static int read_first_fields(Reader *r)
 {
     Qcow2Header *h = r->h;
+    Untrusted version, cluster_bits;
 
     if (r->bytes < QCOW2_H_V2_BYTES) {
         return refuse(r, EINVAL, "%zu bytes are too short for an image of "
                       "format qcow2", r->bytes);
     }
-    if (be_get32(r->buf + QCOW2_H_MAGIC) != QCOW2_MAGIC) {
+    if (!untrusted_is(untrusted_be32(r->buf + QCOW2_H_MAGIC), QCOW2_MAGIC)) {
         return refuse(r, EINVAL, "is not of format qcow2");
     }
-    h->version = be_get32(r->buf + QCOW2_H_VERSION);
-    if (h->version < 2 || h->version > 3) {
+    version = untrusted_be32(r->buf + QCOW2_H_VERSION);
+    if (!untrusted_at_most(version, 3, &h->version) || h->version < 2) {
         return refuse(r, ENOTSUP, "version %u of qcow2 is not supported",
-                      h->version);
+                      (unsigned)untrusted_verbatim(version));
     }
-    h->cluster_bits = be_get32(r->buf + QCOW2_H_CLUSTER_BITS);
-    if (h->cluster_bits < QCOW2_MIN_CLUSTER_BITS ||
-        h->cluster_bits > QCOW2_MAX_CLUSTER_BITS) {
+    cluster_bits = untrusted_be32(r->buf + QCOW2_H_CLUSTER_BITS);
+    if (!untrusted_at_most(cluster_bits, QCOW2_MAX_CLUSTER_BITS,
+                           &h->cluster_bits) ||
+        h->cluster_bits < QCOW2_MIN_CLUSTER_BITS) {
         return refuse(r, EINVAL, "clusters of 2^%u bytes are not supported",
-                      h->cluster_bits);
+                      (unsigned)untrusted_verbatim(cluster_bits));
     }
     return 0;
 }
@@ -211,20 +249,21 @@ static int read_first_fields(Reader *r)
 static void take_v2_fields(Reader *r)
 {
     const uint8_t *buf = r->buf;
-    Qcow2Header *h = r->h;
 
-    h->size = be_get64(buf + QCOW2_H_SIZE);
-    h->crypt_method = be_get32(buf + QCOW2_H_CRYPT_METHOD);
-    h->l1_size = be_get32(buf + QCOW2_H_L1_SIZE);
-    h->l1_offset = be_get64(buf + QCOW2_H_L1_OFFSET);
-    h->reftable_offset = be_get64(buf + QCOW2_H_REFTABLE_OFFSET);
-    h->reftable_clusters = be_get32(buf + QCOW2_H_REFTABLE_CLUSTERS);
-    h->nb_snapshots = be_get32(buf + QCOW2_H_NB_SNAPSHOTS);
-    h->snapshots_offset = be_get64(buf + QCOW2_H_SNAPSHOTS_OFFSET);
-    r->backing_offset = be_get64(buf + QCOW2_H_BACKING_OFFSET);
-    r->backing_bytes = be_get32(buf + QCOW2_H_BACKING_SIZE);
-    h->header_length = QCOW2_H_V2_BYTES;
-    h->refcount_order = 4;
+    r->in = (Fields){
+        .size = untrusted_be64(buf + QCOW2_H_SIZE),
+        .crypt_method = untrusted_be32(buf + QCOW2_H_CRYPT_METHOD),
+        .l1_size = untrusted_be32(buf + QCOW2_H_L1_SIZE),
+        .l1_offset = untrusted_be64(buf + QCOW2_H_L1_OFFSET),
+        .reftable_offset = untrusted_be64(buf + QCOW2_H_REFTABLE_OFFSET),
+        .reftable_clusters = untrusted_be32(buf + QCOW2_H_REFTABLE_CLUSTERS),
+        .nb_snapshots = untrusted_be32(buf + QCOW2_H_NB_SNAPSHOTS),
+        .snapshots_offset = untrusted_be64(buf + QCOW2_H_SNAPSHOTS_OFFSET),
+        .backing_offset = untrusted_be64(buf + QCOW2_H_BACKING_OFFSET),
+        .backing_bytes = untrusted_be32(buf + QCOW2_H_BACKING_SIZE),
+        .refcount_order = untrusted(4),
+    };
+    r->h->header_length = QCOW2_H_V2_BYTES;
 }
 
 static int take_v3_fields(Reader *r)
@@ -232,23 +271,26 @@ static int take_v3_fields(Reader *r)
     uint32_t cluster = UINT32_C(1) << r->h->cluster_bits;
     const uint8_t *buf = r->buf;
     Qcow2Header *h = r->h;
+    Untrusted length;
 
     if (r->bytes < QCOW2_H_V3_BYTES) {
         return refuse(r, EINVAL, "the header ends with the file after %zu "
                       "bytes", r->bytes);
     }
-    h->incompatible = be_get64(buf + QCOW2_H_INCOMPATIBLE);
-    h->compatible = be_get64(buf + QCOW2_H_COMPATIBLE);
-    h->autoclear = be_get64(buf + QCOW2_H_AUTOCLEAR);
-    h->refcount_order = be_get32(buf + QCOW2_H_REFCOUNT_ORDER);
-    h->header_length = be_get32(buf + QCOW2_H_HEADER_LENGTH);
-    if (h->header_length < QCOW2_H_V3_BYTES || h->header_length > cluster ||
-        h->header_length % 8 || h->header_length > r->bytes) {
+    h->incompatible =
+        untrusted_word(untrusted_be64(buf + QCOW2_H_INCOMPATIBLE));
+    h->compatible = untrusted_word(untrusted_be64(buf + QCOW2_H_COMPATIBLE));
+    h->autoclear = untrusted_word(untrusted_be64(buf + QCOW2_H_AUTOCLEAR));
+    r->in.refcount_order = untrusted_be32(buf + QCOW2_H_REFCOUNT_ORDER);
+    length = untrusted_be32(buf + QCOW2_H_HEADER_LENGTH);
+    if (!untrusted_at_most(length, MIN(cluster, r->bytes),
+                           &h->header_length) ||
+        h->header_length < QCOW2_H_V3_BYTES || h->header_length % 8) {
         return refuse(r, EINVAL, "a header length of %u bytes is invalid",
-                      h->header_length);
+                      (unsigned)untrusted_verbatim(length));
     }
     if (h->header_length > QCOW2_H_COMPRESSION) {
-        h->compression = buf[QCOW2_H_COMPRESSION];
+        r->in.compression = untrusted_byte(buf + QCOW2_H_COMPRESSION);
     }
     if (h->header_length > QCOW2_H_BYTES) {
         h->unknown_fields_bytes = h->header_length - QCOW2_H_BYTES;
@@ -260,16 +302,16 @@ static int take_v3_fields(Reader *r)
 
 static int check_encryption(const Reader *r)
 {
-    uint32_t method = r->h->crypt_method;
+    Untrusted method = r->in.crypt_method;
 
-    if (method > 2) {
+    if (untrusted_above(method, 2)) {
         return refuse(r, EINVAL, "an encryption method number %u does not "
-                      "exist", method);
+                      "exist", (unsigned)untrusted_verbatim(method));
     }
-    if (method > 0) {
+    if (!untrusted_at_most(method, 0, &r->h->crypt_method)) {
         return refuse(r, ENOTSUP, "it is encrypted (%s), which is not "
-                      "supported", method == 2 ? "LUKS" : "AES of old "
-                      "versions");
+                      "supported", untrusted_is(method, 2) ? "LUKS" : "AES of "
+                      "old versions");
     }
     return 0;
 }
@@ -322,31 +364,34 @@ static int take_features(Reader *r, const uint8_t *data, uint32_t bytes)
 static int take_bitmaps(Reader *r, const uint8_t *data, uint32_t bytes)
 {
     Qcow2Header *h = r->h;
+    Untrusted nb, dir_bytes;
 
     if (!(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS)) {
         /* Written since by a program that does not know bitmaps: they are out
          * of date, and go with the next header that we write. */
         return 0;
     }
-    if (bytes != BITMAPS_EXT_BYTES || be_get32(data + 4) != 0) {
+    if (bytes != BITMAPS_EXT_BYTES ||
+        !untrusted_is(untrusted_be32(data + 4), 0)) {
         return refuse(r, EINVAL, "the extension for bitmaps is malformed");
     }
     h->has_bitmaps = true;
-    h->nb_bitmaps = be_get32(data);
-    h->bitmap_dir_bytes = be_get64(data + 8);
-    h->bitmap_dir_offset = be_get64(data + 16);
-    if (h->nb_bitmaps == 0 || h->nb_bitmaps > QCOW2_MAX_BITMAPS) {
+    nb = untrusted_be32(data);
+    if (!untrusted_at_most(nb, QCOW2_MAX_BITMAPS, &h->nb_bitmaps) ||
+        h->nb_bitmaps == 0) {
         return refuse(r, EINVAL, "a number of %u bitmaps is invalid",
-                      h->nb_bitmaps);
+                      (unsigned)untrusted_verbatim(nb));
     }
-    if (h->bitmap_dir_bytes == 0 ||
-        h->bitmap_dir_bytes > (uint64_t)QCOW2_MAX_BITMAP_DIR_BYTES) {
+    dir_bytes = untrusted_be64(data + 8);
+    if (!untrusted_at_most(dir_bytes, QCOW2_MAX_BITMAP_DIR_BYTES,
+                           &h->bitmap_dir_bytes) ||
+        h->bitmap_dir_bytes == 0) {
         return refuse(r, EINVAL, "a directory of %" G_GUINT64_FORMAT " bytes "
-                      "for %u bitmaps is invalid", h->bitmap_dir_bytes,
-                      h->nb_bitmaps);
+                      "for %u bitmaps is invalid",
+                      untrusted_verbatim(dir_bytes), h->nb_bitmaps);
     }
-    return check_table(r, "directory of bitmaps", h->bitmap_dir_offset,
-                       h->bitmap_dir_bytes);
+    return check_table(r, "directory of bitmaps", untrusted_be64(data + 16),
+                       h->bitmap_dir_bytes, &h->bitmap_dir_offset);
 }
 
 static int take_crypto(Reader *r, const uint8_t *data, uint32_t bytes)
@@ -394,17 +439,19 @@ static int take_extensions(Reader *r, size_t end)
     size_t pos = r->h->header_length;
 
     while (pos + 8 <= end) {
-        uint32_t magic = be_get32(r->buf + pos);
-        uint32_t bytes = be_get32(r->buf + pos + 4);
+        uint32_t magic = untrusted_verbatim(untrusted_be32(r->buf + pos));
+        Untrusted length = untrusted_be32(r->buf + pos + 4);
+        uint32_t bytes;
         int ret;
 
         pos += 8;
         if (magic == QCOW2_EXT_END) {
             return 0;
         }
-        if (bytes > end - pos) {
+        if (!untrusted_at_most(length, end - pos, &bytes)) {
             return refuse(r, EINVAL, "the header extension 0x%08x of %u bytes "
-                          "passes the end of the header", magic, bytes);
+                          "passes the end of the header", magic,
+                          (unsigned)untrusted_verbatim(length));
         }
         ret = take_extension(r, magic, r->buf + pos, bytes);
         if (ret < 0) {
@@ -457,13 +504,16 @@ static int check_features(const Reader *r)
 
 static int check_compression(const Reader *r)
 {
-    const Qcow2Header *h = r->h;
+    Qcow2Header *h = r->h;
     bool bit = h->incompatible & QCOW2_INCOMPAT_COMPRESSION;
+    unsigned compression;
 
-    if (h->compression > QCOW2_COMPRESSION_ZSTD) {
+    if (!untrusted_at_most(r->in.compression, QCOW2_COMPRESSION_ZSTD,
+                           &compression)) {
         return refuse(r, ENOTSUP, "compression type %u is not supported",
-                      h->compression);
+                      (unsigned)untrusted_verbatim(r->in.compression));
     }
+    h->compression = compression;
     if (bit != (h->compression != QCOW2_COMPRESSION_ZLIB)) {
         return refuse(r, EINVAL, "compression type %u and the feature bit for "
                       "it contradict each other", h->compression);
@@ -473,15 +523,17 @@ static int check_compression(const Reader *r)
 
 static int check_version3(const Reader *r)
 {
-    const Qcow2Header *h = r->h;
+    Qcow2Header *h = r->h;
     int ret = check_features(r);
 
     if (ret == 0) {
         ret = check_compression(r);
     }
-    if (ret == 0 && h->refcount_order > QCOW2_MAX_REFCOUNT_ORDER) {
+    if (ret == 0 && !untrusted_at_most(r->in.refcount_order,
+                                       QCOW2_MAX_REFCOUNT_ORDER,
+                                       &h->refcount_order)) {
         ret = refuse(r, EINVAL, "refcounts of 2^%u bits are not supported",
-                     h->refcount_order);
+                     (unsigned)untrusted_verbatim(r->in.refcount_order));
     }
     if (ret == 0 && (h->incompatible & QCOW2_INCOMPAT_EXTL2) &&
         h->cluster_bits < 14) {
@@ -492,34 +544,39 @@ static int check_version3(const Reader *r)
 }
 
 /* Where the extensions end: at the name of the backing file. */
-static int locate_backing(const Reader *r, size_t *ret_end)
+static int locate_backing(Reader *r, size_t *ret_end)
 {
+    Untrusted offset = r->in.backing_offset, bytes = r->in.backing_bytes;
+    size_t pos;
+
     *ret_end = r->bytes;
-    if (r->backing_offset == 0 || r->backing_bytes == 0) {
+    if (untrusted_is(offset, 0) || untrusted_is(bytes, 0)) {
         return 0;
     }
-    if (r->backing_bytes > QCOW2_MAX_BACKING_NAME) {
+    if (!untrusted_at_most(bytes, QCOW2_MAX_BACKING_NAME,
+                           &r->backing_bytes)) {
         return refuse(r, EINVAL, "the name of the backing file, of %u bytes, "
-                      "is too long", r->backing_bytes);
+                      "is too long", (unsigned)untrusted_verbatim(bytes));
     }
-    if (r->backing_offset < r->h->header_length ||
-        r->backing_offset > r->bytes ||
-        r->backing_bytes > r->bytes - r->backing_offset) {
+    if (!untrusted_at_most(offset, (int64_t)r->bytes - r->backing_bytes,
+                           &pos) ||
+        pos < r->h->header_length) {
         return refuse(r, EINVAL, "the name of the backing file at offset 0x%"
                       G_GINT64_MODIFIER "x is not in the first cluster",
-                      r->backing_offset);
+                      untrusted_verbatim(offset));
     }
-    *ret_end = r->backing_offset;
+    r->backing = r->buf + pos;
+    *ret_end = pos;
     return 0;
 }
 
 static int take_backing(Reader *r)
 {
-    if (r->backing_offset == 0 || r->backing_bytes == 0) {
+    if (!r->backing) {
         return 0;
     }
-    r->h->backing_file = take_text(r, r->buf + r->backing_offset,
-                                   r->backing_bytes, QCOW2_MAX_BACKING_NAME,
+    r->h->backing_file = take_text(r, r->backing, r->backing_bytes,
+                                   QCOW2_MAX_BACKING_NAME,
                                    "name of the backing file");
     return r->h->backing_file ? 0 : -EINVAL;
 }
@@ -581,8 +638,9 @@ static int coroutine_fn read_cluster(Reader *r, BdrvChild *file)
     }
     r->buf = buf;
     /* Read again: another process may have changed it, if we share that. */
-    if (be_get32(buf + QCOW2_H_VERSION) != r->h->version ||
-        be_get32(buf + QCOW2_H_CLUSTER_BITS) != r->h->cluster_bits) {
+    if (!untrusted_is(untrusted_be32(buf + QCOW2_H_VERSION), r->h->version) ||
+        !untrusted_is(untrusted_be32(buf + QCOW2_H_CLUSTER_BITS),
+                      r->h->cluster_bits)) {
         return refuse(r, EBUSY, "the header changes while it is read");
     }
     return parse(r);

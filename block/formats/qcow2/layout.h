@@ -3,7 +3,8 @@
  * What a qcow2 image looks like on the disk: numbers and pure arithmetic.
  *
  * Source: the format's public specification (docs/interop/qcow2 of QEMU).  All
- * integers of an image are big-endian; those in these structs are the host's.
+ * integers of an image are big-endian; those in these structs are the host's,
+ * and have been compared with their limits unless they are Untrusted.
  * Nothing here does I/O, waits or locks.
  */
 #ifndef BLOCK_FORMATS_QCOW2_LAYOUT_H
@@ -15,6 +16,7 @@
 #include <string.h>
 
 #include "util/big-endian.h"
+#include "util/untrusted.h"
 
 /* --- header --------------------------------------------------------------- */
 

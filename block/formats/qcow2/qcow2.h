@@ -78,7 +78,8 @@ typedef struct Qcow2Extension {
     uint8_t *data;
 } Qcow2Extension;
 
-/** The header and its extensions, host-endian. */
+/** The header and its extensions, host-endian; checked against all limits that
+ * the header alone is enough for. */
 typedef struct Qcow2Header {
     unsigned version; /* 2 or 3 */
     unsigned cluster_bits;
