@@ -65,9 +65,9 @@ static int64_t place_of(const Qcow2 *q, unsigned kind)
     case QCOW2_OL_SNAPSHOT_TABLE:
         return q->header.snapshots_offset;
     case QCOW2_OL_INACTIVE_L1:
-        return s->l1_offset;
+        return untrusted_verbatim(s->l1_offset);
     case QCOW2_OL_INACTIVE_L2:
-        return read64(s->l1_offset) & QCOW2_OFFSET_MASK;
+        return read64(untrusted_verbatim(s->l1_offset)) & QCOW2_OFFSET_MASK;
     case QCOW2_OL_BITMAP_DIRECTORY:
     default:
         return q->header.bitmap_dir_offset;
@@ -122,9 +122,9 @@ START_TEST(a_reopen_can_guard_more)
     Qcow2 *q = state_of(blk);
     int64_t at = place_of(q, QCOW2_OL_INACTIVE_L2);
     Qcow2Snapshot *s = g_ptr_array_index(q->snapshots, 0);
-    uint64_t l1_offset = s->l1_offset;
+    Untrusted l1_offset = s->l1_offset;
 
-    s->l1_offset = INT64_C(1) << 40;
+    s->l1_offset = untrusted(UINT64_C(1) << 40);
     reopen_fails(blk_bs(blk), "overlap-check=all", EINVAL, "L1 table");
     s->l1_offset = l1_offset;
     ck_assert_uint_eq(q->options.overlap_check, QCOW2_OL_CACHED);

@@ -163,8 +163,9 @@ static int coroutine_fn compare_block(Qcow2Check *c, size_t index)
         return 0;
     }
     for (int64_t i = first; ret == 0 && i < end; i++) {
-        uint64_t count = qcow2_refcount_at(c->table, q->geo.refcount_order,
-                                           i - first);
+        uint64_t count = untrusted_bits(
+            qcow2_refcount_at(c->table, q->geo.refcount_order, i - first),
+            q->geo.refcount_max);
         uint64_t refs = qcow2_refmap_get(c->refs, i);
 
         if (count || refs) {
@@ -271,7 +272,7 @@ static bool coroutine_fn check_l2_copied(Qcow2Check *c, bool fix)
 
     for (unsigned i = 0; i < 1u << geo->l2_bits; i++) {
         uint8_t *p = c->table + (size_t)i * geo->l2_entry_bytes;
-        uint64_t word = be_get64(p);
+        uint64_t word = untrusted_word(untrusted_be64(p));
 
         if ((word & QCOW2_OFFSET_MASK) && !(word & QCOW2_OFLAG_COMPRESSED) &&
             !c->q->has_data_file &&
@@ -335,7 +336,8 @@ int coroutine_fn qcow2_check_copied(Qcow2Check *c)
     int ret = 0;
 
     if (h->l1_size == 0 ||
-        qcow2_l1_load(c->q, h->l1_offset, h->l1_size, &l1, &error) < 0) {
+        qcow2_l1_load(c->q, untrusted(h->l1_offset), untrusted(h->l1_size),
+                      &l1, &error) < 0) {
         /* Was told when its tables were looked for, unless time is over. */
         return bdrv_image_step(c->q->bs, NULL);
     }

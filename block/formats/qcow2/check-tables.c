@@ -70,19 +70,24 @@ int qcow2_check_add_meta(Qcow2Check *c, int64_t offset, int64_t bytes,
 }
 
 /* A table at a place that an image says; false: it cannot be there. */
-static bool check_place(Qcow2Check *c, uint64_t offset, uint64_t bytes,
-                        const char *what)
+static bool check_place(Qcow2Check *c, Untrusted offset, int64_t bytes,
+                        const char *what, int64_t *ret)
 {
-    c->incomplete |= qcow2_into_cluster(&c->q->geo, offset) || offset == 0 ||
-                     !qcow2_check_inside(c, offset, bytes);
-    if (qcow2_into_cluster(&c->q->geo, offset)) {
+    int64_t end = c->end << c->q->geo.cluster_bits;
+    bool aligned = untrusted_bits(offset, c->q->geo.cluster_bytes - 1) == 0;
+    bool inside = untrusted_at_most(offset, end - bytes, ret) && *ret > 0;
+
+    c->incomplete |= !aligned || !inside;
+    if (!aligned) {
         qcow2_check_found(c, false, "ERROR offset 0x%" G_GINT64_MODIFIER "x: "
-                          "%s is not cluster aligned", offset, what);
+                          "%s is not cluster aligned",
+                          untrusted_verbatim(offset), what);
         return false;
     }
-    if (offset == 0 || !qcow2_check_inside(c, offset, bytes)) {
+    if (!inside) {
         qcow2_check_found(c, false, "ERROR offset 0x%" G_GINT64_MODIFIER "x: "
-                          "%s lies beyond the end of the image", offset, what);
+                          "%s lies beyond the end of the image",
+                          untrusted_verbatim(offset), what);
         return false;
     }
     return true;
@@ -144,28 +149,29 @@ static int coroutine_fn check_l1_entry(Qcow2Check *c, uint64_t entry,
 }
 
 /* Count an L1 table, note its L2 tables. */
-static int coroutine_fn check_l1(Qcow2Check *c, uint64_t offset, size_t nr,
+static int coroutine_fn check_l1(Qcow2Check *c, Untrusted offset, size_t nr,
                                  bool active)
 {
     g_autoptr(GError) error = NULL;
     const char *what = active ? "active L1 table" : "L1 table of a snapshot";
+    int64_t at = 0;
     Qcow2L1 *l1;
     int ret;
 
-    if (nr == 0 || !check_place(c, offset, nr * 8, what)) {
+    if (nr == 0 || !check_place(c, offset, nr * 8, what, &at)) {
         return 0;
     }
     ret = bdrv_image_step(c->q->bs, NULL);
     if (ret < 0) {
         return ret;
     }
-    ret = qcow2_l1_load(c->q, offset, nr, &l1, &error);
+    ret = qcow2_l1_load(c->q, offset, untrusted(nr), &l1, &error);
     if (ret < 0) {
         qcow2_check_failed(c, ret, what);
         c->incomplete = true;
         return 0;
     }
-    ret = qcow2_check_add_meta(c, offset, nr * 8, 1, what);
+    ret = qcow2_check_add_meta(c, at, nr * 8, 1, what);
     for (size_t i = 0; ret == 0 && i < nr; i++) {
         uint64_t entry = atomic_load_explicit(&l1->entry[i],
                                               memory_order_relaxed);
@@ -182,24 +188,24 @@ static int coroutine_fn check_snapshots(Qcow2Check *c)
 {
     Qcow2 *q = c->q;
     int64_t bytes = qcow2_snapshots_bytes(q);
-    uint64_t all = 0;
+    int64_t at = 0, all = 0;
     int ret = 0;
 
-    if (bytes > 0 && check_place(c, q->header.snapshots_offset, bytes,
-                                 "snapshot table")) {
-        ret = qcow2_check_add_meta(c, q->header.snapshots_offset, bytes, 1,
-                                   "snapshot table");
+    if (bytes > 0 && check_place(c, untrusted(q->header.snapshots_offset),
+                                 bytes, "snapshot table", &at)) {
+        ret = qcow2_check_add_meta(c, at, bytes, 1, "snapshot table");
     }
     for (guint i = 0; ret == 0 && i < q->snapshots->len; i++) {
         const Qcow2Snapshot *s = g_ptr_array_index(q->snapshots, i);
+        size_t nr;
 
-        if (s->l1_size > QCOW2_MAX_L1_BYTES / 8) {
+        if (!untrusted_at_most(s->l1_size, QCOW2_MAX_L1_BYTES / 8, &nr)) {
             qcow2_check_found(c, false, "ERROR snapshot %s (%s): its L1 table "
                               "is too large", s->id, s->name);
             c->incomplete = true;
             continue;
         }
-        all += (uint64_t)s->l1_size * 8;
+        all += nr * 8;
         if (!qcow2_check_inside(c, 0, all)) {
             qcow2_check_found(c, false, "ERROR snapshot %s (%s): the L1 tables "
                               "are larger than the file together", s->id,
@@ -207,7 +213,7 @@ static int coroutine_fn check_snapshots(Qcow2Check *c)
             c->incomplete = true;
             break;
         }
-        ret = check_l1(c, s->l1_offset, s->l1_size, false);
+        ret = check_l1(c, s->l1_offset, nr, false);
     }
     return ret;
 }
@@ -216,9 +222,10 @@ static int coroutine_fn visit_bitmap(void *opaque, int64_t offset,
                                      int64_t bytes)
 {
     Qcow2Check *c = opaque;
+    int64_t at = 0;
 
-    return check_place(c, offset, bytes, "bitmap")
-               ? qcow2_check_add_meta(c, offset, bytes, 1, "bitmap")
+    return check_place(c, untrusted(offset), bytes, "bitmap", &at)
+               ? qcow2_check_add_meta(c, at, bytes, 1, "bitmap")
                : 0;
 }
 
@@ -448,10 +455,7 @@ static int check_entry(Qcow2Check *c, L2Walk *w, unsigned i)
 {
     const Qcow2Geometry *geo = &c->q->geo;
     uint8_t *p = c->table + (size_t)i * geo->l2_entry_bytes;
-    Qcow2L2Entry old = {
-        .word = be_get64(p),
-        .bitmap = geo->extended_l2 ? be_get64(p + 8) : 0,
-    };
+    Qcow2L2Entry old = qcow2_l2_from_disk(geo, p);
     Qcow2L2Entry entry = old;
     int ret;
 
@@ -540,7 +544,8 @@ int coroutine_fn qcow2_check_tables(Qcow2Check *c)
     int ret = qcow2_check_add_meta(c, 0, bytes, 1, "header");
 
     if (ret == 0) {
-        ret = check_l1(c, q->header.l1_offset, q->header.l1_size, true);
+        ret = check_l1(c, untrusted(q->header.l1_offset), q->header.l1_size,
+                       true);
     }
     if (ret == 0) {
         ret = check_snapshots(c);

@@ -306,6 +306,8 @@ static int coroutine_fn open_backing(Qcow2 *q, BlockOptions *options,
 static int choose_snapshot(Qcow2 *q, const char *id_or_name,
                            const Qcow2Snapshot **ret, GError **errp)
 {
+    int64_t size;
+
     *ret = NULL;
     if (!id_or_name) {
         return 0;
@@ -321,17 +323,17 @@ static int choose_snapshot(Qcow2 *q, const char *id_or_name,
                            "snapshot '%s'", bdrv_node_name(q->bs),
                            bdrv_filename(q->bs), id_or_name);
     }
-    if ((*ret)->disk_bytes > (uint64_t)MIN(qcow2_max_size(&q->geo),
-                                           BDRV_MAX_LENGTH)) {
+    if (!untrusted_at_most((*ret)->disk_bytes,
+                           MIN(qcow2_max_size(&q->geo), BDRV_MAX_LENGTH),
+                           &size)) {
         return block_error(errp, EFBIG, "Node '%s': snapshot '%s' of image "
                            "'%s' is of a disk of %" G_GUINT64_FORMAT " bytes, "
                            "above the limit", bdrv_node_name(q->bs),
                            id_or_name, bdrv_filename(q->bs),
-                           (*ret)->disk_bytes);
+                           untrusted_verbatim((*ret)->disk_bytes));
     }
     q->snapshot_view = true;
-    atomic_store(&q->size,
-                 (*ret)->disk_bytes & ~(uint64_t)(QCOW2_SIZE_UNIT - 1));
+    atomic_store(&q->size, size & ~(int64_t)(QCOW2_SIZE_UNIT - 1));
     return 0;
 }
 
@@ -358,8 +360,8 @@ static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
                                     GError **errp)
 {
     const Qcow2Snapshot *view = NULL;
-    uint64_t l1_offset = q->header.l1_offset;
-    uint32_t l1_size = q->header.l1_size;
+    Untrusted l1_offset = untrusted(q->header.l1_offset);
+    Untrusted l1_size = untrusted(q->header.l1_size);
     Qcow2L1 *l1 = NULL;
     int ret = count_tables(q, errp);
 

@@ -129,7 +129,7 @@ uint64_t qcow2_compressed_encode(const Qcow2Geometry *geo,
 
 /* --- refcounts ------------------------------------------------------------ */
 
-uint64_t qcow2_refcount_at(const void *block, unsigned order, uint64_t index)
+Untrusted qcow2_refcount_at(const void *block, unsigned order, uint64_t index)
 {
     const uint8_t *bytes = block;
     uint64_t bit = index << order;
@@ -138,15 +138,16 @@ uint64_t qcow2_refcount_at(const void *block, unsigned order, uint64_t index)
     case 0:
     case 1:
     case 2:
-        return bytes[bit / 8] >> (bit % 8) & ((1u << (1u << order)) - 1);
+        return untrusted(bytes[bit / 8] >> (bit % 8) &
+                         ((1u << (1u << order)) - 1));
     case 3:
-        return bytes[index];
+        return untrusted_byte(bytes + index);
     case 4:
-        return be_get16(bytes + index * 2);
+        return untrusted_be16(bytes + index * 2);
     case 5:
-        return be_get32(bytes + index * 4);
+        return untrusted_be32(bytes + index * 4);
     case 6:
-        return be_get64(bytes + index * 8);
+        return untrusted_be64(bytes + index * 8);
     default:
         g_assert_not_reached();
     }

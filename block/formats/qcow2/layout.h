@@ -131,11 +131,25 @@ void qcow2_geometry_init(Qcow2Geometry *geo, unsigned cluster_bits,
 #define QCOW2_L2_RESERVED UINT64_C(0x3f000000000001fe)
 #define QCOW2_REFTABLE_RESERVED UINT64_C(0x1ff)
 
-/** An L2 entry; @bitmap is 0 unless entries are extended. */
+/** An L2 entry; @bitmap is 0 unless entries are extended.  Both are words of
+ * bits: masks take them apart, and nothing calculates with a whole one. */
 typedef struct Qcow2L2Entry {
     uint64_t word;
     uint64_t bitmap; /* bits 0-31: allocated, 32-63: reads as zero */
 } Qcow2L2Entry;
+
+/** The entry at @p of an L2 table as the disk has it. */
+static inline Qcow2L2Entry qcow2_l2_from_disk(const Qcow2Geometry *geo,
+                                              const void *p)
+{
+    const uint8_t *at = p;
+
+    return (Qcow2L2Entry){
+        .word = untrusted_word(untrusted_be64(at)),
+        .bitmap = geo->extended_l2 ? untrusted_word(untrusted_be64(at + 8))
+                                   : 0,
+    };
+}
 
 /** What a cluster, or a subcluster of one, is. */
 typedef enum Qcow2Kind {
@@ -176,7 +190,7 @@ uint64_t qcow2_compressed_encode(const Qcow2Geometry *geo,
 
 /** The refcount number @index of a table at @block.  The bits of widths below
  * a byte are packed from the least significant end. */
-uint64_t qcow2_refcount_at(const void *block, unsigned order, uint64_t index);
+Untrusted qcow2_refcount_at(const void *block, unsigned order, uint64_t index);
 
 /** Set it; @value must fit the width. */
 void qcow2_refcount_put(void *block, unsigned order, uint64_t index,

@@ -42,42 +42,59 @@ static Qcow2L1 *l1_new(size_t entries)
     return l1;
 }
 
-int coroutine_fn qcow2_l1_load(Qcow2 *q, int64_t offset, size_t entries,
+/* Whether a table of @entries at @offset lies in the file; then its offset,
+ * 0 if it is empty, and its length in entries. */
+static bool l1_inside(Qcow2 *q, Untrusted offset, Untrusted entries,
+                      int64_t *ret_offset, size_t *ret_nr)
+{
+    int64_t length = bdrv_length(bdrv_child_bs(qcow2_file(q)));
+
+    if (!untrusted_at_most(entries, QCOW2_MAX_L1_BYTES / 8, ret_nr)) {
+        return false;
+    }
+    *ret_offset = 0;
+    return *ret_nr == 0
+               ? !untrusted_above(offset, INT64_MAX)
+               : untrusted_at_most(offset, length - (int64_t)*ret_nr * 8,
+                                   ret_offset);
+}
+
+int coroutine_fn qcow2_l1_load(Qcow2 *q, Untrusted offset, Untrusted entries,
                                Qcow2L1 **ret, GError **errp)
 {
-    size_t bytes = entries * 8;
     g_autofree Qcow2L1 *l1 = NULL;
-    int64_t length = bdrv_length(bdrv_child_bs(qcow2_file(q)));
+    int64_t at = 0;
+    size_t nr = 0;
     int code;
 
-    if (entries > QCOW2_MAX_L1_BYTES / 8 || offset < 0 ||
-        (entries > 0 && (offset > length ||
-                         (int64_t)bytes > length - offset))) {
-        return block_error(errp, EINVAL, "Node '%s': an L1 table of %zu "
-                           "entries at 0x%" G_GINT64_MODIFIER "x lies beyond "
-                           "the end of the file", bdrv_node_name(q->bs),
-                           entries, (uint64_t)offset);
+    if (!l1_inside(q, offset, entries, &at, &nr)) {
+        return block_error(errp, EINVAL, "Node '%s': an L1 table of %"
+                           G_GUINT64_FORMAT " entries at 0x%"
+                           G_GINT64_MODIFIER "x lies beyond the end of the "
+                           "file", bdrv_node_name(q->bs),
+                           untrusted_verbatim(entries),
+                           untrusted_verbatim(offset));
     }
     code = bdrv_image_step(q->bs, errp);
     if (code < 0) {
         return code;
     }
-    l1 = l1_new(entries);
+    l1 = l1_new(nr);
     if (!l1) {
         return block_error(errp, ENOMEM, "Node '%s': no memory for an L1 "
-                           "table of %zu entries", bdrv_node_name(q->bs),
-                           entries);
+                           "table of %zu entries", bdrv_node_name(q->bs), nr);
     }
-    code = bdrv_co_pread(qcow2_file(q), offset, bytes, (void *)l1->entry, 0);
+    code = bdrv_co_pread(qcow2_file(q), at, nr * 8, (void *)l1->entry, 0);
     if (code < 0) {
         return block_error_errno(errp, -code, "Node '%s': could not read the "
                                  "L1 table", bdrv_node_name(q->bs));
     }
-    for (size_t i = 0; i < entries; i++) {
+    for (size_t i = 0; i < nr; i++) {
         uint64_t raw = atomic_load_explicit(&l1->entry[i],
                                             memory_order_relaxed);
 
-        atomic_store_explicit(&l1->entry[i], GUINT64_FROM_BE(raw),
+        atomic_store_explicit(&l1->entry[i],
+                              untrusted_word(untrusted_be64(&raw)),
                               memory_order_relaxed);
     }
     *ret = g_steal_pointer(&l1);
@@ -360,13 +377,9 @@ Qcow2L2Entry qcow2_l2_read(Qcow2 *q, const Qcow2L2Ref *ref, unsigned index)
 {
     const uint8_t *p = (const uint8_t *)qcow2_slice_data(ref->slice) +
                        (size_t)index * q->geo.l2_entry_bytes;
-    Qcow2L2Entry entry = { .word = be_get64(p) };
 
     g_assert(index < ref->nr);
-    if (q->geo.extended_l2) {
-        entry.bitmap = be_get64(p + 8);
-    }
-    return entry;
+    return qcow2_l2_from_disk(&q->geo, p);
 }
 
 void qcow2_l2_write(Qcow2 *q, const Qcow2L2Ref *ref, unsigned index,

@@ -38,15 +38,10 @@ Qcow2Kind qcow2_entry_kind(const Qcow2 *q, Qcow2L2Entry entry, unsigned sc)
 
 static Qcow2L2Entry look_entry(const Look *look, unsigned i)
 {
-    Qcow2L2Entry entry = { 0 };
+    const Qcow2Geometry *geo = &look->q->geo;
 
-    if (look->q->geo.extended_l2) {
-        entry.word = GUINT64_FROM_BE(look->raw[2 * i]);
-        entry.bitmap = GUINT64_FROM_BE(look->raw[2 * i + 1]);
-    } else {
-        entry.word = GUINT64_FROM_BE(look->raw[i]);
-    }
-    return entry;
+    return qcow2_l2_from_disk(geo, geo->extended_l2 ? &look->raw[2 * i]
+                                                    : &look->raw[i]);
 }
 
 /* --- fetching entries ----------------------------------------------------- */
@@ -141,7 +136,7 @@ bool qcow2_map_data(Qcow2 *q, int64_t offset, int64_t bytes, int64_t *ret_host)
         !qcow2_cache_peek(q->l2_cache, slice, pos, sizeof(raw), &raw)) {
         return false;
     }
-    word = GUINT64_FROM_BE(raw);
+    word = untrusted_word(untrusted_be64(&raw));
     host = word & QCOW2_OFFSET_MASK;
     *ret_host = host + into;
     return host && !qcow2_into_cluster(geo, host) &&

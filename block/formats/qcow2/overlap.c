@@ -380,8 +380,12 @@ static void add_snapshots(Qcow2 *q, Qcow2Metamap *map)
     for (guint i = 0; q->snapshots && i < q->snapshots->len; i++) {
         const Qcow2Snapshot *s = g_ptr_array_index(q->snapshots, i);
 
-        add_table(q, map, QCOW2_OL_INACTIVE_L1, s->l1_offset,
-                  (uint64_t)s->l1_size * 8);
+        uint64_t offset, nr;
+
+        if (untrusted_at_most(s->l1_offset, QCOW2_MAX_HOST_OFFSET, &offset) &&
+            untrusted_at_most(s->l1_size, QCOW2_MAX_L1_BYTES / 8, &nr)) {
+            add_table(q, map, QCOW2_OL_INACTIVE_L1, offset, nr * 8);
+        }
     }
 }
 
@@ -394,7 +398,7 @@ static int coroutine_fn add_inactive_l2(Qcow2 *q, Qcow2Metamap *map,
         Qcow2L1 *l1;
         int ret;
 
-        if (s->l1_size == 0) {
+        if (untrusted_is(s->l1_size, 0)) {
             continue;
         }
         ret = qcow2_l1_load(q, s->l1_offset, s->l1_size, &l1, errp);

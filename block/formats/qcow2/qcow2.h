@@ -110,14 +110,16 @@ typedef struct Qcow2Header {
     GArray *unknown;           /* Qcow2Extension */
 } Qcow2Header;
 
-/** An internal snapshot, as its table has it. */
+/** An internal snapshot, as its table has it: a wrong one does not keep the
+ * image from being opened, so whoever uses one looks first. */
 typedef struct Qcow2Snapshot {
-    uint64_t l1_offset;
-    uint32_t l1_size;        /* entries */
+    Untrusted l1_offset;
+    Untrusted l1_size;       /* entries */
+    Untrusted disk_bytes;    /* virtual size; that of the image if not there */
+    /* Told as they are, and nothing follows from them. */
     uint32_t date_sec, date_nsec;
     uint64_t vm_clock_ns;
     uint64_t vm_state_bytes; /* 64-bit field of the extra data if there */
-    uint64_t disk_bytes;     /* virtual size; that of the image if not there */
     uint64_t icount;         /* UINT64_MAX if not there */
     uint32_t extra_bytes;    /* of the extra data on the disk */
     uint8_t *unknown_extra;  /* what follows the 24 bytes we know, or NULL */
@@ -137,7 +139,7 @@ typedef struct Qcow2L1 {
 typedef struct Qcow2Reftable {
     int64_t offset;            /* in the file */
     size_t nr;                 /* entries, a whole number of clusters */
-    uint64_t *entry;
+    uint64_t *entry;           /* see qcow2_reftable_entry_valid() */
     uint8_t *full;             /* by entry: 1 if no count of the block is 0 */
 } Qcow2Reftable;
 
@@ -535,8 +537,9 @@ int coroutine_fn qcow2_free_entry(Qcow2 *q, Qcow2L2Entry entry,
  * Takes both locks itself. */
 int coroutine_fn qcow2_l1_grow(Qcow2 *q, int64_t entries, GError **errp);
 
-/** Load an L1 table of the file, in pieces, checked; for open, snapshots. */
-int coroutine_fn qcow2_l1_load(Qcow2 *q, int64_t offset, size_t entries,
+/** Load an L1 table of the file if it is in it, of any place and size that the
+ * image says; for open, snapshots. */
+int coroutine_fn qcow2_l1_load(Qcow2 *q, Untrusted offset, Untrusted entries,
                                Qcow2L1 **ret, GError **errp);
 
 /** An allocation under way; on the stack of its coroutine. */

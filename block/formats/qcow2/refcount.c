@@ -59,8 +59,10 @@ int coroutine_fn qcow2_refcount_get(Qcow2 *q, int64_t cluster, uint64_t *ret)
     if (err < 0) {
         return err;
     }
-    *ret = qcow2_refcount_at(qcow2_slice_data(slice), q->geo.refcount_order,
-                             part.index);
+    *ret = untrusted_bits(qcow2_refcount_at(qcow2_slice_data(slice),
+                                            q->geo.refcount_order,
+                                            part.index),
+                          q->geo.refcount_max);
     qcow2_cache_put(q->refcount_cache, slice);
     return 0;
 }
@@ -92,7 +94,7 @@ static int64_t equal_counts(const uint8_t *data, unsigned order,
                 continue;
             }
         }
-        if ((qcow2_refcount_at(data, order, at) == 0) != free) {
+        if (untrusted_is(qcow2_refcount_at(data, order, at), 0) != free) {
             break;
         }
         i++;
@@ -125,8 +127,9 @@ int coroutine_fn qcow2_refcount_run(Qcow2 *q, int64_t first, int64_t n,
         }
         data = qcow2_slice_data(slice);
         if (done == 0) {
-            *ret_free = qcow2_refcount_at(data, q->geo.refcount_order,
-                                          part.index) == 0;
+            *ret_free = untrusted_is(qcow2_refcount_at(data,
+                                                       q->geo.refcount_order,
+                                                       part.index), 0);
             n = *ret_free ? MIN(n, enough) : n;
             part.n = MIN(part.n, n);
         }
@@ -144,21 +147,31 @@ int coroutine_fn qcow2_refcount_run(Qcow2 *q, int64_t first, int64_t n,
 
 /* --- changes -------------------------------------------------------------- */
 
+/* @count and @delta, if that is not below 0 nor above what the width holds. */
+static bool add_to_count(const Qcow2 *q, Untrusted count, int64_t delta,
+                         uint64_t *ret)
+{
+    Untrusted sum;
+    bool fits = delta < 0
+                    ? untrusted_subtract(count, untrusted(-(uint64_t)delta),
+                                         &sum)
+                    : untrusted_add(count, untrusted(delta), &sum);
+
+    return fits && untrusted_at_most(sum, q->geo.refcount_max, ret);
+}
+
 /* Whether @delta can be added to all counts of @part: 0, -EINVAL, -ERANGE. */
 static int check_counts(const Qcow2 *q, const uint8_t *data, const Part *part,
                         int64_t delta, int64_t *ret_bad)
 {
     for (int64_t i = 0; i < part->n; i++) {
-        uint64_t count = qcow2_refcount_at(data, q->geo.refcount_order,
-                                           part->index + i);
+        Untrusted count = qcow2_refcount_at(data, q->geo.refcount_order,
+                                            part->index + i);
+        uint64_t sum;
 
         *ret_bad = part->first + i;
-        if (delta < 0 && count < (uint64_t)-delta) {
-            return -EINVAL;
-        }
-        if (delta > 0 && ((uint64_t)delta > q->geo.refcount_max ||
-                          count > q->geo.refcount_max - (uint64_t)delta)) {
-            return -ERANGE;
+        if (!add_to_count(q, count, delta, &sum)) {
+            return delta < 0 ? -EINVAL : -ERANGE;
         }
     }
     return 0;
@@ -175,8 +188,10 @@ static void note_free(Qcow2 *q, int64_t cluster)
     }
 }
 
-static void add_to_counts(Qcow2 *q, Qcow2Slice *slice, const Part *part,
-                          int64_t delta)
+/* Add @delta to all counts of @part, which check_counts() has found possible;
+ * @delta 0: they become @value. */
+static void change_counts(Qcow2 *q, Qcow2Slice *slice, const Part *part,
+                          int64_t delta, uint64_t value)
 {
     unsigned order = q->geo.refcount_order;
     uint64_t per_window = WINDOW_BYTES * 8 >> order;
@@ -195,9 +210,13 @@ static void add_to_counts(Qcow2 *q, Qcow2Slice *slice, const Part *part,
                WINDOW_BYTES);
         for (int64_t i = 0; i < n; i++) {
             uint64_t at = index - base + i;
-            uint64_t count = qcow2_refcount_at(window, order, at) +
-                             (uint64_t)delta;
+            uint64_t count = value;
 
+            if (delta != 0 &&
+                !add_to_count(q, qcow2_refcount_at(window, order, at), delta,
+                              &count)) {
+                g_assert_not_reached();
+            }
             qcow2_refcount_put(window, order, at, count);
             if (count == 0) {
                 note_free(q, part->first + done + i);
@@ -235,7 +254,7 @@ static int coroutine_fn change_part(Qcow2 *q, const Part *part, int64_t delta)
     }
     ret = check_counts(q, qcow2_slice_data(slice), part, delta, &bad);
     if (ret == 0) {
-        add_to_counts(q, slice, part, delta);
+        change_counts(q, slice, part, delta, 0);
     }
     qcow2_cache_put(q->refcount_cache, slice);
     if (ret == -EINVAL) {
@@ -258,10 +277,7 @@ int coroutine_fn qcow2_refcount_set(Qcow2 *q, int64_t cluster, uint64_t value)
     g_assert(part.slice);
     ret = qcow2_cache_get(q->refcount_cache, part.slice, &slice);
     if (ret == 0) {
-        uint64_t count = qcow2_refcount_at(qcow2_slice_data(slice),
-                                           q->geo.refcount_order, part.index);
-
-        add_to_counts(q, slice, &part, (int64_t)(value - count));
+        change_counts(q, slice, &part, 0, value);
         qcow2_cache_put(q->refcount_cache, slice);
     }
     return ret;

@@ -74,7 +74,7 @@ static int coroutine_fn read_table(Qcow2 *q, int64_t offset, size_t nr,
                                  offset);
     }
     for (size_t i = 0; i < nr; i++) {
-        entry[i] = GUINT64_FROM_BE(entry[i]);
+        entry[i] = untrusted_word(untrusted_be64(&entry[i]));
     }
     *ret = g_steal_pointer(&entry);
     return 0;

@@ -203,8 +203,8 @@ int coroutine_fn qcow2_rebuild_refcounts(Qcow2Check *c)
 static int coroutine_fn reload_l1(Qcow2 *q, GError **errp)
 {
     Qcow2L1 *l1;
-    int ret = qcow2_l1_load(q, q->header.l1_offset, q->header.l1_size, &l1,
-                            errp);
+    int ret = qcow2_l1_load(q, untrusted(q->header.l1_offset),
+                            untrusted(q->header.l1_size), &l1, errp);
 
     if (ret == 0) {
         l1->older = atomic_load(&q->l1);

@@ -132,12 +132,7 @@ static int coroutine_fn l2_offset(Qcow2 *q, uint64_t word, size_t index,
 
 static Qcow2L2Entry l2_entry(const Qcow2 *q, const uint8_t *l2, unsigned i)
 {
-    const uint8_t *p = l2 + i * q->geo.l2_entry_bytes;
-
-    return (Qcow2L2Entry){
-        .word = be_get64(p),
-        .bitmap = q->geo.extended_l2 ? be_get64(p + 8) : 0,
-    };
+    return qcow2_l2_from_disk(&q->geo, l2 + i * q->geo.l2_entry_bytes);
 }
 
 /* The host clusters of @entry; @ret_bytes 0: none.  -EIO if it is invalid. */

@@ -122,13 +122,12 @@ static const uint8_t *here(const Reader *r)
 
 static void parse_head(const uint8_t *p, Qcow2Snapshot *s)
 {
-    s->l1_offset = be_get64(p);
-    s->l1_size = be_get32(p + 8);
-    s->date_sec = be_get32(p + 16);
-    s->date_nsec = be_get32(p + 20);
-    s->vm_clock_ns = be_get64(p + 24);
-    s->vm_state_bytes = be_get32(p + 32);
-    s->extra_bytes = be_get32(p + 36);
+    s->l1_offset = untrusted_be64(p);
+    s->l1_size = untrusted_be32(p + 8);
+    s->date_sec = untrusted_verbatim(untrusted_be32(p + 16));
+    s->date_nsec = untrusted_verbatim(untrusted_be32(p + 20));
+    s->vm_clock_ns = untrusted_verbatim(untrusted_be64(p + 24));
+    s->vm_state_bytes = untrusted_verbatim(untrusted_be32(p + 32));
 }
 
 static void parse_extra(Qcow2 *q, const uint8_t *p, Qcow2Snapshot *s)
@@ -136,10 +135,12 @@ static void parse_extra(Qcow2 *q, const uint8_t *p, Qcow2Snapshot *s)
     uint32_t known = known_extra(s->extra_bytes);
 
     if (known >= 8) {
-        s->vm_state_bytes = be_get64(p);
+        s->vm_state_bytes = untrusted_verbatim(untrusted_be64(p));
     }
-    s->disk_bytes = known >= 16 ? be_get64(p + 8) : q->header.size;
-    s->icount = known >= 24 ? be_get64(p + 16) : UINT64_MAX;
+    s->disk_bytes = known >= 16 ? untrusted_be64(p + 8)
+                                : untrusted(q->header.size);
+    s->icount = known >= 24 ? untrusted_verbatim(untrusted_be64(p + 16))
+                            : UINT64_MAX;
     s->unknown_extra_bytes = s->extra_bytes - known;
     s->unknown_extra = g_memdup2(p + known, s->unknown_extra_bytes);
 }
@@ -159,9 +160,10 @@ static int coroutine_fn read_entry(Reader *r, guint index, Qcow2Snapshot **ret,
     if (code == 0) {
         p = here(r);
         parse_head(p, s);
-        id_bytes = be_get16(p + 12);
-        name_bytes = be_get16(p + 14);
-        if (s->extra_bytes > QCOW2_MAX_SNAPSHOT_EXTRA) {
+        id_bytes = untrusted_bits(untrusted_be16(p + 12), UINT16_MAX);
+        name_bytes = untrusted_bits(untrusted_be16(p + 14), UINT16_MAX);
+        if (!untrusted_at_most(untrusted_be32(p + 36),
+                               QCOW2_MAX_SNAPSHOT_EXTRA, &s->extra_bytes)) {
             return bad_table(r->q, errp, index, "has too much extra data");
         }
         bytes += (int64_t)s->extra_bytes + id_bytes + name_bytes;
@@ -247,8 +249,8 @@ static void put_entry(uint8_t *p, const Qcow2Snapshot *s)
     uint8_t extra[QCOW2_SNAPSHOT_EXTRA];
 
     g_assert(known + s->unknown_extra_bytes == s->extra_bytes);
-    be_put64(p, s->l1_offset);
-    be_put32(p + 8, s->l1_size);
+    be_put64(p, untrusted_verbatim(s->l1_offset));
+    be_put32(p + 8, untrusted_verbatim(s->l1_size));
     be_put16(p + 12, id_bytes);
     be_put16(p + 14, strlen(s->name));
     be_put32(p + 16, s->date_sec);
@@ -257,7 +259,7 @@ static void put_entry(uint8_t *p, const Qcow2Snapshot *s)
     be_put32(p + 32, s->vm_state_bytes);
     be_put32(p + 36, s->extra_bytes);
     be_put64(extra, s->vm_state_bytes);
-    be_put64(extra + 8, s->disk_bytes);
+    be_put64(extra + 8, untrusted_verbatim(s->disk_bytes));
     be_put64(extra + 16, s->icount);
     p += QCOW2_SNAPSHOT_HEAD;
     memcpy(p, extra, known);

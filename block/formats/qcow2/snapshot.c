@@ -73,7 +73,7 @@ int coroutine_fn qcow2_snapshot_list(BlockDriverState *bs, GPtrArray *list,
             .date_nsec = s->date_nsec,
             .vm_clock_ns = s->vm_clock_ns,
             .icount = s->icount,
-            .disk_bytes = s->disk_bytes,
+            .disk_bytes = untrusted_verbatim(s->disk_bytes),
         };
         g_ptr_array_add(list, info);
     }
@@ -156,7 +156,8 @@ static int active_refs(Qcow2 *q, Qcow2Refs *ret, GError **errp)
     Qcow2L1 *l1 = active_l1(q);
 
     *ret = (Qcow2Refs){ .what = "the active L1 table",
-                        .nr = MIN(l1->nr, q->header.l1_size) };
+                        .nr = MIN(l1->nr, q->header.l1_size),
+                        .offset = q->header.l1_offset };
     ret->l1 = g_try_new0(uint64_t, MAX(ret->nr, 1));
     if (!ret->l1) {
         return block_error(errp, ENOMEM, "Node '%s': no memory for an L1 "
@@ -176,20 +177,22 @@ static int coroutine_fn snapshot_refs(Qcow2 *q, const Qcow2Snapshot *s,
     Qcow2L1 *l1;
     int code;
 
-    *ret = (Qcow2Refs){ .what = "the L1 table of the snapshot",
-                        .nr = s->l1_size };
-    if (s->l1_size > 0 && (s->l1_offset == 0 ||
-                           s->l1_offset > QCOW2_MAX_HOST_OFFSET ||
-                           qcow2_into_cluster(&q->geo, s->l1_offset))) {
+    *ret = (Qcow2Refs){ .what = "the L1 table of the snapshot" };
+    if (!untrusted_is(s->l1_size, 0) &&
+        (!untrusted_at_most(s->l1_offset, QCOW2_MAX_HOST_OFFSET,
+                            &ret->offset) ||
+         ret->offset == 0 || qcow2_into_cluster(&q->geo, ret->offset))) {
         return block_error(errp, EINVAL, "Node '%s': the L1 table of snapshot "
                            "'%s' of image '%s' is at an impossible offset: 0x%"
                            G_GINT64_MODIFIER "x", bdrv_node_name(q->bs),
-                           s->name, bdrv_filename(q->bs), s->l1_offset);
+                           s->name, bdrv_filename(q->bs),
+                           untrusted_verbatim(s->l1_offset));
     }
     code = qcow2_l1_load(q, s->l1_offset, s->l1_size, &l1, errp);
     if (code < 0) {
         return code;
     }
+    ret->nr = l1->nr;
     ret->l1 = g_try_new0(uint64_t, MAX(MAX(ret->nr, room), 1));
     for (size_t i = 0; ret->l1 && i < ret->nr; i++) {
         ret->l1[i] = atomic_load(&l1->entry[i]);
@@ -429,7 +432,7 @@ static Qcow2Snapshot *describe(Qcow2 *q, const BdrvSnapshotInfo *info)
     s->date_nsec = info->date_nsec;
     s->vm_clock_ns = info->vm_clock_ns;
     s->vm_state_bytes = info->vm_state_bytes;
-    s->disk_bytes = atomic_load(&q->size);
+    s->disk_bytes = untrusted(atomic_load(&q->size));
     s->icount = info->icount;
     s->extra_bytes = QCOW2_SNAPSHOT_EXTRA;
     return s;
@@ -446,8 +449,8 @@ static int coroutine_fn enter(Qcow2 *q, Qcow2Snapshot *s, Qcow2Refs *active,
     if (ret < 0) {
         return ret;
     }
-    s->l1_offset = run.offset;
-    s->l1_size = active->nr;
+    s->l1_offset = untrusted(run.offset);
+    s->l1_size = untrusted(active->nr);
     list = list_without(q, G_MAXUINT);
     g_ptr_array_add(list, s);
     ret = qcow2_snapshots_write(q, list, errp);
@@ -530,14 +533,13 @@ int coroutine_fn qcow2_snapshot_create(BlockDriverState *bs,
 /* --- delete --------------------------------------------------------------- */
 
 /* The snapshot is not in the table any more: give up what only it had. */
-static int coroutine_fn drop(Qcow2 *q, const Qcow2Snapshot *s,
-                             const Qcow2Refs *refs, GError **errp)
+static int coroutine_fn drop(Qcow2 *q, const Qcow2Refs *refs, GError **errp)
 {
     Qcow2Refs active;
     int ret = qcow2_refs_change(q, refs, QCOW2_REFS_DROP, errp);
 
-    if (ret == 0 && s->l1_size > 0) {
-        ret = qcow2_drop_now(q, s->l1_offset, (int64_t)s->l1_size * 8,
+    if (ret == 0 && refs->nr > 0) {
+        ret = qcow2_drop_now(q, refs->offset, (int64_t)refs->nr * 8,
                              QCOW2_DISCARD_SNAPSHOT);
         if (ret < 0) {
             block_error_errno(errp, -ret, "Node '%s': could not free the L1 "
@@ -581,9 +583,11 @@ static int coroutine_fn delete(Session *session, guint index, GError **errp)
     if (ret == 0) {
         session->done = true;
         g_ptr_array_remove_index(q->snapshots, index);
-        qcow2_metamap_remove(q, QCOW2_OL_INACTIVE_L1, s->l1_offset,
-                             (int64_t)s->l1_size * 8);
-        ret = drop(q, s, &refs, errp);
+        if (refs.nr > 0) {
+            qcow2_metamap_remove(q, QCOW2_OL_INACTIVE_L1, refs.offset,
+                                 (int64_t)refs.nr * 8);
+        }
+        ret = drop(q, &refs, errp);
         session->stale = ret < 0;
         qcow2_snapshot_free(s);
     }
@@ -719,12 +723,13 @@ static int coroutine_fn replace_l1(Qcow2 *q, uint64_t size, Qcow2Refs *old,
     return ret == 0 ? set_active_copied(q, new, false, errp) : ret;
 }
 
+/* @size: of the disk then. */
 static int coroutine_fn apply(Session *session, const Qcow2Snapshot *s,
-                              Qcow2Refs *old, GError **errp)
+                              int64_t size, Qcow2Refs *old, GError **errp)
 {
     Qcow2 *q = session->q;
     const Qcow2L1 *l1 = active_l1(q);
-    size_t need = qcow2_l1_entries(&q->geo, s->disk_bytes);
+    size_t need = qcow2_l1_entries(&q->geo, size);
     Qcow2Refs new;
     int ret = snapshot_refs(q, s, need, &new, errp);
 
@@ -743,7 +748,7 @@ static int coroutine_fn apply(Session *session, const Qcow2Snapshot *s,
     }
     if (ret == 0) {
         new.nr = MAX(new.nr, need);
-        ret = replace_l1(q, s->disk_bytes, old, &new, errp);
+        ret = replace_l1(q, size, old, &new, errp);
         session->done = active_l1(q) != l1;
         session->stale = ret < 0;
     }
@@ -751,19 +756,22 @@ static int coroutine_fn apply(Session *session, const Qcow2Snapshot *s,
     return ret;
 }
 
+/* Whether @s can be applied; then @ret_size is what the disk's would be. */
 static int coroutine_fn check_apply(Qcow2 *q, const Qcow2Snapshot *s,
-                                    GError **errp)
+                                    int64_t *ret_size, GError **errp)
 {
     g_autofree char *obstacle = NULL;
 
-    if (s->disk_bytes > (uint64_t)MIN(qcow2_max_size(&q->geo),
-                                      BDRV_MAX_LENGTH)) {
+    if (!untrusted_at_most(s->disk_bytes,
+                           MIN(qcow2_max_size(&q->geo), BDRV_MAX_LENGTH),
+                           ret_size)) {
         return block_error(errp, EFBIG, "Node '%s': snapshot '%s' of image "
                            "'%s' is of a disk of %" G_GUINT64_FORMAT " bytes, "
                            "above the limit", bdrv_node_name(q->bs), s->name,
-                           bdrv_filename(q->bs), s->disk_bytes);
+                           bdrv_filename(q->bs),
+                           untrusted_verbatim(s->disk_bytes));
     }
-    obstacle = qcow2_bitmaps_obstacle(q, s->disk_bytes);
+    obstacle = qcow2_bitmaps_obstacle(q, *ret_size);
     if (obstacle) {
         return block_error(errp, EBUSY, "Node '%s': snapshot '%s' of image "
                            "'%s' cannot be applied: %s",
@@ -781,6 +789,7 @@ int coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs,
     Qcow2Refs old = { 0 };
     GError *error = NULL;
     Session session;
+    int64_t size = 0;
     int ret;
 
     if (!s) {
@@ -788,7 +797,7 @@ int coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs,
                            "snapshot '%s'", bdrv_node_name(bs),
                            bdrv_filename(bs), id_or_name);
     }
-    ret = check_apply(q, s, errp);
+    ret = check_apply(q, s, &size, errp);
     if (ret == 0) {
         ret = begin(&session, bs, errp);
     }
@@ -797,7 +806,7 @@ int coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs,
     }
     ret = active_refs(q, &old, &error);
     if (ret == 0) {
-        ret = apply(&session, s, &old, &error);
+        ret = apply(&session, s, size, &old, &error);
     }
     g_free(old.l1);
     return end(&session, ret, error, errp);

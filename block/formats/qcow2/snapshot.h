@@ -40,6 +40,7 @@ typedef struct Qcow2Refs {
     const char *what;  /* for error texts */
     uint64_t *l1;      /* host-endian */
     size_t nr;
+    int64_t offset;    /* in the file; 0 for an empty one */
 } Qcow2Refs;
 
 /**
