@@ -68,6 +68,12 @@ static int coroutine_fn count_block(Change *c, int64_t first, int64_t nr)
     return 0;
 }
 
+static void forget_needed(Change *c)
+{
+    qcow2_memory_free(c->q, c->needed, c->nr_indices);
+    c->needed = NULL;
+}
+
 /* Which blocks the new set has, and how large its table is. */
 static int coroutine_fn count_needed(Change *c)
 {
@@ -75,14 +81,15 @@ static int coroutine_fn count_needed(Change *c)
     int64_t per_old = INT64_C(1) << q->geo.refblock_bits;
     int64_t clusters = (int64_t)q->reftable.nr << q->geo.refblock_bits;
     int64_t last = -1;
+    GError *error = NULL;
     int ret = 0;
 
-    g_free(c->needed);
+    forget_needed(c);
     c->nr_needed = 0;
     c->nr_indices = (clusters >> c->geo.refblock_bits) + 1;
-    c->needed = g_try_malloc0(c->nr_indices);
+    c->needed = qcow2_memory_new(q, c->nr_indices, &error);
     if (!c->needed) {
-        return failed(c, -ENOMEM, "provide");
+        return qcow2_pass_error(c->errp, error);
     }
     for (size_t i = 0; ret == 0 && i < q->reftable.nr; i++) {
         if (q->reftable.entry[i]) {
@@ -160,21 +167,19 @@ static int coroutine_fn write_set(Change *c)
     int64_t cluster = q->geo.cluster_bytes;
     int64_t table_bytes = c->table_clusters * cluster;
     int64_t offset = c->run.offset + table_bytes;
-    g_autofree uint8_t *table = g_try_malloc0(table_bytes);
-    int ret = 0;
+    GError *error = NULL;
+    uint8_t *table;
+    int ret = qcow2_reftable_init(q, &c->table, c->run.offset,
+                                  table_bytes / 8, c->errp);
 
-    c->table = (Qcow2Reftable){
-        .offset = c->run.offset,
-        .nr = table_bytes / 8,
-        .entry = g_try_new0(uint64_t, table_bytes / 8),
-        .full = g_try_malloc0(table_bytes / 8),
-    };
-    if (!table || !c->table.entry || !c->table.full) {
-        ret = -ENOMEM;
+    if (ret < 0) {
+        return ret;
     }
-    if (ret == 0) {
-        ret = qcow2_check_overlap(q, 0, c->run.offset, c->run.bytes, false);
+    table = qcow2_memory_new(q, table_bytes, &error);
+    if (!table) {
+        return qcow2_pass_error(c->errp, error);
     }
+    ret = qcow2_check_overlap(q, 0, c->run.offset, c->run.bytes, false);
     for (int64_t i = 0; ret == 0 && i < c->nr_indices; i++) {
         if (c->needed[i]) {
             c->table.entry[i] = offset;
@@ -190,6 +195,7 @@ static int coroutine_fn write_set(Change *c)
     if (ret == 0) {
         ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
     }
+    qcow2_memory_free(q, table, table_bytes);
     return ret < 0 ? failed(c, ret, "write") : 0;
 }
 
@@ -249,8 +255,7 @@ static void coroutine_fn switch_sets(Change *c)
         qcow2_free_later(q, c->run.offset + used * cluster,
                          c->run.bytes - used * cluster, QCOW2_DISCARD_OTHER);
     }
-    g_free(old.entry);
-    g_free(old.full);
+    qcow2_reftable_clear(q, &old);
 }
 
 static int coroutine_fn change_locked(Change *c)
@@ -289,9 +294,8 @@ int coroutine_fn qcow2_change_refcount_order(Qcow2 *q, unsigned order,
     ret = change_locked(&c);
     co_mutex_unlock(&q->meta_lock);
     co_mutex_unlock(&q->writeback_lock);
-    g_free(c.needed);
-    g_free(c.table.entry);
-    g_free(c.table.full);
+    forget_needed(&c);
+    qcow2_reftable_clear(q, &c.table);
     if (ret < 0) {
         return ret;
     }

@@ -345,6 +345,6 @@ int coroutine_fn qcow2_check_copied(Qcow2Check *c)
         check_table_copied(c, l1, i, fix);
         ret = bdrv_image_step(c->q->bs, NULL);
     }
-    g_free(l1);
+    qcow2_l1_free(c->q, l1);
     return ret;
 }

@@ -178,7 +178,7 @@ static int coroutine_fn check_l1(Qcow2Check *c, Untrusted offset, size_t nr,
 
         ret = entry ? check_l1_entry(c, entry, i, active) : 0;
     }
-    g_free(l1);
+    qcow2_l1_free(c->q, l1);
     return ret;
 }
 

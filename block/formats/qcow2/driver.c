@@ -78,7 +78,7 @@ static void free_l1(Qcow2 *q)
     while (l1) {
         Qcow2L1 *older = l1->older;
 
-        g_free(l1);
+        qcow2_l1_free(q, l1);
         l1 = older;
     }
     atomic_store(&q->l1, NULL);
@@ -103,6 +103,9 @@ static void free_state(Qcow2 *q)
     g_clear_pointer(&q->dirty_l1, g_array_unref);
     g_clear_pointer(&q->dirty_reftable, g_array_unref);
     qcow2_header_clear(&q->header);
+#ifdef BLOCK_DEBUG
+    g_assert(atomic_load(&q->table_bytes) == 0);
+#endif
 }
 
 static int coroutine_fn open_header(Qcow2 *q, GError **errp)
@@ -337,25 +340,6 @@ static int choose_snapshot(Qcow2 *q, const char *id_or_name,
     return 0;
 }
 
-/* What the header says of tables that are kept in memory. */
-static int count_tables(Qcow2 *q, GError **errp)
-{
-    int64_t l1 = (int64_t)q->header.l1_size * sizeof(uint64_t);
-    int64_t reftable = (int64_t)q->header.reftable_clusters
-                       << q->geo.cluster_bits;
-
-    return bdrv_count_table_memory(q->bs, l1 + reftable, errp);
-}
-
-static int coroutine_fn read_snapshots(Qcow2 *q, GError **errp)
-{
-    int ret = qcow2_snapshots_read(q, errp);
-
-    return ret < 0 ? ret
-                   : bdrv_count_table_memory(q->bs, qcow2_snapshots_bytes(q),
-                                             errp);
-}
-
 static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
                                     GError **errp)
 {
@@ -363,16 +347,13 @@ static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
     Untrusted l1_offset = untrusted(q->header.l1_offset);
     Untrusted l1_size = untrusted(q->header.l1_size);
     Qcow2L1 *l1 = NULL;
-    int ret = count_tables(q, errp);
+    int ret = qcow2_refcount_open(q, errp);
 
-    if (ret == 0) {
-        ret = qcow2_refcount_open(q, errp);
-    }
     if (ret == 0) {
         ret = bdrv_image_step(q->bs, errp);
     }
     if (ret == 0) {
-        ret = read_snapshots(q, errp);
+        ret = qcow2_snapshots_read(q, errp);
     }
     if (ret == 0) {
         ret = choose_snapshot(q, snapshot, &view, errp);

@@ -32,16 +32,6 @@ static void set_l1_entry(Qcow2 *q, size_t index, uint64_t value)
     atomic_store_explicit(&l1->entry[index], value, memory_order_release);
 }
 
-static Qcow2L1 *l1_new(size_t entries)
-{
-    Qcow2L1 *l1 = g_try_malloc0(sizeof(*l1) + entries * sizeof(l1->entry[0]));
-
-    if (l1) {
-        l1->nr = entries;
-    }
-    return l1;
-}
-
 /* Whether a table of @entries at @offset lies in the file; then its offset,
  * 0 if it is empty, and its length in entries. */
 static bool l1_inside(Qcow2 *q, Untrusted offset, Untrusted entries,
@@ -62,7 +52,8 @@ static bool l1_inside(Qcow2 *q, Untrusted offset, Untrusted entries,
 int coroutine_fn qcow2_l1_load(Qcow2 *q, Untrusted offset, Untrusted entries,
                                Qcow2L1 **ret, GError **errp)
 {
-    g_autofree Qcow2L1 *l1 = NULL;
+    GError *error = NULL;
+    Qcow2L1 *l1;
     int64_t at = 0;
     size_t nr = 0;
     int code;
@@ -79,13 +70,13 @@ int coroutine_fn qcow2_l1_load(Qcow2 *q, Untrusted offset, Untrusted entries,
     if (code < 0) {
         return code;
     }
-    l1 = l1_new(nr);
+    l1 = qcow2_l1_new(q, nr, &error);
     if (!l1) {
-        return block_error(errp, ENOMEM, "Node '%s': no memory for an L1 "
-                           "table of %zu entries", bdrv_node_name(q->bs), nr);
+        return qcow2_pass_error(errp, error);
     }
     code = bdrv_co_pread(qcow2_file(q), at, nr * 8, (void *)l1->entry, 0);
     if (code < 0) {
+        qcow2_l1_free(q, l1);
         return block_error_errno(errp, -code, "Node '%s': could not read the "
                                  "L1 table", bdrv_node_name(q->bs));
     }
@@ -97,16 +88,16 @@ int coroutine_fn qcow2_l1_load(Qcow2 *q, Untrusted offset, Untrusted entries,
                               untrusted_word(untrusted_be64(&raw)),
                               memory_order_relaxed);
     }
-    *ret = g_steal_pointer(&l1);
+    *ret = l1;
     return 0;
 }
 
 /* The table as it may be on the disk now: without entries that write-back has
  * not let go there. */
-static uint64_t *l1_image(Qcow2 *q, size_t entries)
+static uint64_t *l1_image(Qcow2 *q, size_t entries, GError **errp)
 {
     Qcow2L1 *l1 = atomic_load(&q->l1);
-    uint64_t *image = g_try_new0(uint64_t, entries);
+    uint64_t *image = qcow2_memory_new(q, entries * 8, errp);
 
     for (size_t i = 0; image && i < l1->nr; i++) {
         image[i] = GUINT64_TO_BE(atomic_load(&l1->entry[i]));
@@ -181,35 +172,47 @@ static size_t with_slack(size_t now, size_t need)
     return (need + L1_UNIT - 1) / L1_UNIT * L1_UNIT;
 }
 
+static int grow_failed(Qcow2 *q, int ret, int64_t entries, GError **errp)
+{
+    return block_error_errno(errp, -ret, "Node '%s': could not grow the L1 "
+                             "table to %" G_GINT64_FORMAT " entries",
+                             bdrv_node_name(q->bs), entries);
+}
+
 /* Both locks held. */
-static int coroutine_fn l1_grow_locked(Qcow2 *q, size_t entries)
+static int coroutine_fn l1_grow_locked(Qcow2 *q, size_t entries, GError **errp)
 {
     Qcow2L1 *old = atomic_load(&q->l1);
-    g_autofree uint64_t *image = NULL;
-    g_autofree Qcow2L1 *l1 = NULL;
+    GError *error = NULL;
+    uint64_t *image;
+    Qcow2L1 *l1;
     int ret;
 
     if (entries <= old->nr) {
         return 0;
     }
     if (entries > QCOW2_MAX_L1_BYTES / 8) {
-        return -EFBIG;
+        return grow_failed(q, -EFBIG, entries, errp);
     }
     entries = with_slack(old->nr, entries);
-    image = l1_image(q, entries);
-    l1 = l1_new(entries);
-    if (!image || !l1) {
-        return -ENOMEM;
+    image = l1_image(q, entries, &error);
+    l1 = image ? qcow2_l1_new(q, entries, &error) : NULL;
+    if (!l1) {
+        qcow2_memory_free(q, image, entries * 8);
+        return qcow2_pass_error(errp, error);
     }
     for (size_t i = 0; i < old->nr; i++) {
         atomic_init(&l1->entry[i], atomic_load(&old->entry[i]));
     }
     ret = l1_move(q, image, entries);
-    if (ret == 0) {
-        l1->older = old;
-        atomic_store(&q->l1, g_steal_pointer(&l1));
+    qcow2_memory_free(q, image, entries * 8);
+    if (ret < 0) {
+        qcow2_l1_free(q, l1);
+        return grow_failed(q, ret, entries, errp);
     }
-    return ret;
+    l1->older = old;
+    atomic_store(&q->l1, l1);
+    return 0;
 }
 
 int coroutine_fn qcow2_l1_grow(Qcow2 *q, int64_t entries, GError **errp)
@@ -220,18 +223,14 @@ int coroutine_fn qcow2_l1_grow(Qcow2 *q, int64_t entries, GError **errp)
         /* Of tables that the refcount table names since, too. */
         ret = qcow2_writeback(q);
     }
-    if (ret == 0) {
-        co_mutex_lock(&q->writeback_lock);
-        co_mutex_lock(&q->meta_lock);
-        ret = l1_grow_locked(q, entries);
-        co_mutex_unlock(&q->meta_lock);
-        co_mutex_unlock(&q->writeback_lock);
-    }
     if (ret < 0) {
-        block_error_errno(errp, -ret, "Node '%s': could not grow the L1 table "
-                          "to %" G_GINT64_FORMAT " entries",
-                          bdrv_node_name(q->bs), entries);
+        return grow_failed(q, ret, entries, errp);
     }
+    co_mutex_lock(&q->writeback_lock);
+    co_mutex_lock(&q->meta_lock);
+    ret = l1_grow_locked(q, entries, errp);
+    co_mutex_unlock(&q->meta_lock);
+    co_mutex_unlock(&q->writeback_lock);
     return ret;
 }
 

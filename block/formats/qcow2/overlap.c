@@ -406,7 +406,7 @@ static int coroutine_fn add_inactive_l2(Qcow2 *q, Qcow2Metamap *map,
             return ret;
         }
         add_l2_tables(q, map, l1, QCOW2_OL_INACTIVE_L2);
-        g_free(l1);
+        qcow2_l1_free(q, l1);
     }
     return 0;
 }

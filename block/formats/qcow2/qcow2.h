@@ -16,6 +16,7 @@
  *   preallocate.c  host clusters without data
  *   grace.c        when no request can use a host cluster any more
  *   writeback.c    metadata to the disk, in an order that survives a crash
+ *   memory.c       memory whose size the image states
  *   refcount.c     reference counts
  *   alloc.c        free clusters
  *   pending.c      clusters that are given up, until they may be used again
@@ -124,13 +125,15 @@ typedef struct Qcow2Snapshot {
     uint32_t extra_bytes;    /* of the extra data on the disk */
     uint8_t *unknown_extra;  /* what follows the 24 bytes we know, or NULL */
     size_t unknown_extra_bytes;
+    int64_t memory;          /* counted for it */
     char *id;
     char *name;
 } Qcow2Snapshot;
 
 /** L1 table in memory, host-endian.  Grows by a new one; see Qcow2.l1. */
 typedef struct Qcow2L1 {
-    size_t nr;
+    _Atomic size_t nr;
+    size_t room;               /* entries there is memory for */
     struct Qcow2L1 *older;     /* kept until close: readers take no lock */
     _Atomic uint64_t entry[];
 } Qcow2L1;
@@ -234,6 +237,7 @@ typedef struct Qcow2 {
     _Atomic bool corrupt;     /* no more writes; reason was told */
     _Atomic bool corruption_told; /* one that does not stop writes */
     _Atomic bool may_write;   /* qcow2_prepare_write() was here */
+    _Atomic int64_t table_bytes; /* qcow2_memory_take() */
     Qcow2Metamap *metamap;    /* has its own lock */
     _Atomic unsigned epoch;
     _Atomic unsigned grace_waiters;
@@ -295,6 +299,46 @@ static inline BdrvChild *qcow2_file(const Qcow2 *q)
 {
     return bdrv_primary_child(q->bs);
 }
+
+/* --- memory.c ------------------------------------------------------------- */
+
+/**
+ * Count @bytes of memory whose size the image states, before they are taken.
+ * Returns 0, or -EFBIG with @errp: they would be too many.  Thread: any; with
+ * @errp main context.
+ */
+int qcow2_memory_take(Qcow2 *q, int64_t bytes, GError **errp);
+
+/** The same where there is no way back, and the size has a limit of its own. */
+void qcow2_memory_take_always(Qcow2 *q, int64_t bytes);
+
+/** They are freed.  Thread: any. */
+void qcow2_memory_give(Qcow2 *q, int64_t bytes);
+
+/** Zeroed memory that is counted; NULL with @errp.  Give it back with
+ * qcow2_memory_free(), which ignores NULL. */
+void *qcow2_memory_new(Qcow2 *q, int64_t bytes, GError **errp);
+void qcow2_memory_free(Qcow2 *q, void *memory, int64_t bytes);
+
+/** An L1 table of zeroes; NULL with @errp. */
+Qcow2L1 *qcow2_l1_new(Qcow2 *q, size_t entries, GError **errp);
+void qcow2_l1_free(Qcow2 *q, Qcow2L1 *l1);
+
+/** A table for qcow2_l1_set(): the present one if it is large enough, or a new
+ * one, which is to be freed if it is not set; NULL with @errp. */
+Qcow2L1 *qcow2_l1_reserve(Qcow2 *q, size_t entries, GError **errp);
+
+/** Make @l1, from qcow2_l1_reserve(), hold @entry, and be the table from now
+ * on.  The node is drained: who looks at it nevertheless wants a hint. */
+void qcow2_l1_set(Qcow2 *q, Qcow2L1 *l1, const uint64_t *entry, size_t nr);
+
+/** A refcount table of zeroes for the place @offset.  Negative errno with
+ * @errp; then @table is empty. */
+int qcow2_reftable_init(Qcow2 *q, Qcow2Reftable *table, int64_t offset,
+                        size_t entries, GError **errp);
+
+/** Free what it holds; also of an empty one. */
+void qcow2_reftable_clear(Qcow2 *q, Qcow2Reftable *table);
 
 /* --- meta lock: writeback.c ----------------------------------------------- */
 

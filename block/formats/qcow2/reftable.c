@@ -53,43 +53,29 @@ static int64_t coroutine_fn file_end(Qcow2 *q, GError **errp)
     return qcow2_cluster_up(&q->geo, length);
 }
 
-static int coroutine_fn read_table(Qcow2 *q, int64_t offset, size_t nr,
-                                   uint64_t **ret, GError **errp)
+static int coroutine_fn read_table(Qcow2 *q, Qcow2Reftable *table,
+                                   GError **errp)
 {
-    g_autofree uint64_t *entry = g_try_new(uint64_t, nr);
-    int ret_read;
+    int ret;
 
-    if (!entry) {
-        return block_error(errp, ENOMEM, "Node '%s': no memory for %zu "
-                           "refcount table entries", bdrv_node_name(q->bs),
-                           nr);
-    }
     bdrv_co_debug_event(q->bs, "reftable_load");
-    ret_read = bdrv_co_pread(qcow2_file(q), offset, nr * sizeof(*entry), entry,
-                             0);
-    if (ret_read < 0) {
-        return block_error_errno(errp, -ret_read, "Node '%s': could not read "
-                                 "the refcount table at offset %"
-                                 G_GINT64_FORMAT, bdrv_node_name(q->bs),
-                                 offset);
+    ret = bdrv_co_pread(qcow2_file(q), table->offset,
+                        table->nr * sizeof(*table->entry), table->entry, 0);
+    if (ret < 0) {
+        return block_error_errno(errp, -ret, "Node '%s': could not read the "
+                                 "refcount table at offset %" G_GINT64_FORMAT,
+                                 bdrv_node_name(q->bs), table->offset);
     }
-    for (size_t i = 0; i < nr; i++) {
-        entry[i] = untrusted_word(untrusted_be64(&entry[i]));
+    for (size_t i = 0; i < table->nr; i++) {
+        table->entry[i] = untrusted_word(untrusted_be64(&table->entry[i]));
     }
-    *ret = g_steal_pointer(&entry);
     return 0;
 }
 
-static void set_table(Qcow2 *q, int64_t offset, size_t nr, uint64_t *entry,
-                      int64_t end)
+static void set_table(Qcow2 *q, const Qcow2Reftable *table, int64_t end)
 {
     qcow2_refcount_close(q);
-    q->reftable = (Qcow2Reftable){
-        .offset = offset,
-        .nr = nr,
-        .entry = entry,
-        .full = g_new0(uint8_t, nr),
-    };
+    q->reftable = *table;
     q->fresh_from = end;
     q->free_hint = 0;
     q->compressed_next = 0;
@@ -101,7 +87,7 @@ int coroutine_fn qcow2_refcount_open(Qcow2 *q, GError **errp)
     int64_t bytes = (int64_t)q->header.reftable_clusters
                     << q->geo.cluster_bits;
     int64_t end = file_end(q, errp);
-    uint64_t *entry = NULL;
+    Qcow2Reftable table = { .offset = offset };
     int ret;
 
     if (end < 0) {
@@ -112,7 +98,7 @@ int coroutine_fn qcow2_refcount_open(Qcow2 *q, GError **errp)
         offset > end - bytes) {
         if (q->read_only || q->options.for_repair) {
             /* Reading and repairing need none. */
-            set_table(q, offset, 0, NULL, end);
+            set_table(q, &table, end);
             return 0;
         }
         return block_error(errp, EINVAL, "Node '%s': the refcount table (%"
@@ -120,19 +106,22 @@ int coroutine_fn qcow2_refcount_open(Qcow2 *q, GError **errp)
                            ") is too large or lies beyond the end of the file",
                            bdrv_node_name(q->bs), bytes, offset);
     }
-    ret = read_table(q, offset, bytes / 8, &entry, errp);
+    ret = qcow2_reftable_init(q, &table, offset, bytes / 8, errp);
     if (ret < 0) {
         return ret;
     }
-    set_table(q, offset, bytes / 8, entry, end);
+    ret = read_table(q, &table, errp);
+    if (ret < 0) {
+        qcow2_reftable_clear(q, &table);
+        return ret;
+    }
+    set_table(q, &table, end);
     return 0;
 }
 
 void qcow2_refcount_close(Qcow2 *q)
 {
-    g_free(q->reftable.entry);
-    g_free(q->reftable.full);
-    q->reftable = (Qcow2Reftable){ 0 };
+    qcow2_reftable_clear(q, &q->reftable);
 }
 
 /* --- looking -------------------------------------------------------------- */
@@ -251,42 +240,36 @@ static int coroutine_fn write_blocks(Qcow2 *q, const Growth *g)
 }
 
 /* The new table in memory: the old one and the new blocks. */
-static Qcow2Reftable *table_new(const Qcow2 *q, const Growth *g)
+static int table_init(Qcow2 *q, const Growth *g, Qcow2Reftable *table)
 {
-    g_autofree Qcow2Reftable *table = g_new0(Qcow2Reftable, 1);
     int64_t index = qcow2_refblock_index(q, g->first);
+    int ret = qcow2_reftable_init(q, table, (g->first + g->blocks)
+                                                << q->geo.cluster_bits,
+                                  (g->table << q->geo.cluster_bits) / 8, NULL);
 
-    table->offset = (g->first + g->blocks) << q->geo.cluster_bits;
-    table->nr = (g->table << q->geo.cluster_bits) / 8;
-    table->entry = g_try_new0(uint64_t, table->nr);
-    if (!table->entry) {
-        return NULL;
+    if (ret < 0) {
+        return ret;
     }
-    table->full = g_new0(uint8_t, table->nr);
     memcpy(table->entry, q->reftable.entry, q->reftable.nr * 8);
     memcpy(table->full, q->reftable.full, q->reftable.nr);
     for (int64_t i = 0; i < g->blocks; i++) {
         table->entry[index + i] = (g->first + i) << q->geo.cluster_bits;
     }
-    return g_steal_pointer(&table);
-}
-
-static void table_free(Qcow2Reftable *table)
-{
-    if (table) {
-        g_free(table->entry);
-        g_free(table->full);
-        g_free(table);
-    }
+    return 0;
 }
 
 static int coroutine_fn write_table(Qcow2 *q, const Qcow2Reftable *table)
 {
     size_t bytes = table->nr * 8;
-    uint64_t *buf = block_aligned_try_alloc(TABLE_MEM_ALIGN, bytes);
-    int ret;
+    int ret = qcow2_memory_take(q, bytes, NULL);
+    uint64_t *buf;
 
+    if (ret < 0) {
+        return ret;
+    }
+    buf = block_aligned_try_alloc(TABLE_MEM_ALIGN, bytes);
     if (!buf) {
+        qcow2_memory_give(q, bytes);
         return -ENOMEM;
     }
     for (size_t i = 0; i < table->nr; i++) {
@@ -295,6 +278,7 @@ static int coroutine_fn write_table(Qcow2 *q, const Qcow2Reftable *table)
     bdrv_co_debug_event(q->bs, "refblock_alloc_write_table");
     ret = bdrv_co_pwrite(qcow2_file(q), table->offset, bytes, buf, 0);
     block_aligned_free(buf);
+    qcow2_memory_give(q, bytes);
     if (ret == 0) {
         ret = bdrv_co_flush(bdrv_child_bs(qcow2_file(q)));
     }
@@ -330,25 +314,27 @@ int coroutine_fn qcow2_reftable_switch(Qcow2 *q, int64_t offset,
 static int coroutine_fn make_table(Qcow2 *q, const Growth *g)
 {
     Qcow2Reftable old = q->reftable;
-    Qcow2Reftable *table = table_new(q, g);
-    int ret = table ? write_table(q, table) : -ENOMEM;
+    Qcow2Reftable table;
+    int ret = table_init(q, g, &table);
 
-    if (ret == 0) {
-        bdrv_co_debug_event(q->bs, "refblock_alloc_switch_table");
-        ret = qcow2_reftable_switch(q, table->offset, g->table);
-    }
     if (ret < 0) {
-        table_free(table);
         return ret;
     }
-    q->reftable = *table;
-    g_free(table);
+    ret = write_table(q, &table);
+    if (ret == 0) {
+        bdrv_co_debug_event(q->bs, "refblock_alloc_switch_table");
+        ret = qcow2_reftable_switch(q, table.offset, g->table);
+    }
+    if (ret < 0) {
+        qcow2_reftable_clear(q, &table);
+        return ret;
+    }
+    q->reftable = table;
     qcow2_metamap_remove(q, QCOW2_OL_REFCOUNT_TABLE, old.offset, old.nr * 8);
     qcow2_metamap_add(q, QCOW2_OL_REFCOUNT_TABLE, q->reftable.offset,
                       q->reftable.nr * 8);
     qcow2_free_later(q, old.offset, old.nr * 8, QCOW2_DISCARD_OTHER);
-    g_free(old.entry);
-    g_free(old.full);
+    qcow2_reftable_clear(q, &old);
     return 0;
 }
 

@@ -202,12 +202,16 @@ int coroutine_fn qcow2_rebuild_refcounts(Qcow2Check *c)
 
 static int coroutine_fn reload_l1(Qcow2 *q, GError **errp)
 {
+    Qcow2L1 *old = atomic_load(&q->l1);
     Qcow2L1 *l1;
     int ret = qcow2_l1_load(q, untrusted(q->header.l1_offset),
                             untrusted(q->header.l1_size), &l1, errp);
 
-    if (ret == 0) {
-        l1->older = atomic_load(&q->l1);
+    if (ret == 0 && l1->nr <= old->room) {
+        qcow2_l1_set(q, old, (const uint64_t *)l1->entry, l1->nr);
+        qcow2_l1_free(q, l1);
+    } else if (ret == 0) {
+        l1->older = old;
         atomic_store(&q->l1, l1);
     }
     return ret;

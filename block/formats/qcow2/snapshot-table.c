@@ -14,6 +14,9 @@
 /* More than the largest entry: two strings of 64 KiB and the extra data. */
 #define READ_BYTES (192 * 1024)
 
+/* Of a snapshot in memory, beside its own. */
+#define OVERHEAD_BYTES 192
+
 /* The table, read in large pieces. */
 typedef struct Reader {
     Qcow2 *q;
@@ -29,9 +32,21 @@ static int64_t round_up_8(int64_t x)
     return (x + 7) & ~INT64_C(7);
 }
 
-void qcow2_snapshot_free(Qcow2Snapshot *s)
+int qcow2_snapshot_count(Qcow2 *q, Qcow2Snapshot *s, int64_t bytes,
+                         GError **errp)
+{
+    /* That, its pointers, its range in the map of metadata. */
+    int64_t memory = sizeof(*s) + OVERHEAD_BYTES + bytes;
+    int ret = qcow2_memory_take(q, memory, errp);
+
+    s->memory = ret == 0 ? memory : 0;
+    return ret;
+}
+
+void qcow2_snapshot_free(Qcow2 *q, Qcow2Snapshot *s)
 {
     if (s) {
+        qcow2_memory_give(q, s->memory);
         g_free(s->unknown_extra);
         g_free(s->id);
         g_free(s->name);
@@ -42,7 +57,7 @@ void qcow2_snapshot_free(Qcow2Snapshot *s)
 void qcow2_snapshots_free(Qcow2 *q)
 {
     for (guint i = 0; q->snapshots && i < q->snapshots->len; i++) {
-        qcow2_snapshot_free(g_ptr_array_index(q->snapshots, i));
+        qcow2_snapshot_free(q, g_ptr_array_index(q->snapshots, i));
     }
     if (q->snapshots) {
         g_ptr_array_set_size(q->snapshots, 0);
@@ -177,6 +192,10 @@ static int coroutine_fn read_entry(Reader *r, guint index, Qcow2Snapshot **ret,
         return block_error_errno(errp, -code, "Node '%s': could not read the "
                                  "snapshot table", bdrv_node_name(r->q->bs));
     }
+    code = qcow2_snapshot_count(r->q, s, bytes, errp);
+    if (code < 0) {
+        return code;
+    }
     p = here(r) + QCOW2_SNAPSHOT_HEAD;
     parse_extra(r->q, p, s);
     s->id = g_strndup((const char *)p + s->extra_bytes, id_bytes);
@@ -275,11 +294,16 @@ static void put_entry(uint8_t *p, const Qcow2Snapshot *s)
 static int coroutine_fn write_entries(Qcow2 *q, const GPtrArray *list,
                                       const Qcow2Run *run)
 {
-    uint8_t *buf = block_aligned_try_alloc(4096, run->bytes);
     int64_t pos = 0;
-    int ret;
+    uint8_t *buf;
+    int ret = qcow2_memory_take(q, run->bytes, NULL);
 
+    if (ret < 0) {
+        return ret;
+    }
+    buf = block_aligned_try_alloc(4096, run->bytes);
     if (!buf) {
+        qcow2_memory_give(q, run->bytes);
         return -ENOMEM;
     }
     memset(buf, 0, run->bytes);
@@ -293,6 +317,7 @@ static int coroutine_fn write_entries(Qcow2 *q, const GPtrArray *list,
     g_assert(pos <= run->bytes);
     ret = bdrv_co_pwrite(qcow2_file(q), run->offset, run->bytes, buf, 0);
     block_aligned_free(buf);
+    qcow2_memory_give(q, run->bytes);
     return ret;
 }
 

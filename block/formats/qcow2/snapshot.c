@@ -145,28 +145,62 @@ static int coroutine_fn begin(Session *s, BlockDriverState *bs, GError **errp)
 
 /* --- L1 tables ------------------------------------------------------------ */
 
+/* Entries that are written at once, 1 MiB. */
+#define L1_PIECE 131072
+
 static Qcow2L1 *active_l1(const Qcow2 *q)
 {
     return atomic_load(&q->l1);
 }
 
-/* The entries of the active table. */
-static int active_refs(Qcow2 *q, Qcow2Refs *ret, GError **errp)
+/* An array of at least @room entries.  @must: there is no way back, and the
+ * table that it is a copy of is in memory, so its size has a limit. */
+static int refs_init(Qcow2 *q, size_t room, bool must, Qcow2Refs *refs,
+                     GError **errp)
 {
-    Qcow2L1 *l1 = active_l1(q);
+    int64_t bytes = (int64_t)room * sizeof(uint64_t);
+    int ret = 0;
 
-    *ret = (Qcow2Refs){ .what = "the active L1 table",
-                        .nr = MIN(l1->nr, q->header.l1_size),
-                        .offset = q->header.l1_offset };
-    ret->l1 = g_try_new0(uint64_t, MAX(ret->nr, 1));
-    if (!ret->l1) {
+    if (must) {
+        qcow2_memory_take_always(q, bytes);
+    } else {
+        ret = qcow2_memory_take(q, bytes, errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    refs->l1 = g_try_new0(uint64_t, MAX(room, 1));
+    if (!refs->l1) {
+        qcow2_memory_give(q, bytes);
         return block_error(errp, ENOMEM, "Node '%s': no memory for an L1 "
                            "table", bdrv_node_name(q->bs));
     }
-    for (size_t i = 0; i < ret->nr; i++) {
+    refs->room = room;
+    return 0;
+}
+
+static void refs_clear(Qcow2 *q, Qcow2Refs *refs)
+{
+    g_clear_pointer(&refs->l1, g_free);
+    qcow2_memory_give(q, (int64_t)refs->room * sizeof(uint64_t));
+    refs->room = 0;
+}
+
+/* The entries of the active table. */
+static int active_refs(Qcow2 *q, bool must, Qcow2Refs *ret, GError **errp)
+{
+    Qcow2L1 *l1 = active_l1(q);
+    size_t nr = l1->nr;
+    int code;
+
+    *ret = (Qcow2Refs){ .what = "the active L1 table",
+                        .nr = MIN(nr, q->header.l1_size),
+                        .offset = q->header.l1_offset };
+    code = refs_init(q, ret->nr, must, ret, errp);
+    for (size_t i = 0; code == 0 && i < ret->nr; i++) {
         ret->l1[i] = atomic_load(&l1->entry[i]);
     }
-    return 0;
+    return code;
 }
 
 /* The entries of the table of @s, in an array of at least @room. */
@@ -193,35 +227,35 @@ static int coroutine_fn snapshot_refs(Qcow2 *q, const Qcow2Snapshot *s,
         return code;
     }
     ret->nr = l1->nr;
-    ret->l1 = g_try_new0(uint64_t, MAX(MAX(ret->nr, room), 1));
-    for (size_t i = 0; ret->l1 && i < ret->nr; i++) {
+    code = refs_init(q, MAX(ret->nr, room), false, ret, errp);
+    for (size_t i = 0; code == 0 && i < ret->nr; i++) {
         ret->l1[i] = atomic_load(&l1->entry[i]);
     }
-    g_free(l1);
-    return ret->l1 ? 0
-                   : block_error(errp, ENOMEM, "Node '%s': no memory for an "
-                                 "L1 table", bdrv_node_name(q->bs));
+    qcow2_l1_free(q, l1);
+    return code;
 }
 
 /* Write @nr entries to the table at @offset. */
 static int coroutine_fn write_l1(Qcow2 *q, const uint64_t *l1, size_t nr,
                                  int64_t offset)
 {
-    g_autofree uint64_t *buf = g_try_new(uint64_t, MAX(nr, 1));
-    int ret;
+    size_t piece = MIN(nr, L1_PIECE);
+    g_autofree uint64_t *buf = g_try_new(uint64_t, MAX(piece, 1));
+    int ret = qcow2_check_overlap(q, QCOW2_OL_ACTIVE_L1, offset, nr * 8,
+                                  false);
 
     if (!buf) {
         return -ENOMEM;
     }
-    if (nr == 0) {
-        return 0;
+    for (size_t at = 0; ret == 0 && at < nr; at += piece) {
+        size_t n = MIN(nr - at, piece);
+
+        for (size_t i = 0; i < n; i++) {
+            buf[i] = GUINT64_TO_BE(l1[at + i]);
+        }
+        ret = bdrv_co_pwrite(qcow2_file(q), offset + at * 8, n * 8, buf, 0);
     }
-    for (size_t i = 0; i < nr; i++) {
-        buf[i] = GUINT64_TO_BE(l1[i]);
-    }
-    ret = qcow2_check_overlap(q, QCOW2_OL_ACTIVE_L1, offset, nr * 8, false);
-    return ret < 0 ? ret
-                   : bdrv_co_pwrite(qcow2_file(q), offset, nr * 8, buf, 0);
+    return ret;
 }
 
 /* Allocate a table and write it.  */
@@ -291,11 +325,11 @@ static int coroutine_fn restore_copied(Qcow2 *q, GError **errp)
         return block_error_errno(errp, -ret, "Node '%s': could not write "
                                  "refcounts", bdrv_node_name(q->bs));
     }
-    ret = active_refs(q, &active, errp);
+    ret = active_refs(q, true, &active, errp);
     if (ret == 0) {
         ret = set_active_copied(q, &active, false, errp);
     }
-    g_free(active.l1);
+    refs_clear(q, &active);
     return ret;
 }
 
@@ -422,10 +456,18 @@ static int check_new(const Qcow2 *q, const BdrvSnapshotInfo *info,
     return 0;
 }
 
-static Qcow2Snapshot *describe(Qcow2 *q, const BdrvSnapshotInfo *info)
+/* NULL with @errp if there may not be one more in memory. */
+static Qcow2Snapshot *describe(Qcow2 *q, const BdrvSnapshotInfo *info,
+                               GError **errp)
 {
+    size_t names = (info->id ? strlen(info->id) : 0) +
+                   (info->name ? strlen(info->name) : 0);
     Qcow2Snapshot *s = g_new0(Qcow2Snapshot, 1);
 
+    if (qcow2_snapshot_count(q, s, names, errp) < 0) {
+        g_free(s);
+        return NULL;
+    }
     s->id = info->id ? g_strdup(info->id) : next_id(q);
     s->name = g_strdup(info->name ? info->name : "");
     s->date_sec = info->date_sec;
@@ -516,15 +558,15 @@ int coroutine_fn qcow2_snapshot_create(BlockDriverState *bs,
         qcow2_bitmaps_unhold(q);
         return ret;
     }
-    s = describe(q, info);
-    ret = active_refs(q, &active, &error);
+    s = describe(q, info, &error);
+    ret = s ? active_refs(q, false, &active, &error) : -EFBIG;
     if (ret == 0) {
         ret = create(&session, s, &active, &error);
     }
     if (ret < 0) {
-        qcow2_snapshot_free(s);
+        qcow2_snapshot_free(q, s);
     }
-    g_free(active.l1);
+    refs_clear(q, &active);
     ret = end(&session, ret, error, errp);
     qcow2_bitmaps_unhold(q);
     return ret;
@@ -554,11 +596,11 @@ static int coroutine_fn drop(Qcow2 *q, const Qcow2Refs *refs, GError **errp)
         }
     }
     if (ret == 0) {
-        ret = active_refs(q, &active, errp);
+        ret = active_refs(q, true, &active, errp);
     }
     if (ret == 0) {
         ret = set_active_copied(q, &active, false, errp);
-        g_free(active.l1);
+        refs_clear(q, &active);
     }
     return ret;
 }
@@ -589,9 +631,9 @@ static int coroutine_fn delete(Session *session, guint index, GError **errp)
         }
         ret = drop(q, &refs, errp);
         session->stale = ret < 0;
-        qcow2_snapshot_free(s);
+        qcow2_snapshot_free(q, s);
     }
-    g_free(refs.l1);
+    refs_clear(q, &refs);
     return ret;
 }
 
@@ -636,12 +678,11 @@ static void put_place(const Qcow2 *q, uint8_t *fields, uint64_t size,
 }
 
 /* The table at @run is the active one from now on, of a disk of @size. */
-static int coroutine_fn switch_l1(Qcow2 *q, uint64_t size,
+static int coroutine_fn switch_l1(Qcow2 *q, uint64_t size, Qcow2L1 *l1,
                                   const Qcow2Refs *refs, const Qcow2Run *run)
 {
-    Qcow2L1 *l1 = g_try_malloc0(sizeof(*l1) + refs->nr * sizeof(uint64_t));
     L1Place fields, before;
-    int ret = l1 ? qcow2_secure_refcounts(q) : -ENOMEM;
+    int ret = qcow2_secure_refcounts(q);
 
     put_place(q, fields, size, refs->nr, run->offset);
     put_place(q, before, q->header.size, q->header.l1_size,
@@ -651,15 +692,9 @@ static int coroutine_fn switch_l1(Qcow2 *q, uint64_t size,
                                   sizeof(fields));
     }
     if (ret < 0) {
-        g_free(l1);
         return ret;
     }
-    l1->nr = refs->nr;
-    for (size_t i = 0; i < refs->nr; i++) {
-        atomic_init(&l1->entry[i], refs->l1[i]);
-    }
-    l1->older = active_l1(q);
-    atomic_store(&q->l1, l1);
+    qcow2_l1_set(q, l1, refs->l1, refs->nr);
     atomic_store(&q->size, size);
     q->header.size = size;
     q->header.l1_size = refs->nr;
@@ -684,16 +719,21 @@ static int coroutine_fn drop_l1(Qcow2 *q, int64_t offset,
     return ret;
 }
 
-/* All that @new refers to has one more reference. */
-static int coroutine_fn replace_l1(Qcow2 *q, uint64_t size, Qcow2Refs *old,
-                                   Qcow2Refs *new, GError **errp)
+/* The table of @new, in the file and in memory, is that of a disk of @size. */
+static int coroutine_fn install_l1(Qcow2 *q, uint64_t size,
+                                   const Qcow2Refs *new, GError **errp)
 {
-    int64_t old_offset = q->header.l1_offset;
+    GError *error = NULL;
+    Qcow2L1 *l1 = qcow2_l1_reserve(q, new->nr, &error);
     Qcow2Run run;
-    int ret = new_l1(q, new, &run, errp);
+    int ret;
 
+    if (!l1) {
+        return qcow2_pass_error(errp, error);
+    }
+    ret = new_l1(q, new, &run, errp);
     if (ret == 0) {
-        ret = switch_l1(q, size, new, &run);
+        ret = switch_l1(q, size, l1, new, &run);
         if (ret < 0) {
             if (run.bytes > 0) {
                 qcow2_unalloc(q, run.offset, run.bytes);
@@ -702,6 +742,22 @@ static int coroutine_fn replace_l1(Qcow2 *q, uint64_t size, Qcow2Refs *old,
                               "the L1 table lies", bdrv_node_name(q->bs));
         }
     }
+    if (ret < 0 && l1 != active_l1(q)) {
+        qcow2_l1_free(q, l1);
+    }
+    return ret;
+}
+
+/* All that @new refers to has one more reference. */
+static int coroutine_fn replace_l1(Session *session, uint64_t size,
+                                   Qcow2Refs *old, Qcow2Refs *new,
+                                   GError **errp)
+{
+    Qcow2 *q = session->q;
+    int64_t old_offset = q->header.l1_offset;
+    int ret = install_l1(q, size, new, errp);
+
+    session->done = ret == 0;
     if (ret < 0) {
         g_autoptr(GError) error = NULL;
 
@@ -728,7 +784,6 @@ static int coroutine_fn apply(Session *session, const Qcow2Snapshot *s,
                               int64_t size, Qcow2Refs *old, GError **errp)
 {
     Qcow2 *q = session->q;
-    const Qcow2L1 *l1 = active_l1(q);
     size_t need = qcow2_l1_entries(&q->geo, size);
     Qcow2Refs new;
     int ret = snapshot_refs(q, s, need, &new, errp);
@@ -748,11 +803,10 @@ static int coroutine_fn apply(Session *session, const Qcow2Snapshot *s,
     }
     if (ret == 0) {
         new.nr = MAX(new.nr, need);
-        ret = replace_l1(q, size, old, &new, errp);
-        session->done = active_l1(q) != l1;
+        ret = replace_l1(session, size, old, &new, errp);
         session->stale = ret < 0;
     }
-    g_free(new.l1);
+    refs_clear(q, &new);
     return ret;
 }
 
@@ -804,10 +858,10 @@ int coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs,
     if (ret < 0) {
         return ret;
     }
-    ret = active_refs(q, &old, &error);
+    ret = active_refs(q, false, &old, &error);
     if (ret == 0) {
         ret = apply(&session, s, size, &old, &error);
     }
-    g_free(old.l1);
+    refs_clear(q, &old);
     return end(&session, ret, error, errp);
 }

@@ -17,7 +17,12 @@
 #define QCOW2_SNAPSHOT_EXTRA 24
 
 /** Free @snapshot and what it holds; NULL is ignored. */
-void qcow2_snapshot_free(Qcow2Snapshot *snapshot);
+void qcow2_snapshot_free(Qcow2 *q, Qcow2Snapshot *snapshot);
+
+/** Count what @snapshot takes whose entry in the table has @bytes, once.
+ * Returns 0 or a negative errno with @errp. */
+int qcow2_snapshot_count(Qcow2 *q, Qcow2Snapshot *snapshot, int64_t bytes,
+                         GError **errp);
 
 /**
  * Write a table of @list (Qcow2Snapshot) elsewhere, make the header name it,
@@ -41,6 +46,7 @@ typedef struct Qcow2Refs {
     uint64_t *l1;      /* host-endian */
     size_t nr;
     int64_t offset;    /* in the file; 0 for an empty one */
+    size_t room;       /* entries there is memory for */
 } Qcow2Refs;
 
 /**
