@@ -505,15 +505,16 @@ END_TEST
 
 START_TEST(extra_data_may_be_ignored_only_where_it_says_so)
 {
-    Qcow2Bitmap b = { .type = 1, .granularity_bits = 16, .table_entries = 1,
-                      .table_offset = 65536, .extra_bytes = 8 };
+    Qcow2Bitmap b = { .type = untrusted(1), .granularity_bits = untrusted(16),
+                      .table_entries = untrusted(1),
+                      .table_offset = untrusted(65536), .extra_bytes = 8 };
 
     make("64M");
     open_it();
     ck_assert_ptr_nonnull(qcow2_bitmap_defect(state_of(blk), &b));
     b.flags = QCOW2_BME_EXTRA_COMPATIBLE;
     ck_assert_ptr_null(qcow2_bitmap_defect(state_of(blk), &b));
-    b.type = 2;
+    b.type = untrusted(2);
     ck_assert_ptr_nonnull(qcow2_bitmap_defect(state_of(blk), &b));
     close_it();
 }

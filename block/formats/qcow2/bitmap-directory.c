@@ -53,8 +53,9 @@ int64_t qcow2_bitmap_table_entries(const Qcow2Geometry *geo, int64_t size,
 const char *qcow2_bitmap_defect(Qcow2 *q, const Qcow2Bitmap *bitmap)
 {
     int64_t size = atomic_load_explicit(&q->size, memory_order_relaxed);
+    unsigned bits;
 
-    if (bitmap->type != QCOW2_BMT_DIRTY_TRACKING) {
+    if (!untrusted_is(bitmap->type, QCOW2_BMT_DIRTY_TRACKING)) {
         return "its type is unknown";
     }
     if (bitmap->flags & ~QCOW2_BME_KNOWN) {
@@ -64,18 +65,19 @@ const char *qcow2_bitmap_defect(Qcow2 *q, const Qcow2Bitmap *bitmap)
         !(bitmap->flags & QCOW2_BME_EXTRA_COMPATIBLE)) {
         return "it has extra data that must be understood";
     }
-    if (bitmap->granularity_bits < QCOW2_BITMAP_MIN_GRANULARITY_BITS ||
-        bitmap->granularity_bits > QCOW2_BITMAP_MAX_GRANULARITY_BITS) {
+    if (!untrusted_at_most(bitmap->granularity_bits,
+                           QCOW2_BITMAP_MAX_GRANULARITY_BITS, &bits) ||
+        bits < QCOW2_BITMAP_MIN_GRANULARITY_BITS) {
         return "its granularity is out of range";
     }
-    if (bitmap->table_entries !=
-        qcow2_bitmap_table_entries(&q->geo, size, bitmap->granularity_bits)) {
+    if (!untrusted_is(bitmap->table_entries,
+                      qcow2_bitmap_table_entries(&q->geo, size, bits))) {
         return "it is not made for a disk of this length";
     }
-    if (bitmap->table_entries > 0 &&
-        (bitmap->table_offset == 0 ||
-         qcow2_into_cluster(&q->geo, bitmap->table_offset) ||
-         bitmap->table_offset > QCOW2_MAX_HOST_OFFSET)) {
+    if (!untrusted_is(bitmap->table_entries, 0) &&
+        (untrusted_is(bitmap->table_offset, 0) ||
+         untrusted_bits(bitmap->table_offset, q->geo.cluster_bytes - 1) ||
+         untrusted_above(bitmap->table_offset, QCOW2_MAX_HOST_OFFSET))) {
         return "its table is at an impossible offset";
     }
     return NULL;
@@ -153,9 +155,11 @@ static Qcow2Bitmap *parse_entry(const uint8_t *dir, size_t bytes, size_t pos,
     if (bytes - pos < QCOW2_BME_BYTES) {
         return NULL;
     }
-    name_bytes = be_get16(p + QCOW2_BME_NAME_BYTES);
-    extra_bytes = be_get32(p + QCOW2_BME_EXTRA_BYTES);
-    if (entry_bytes(name_bytes, extra_bytes) > bytes - pos) {
+    name_bytes = untrusted_bits(untrusted_be16(p + QCOW2_BME_NAME_BYTES),
+                                UINT16_MAX);
+    if (!untrusted_at_most(untrusted_be32(p + QCOW2_BME_EXTRA_BYTES),
+                           bytes - pos, &extra_bytes) ||
+        entry_bytes(name_bytes, extra_bytes) > bytes - pos) {
         return NULL;
     }
     p += QCOW2_BME_BYTES + extra_bytes;
@@ -168,11 +172,11 @@ static Qcow2Bitmap *parse_entry(const uint8_t *dir, size_t bytes, size_t pos,
     bitmap->name = g_strndup((const char *)p, name_bytes);
     p = dir + pos;
     bitmap->dir_pos = pos;
-    bitmap->table_offset = be_get64(p + QCOW2_BME_TABLE_OFFSET);
-    bitmap->table_entries = be_get32(p + QCOW2_BME_TABLE_ENTRIES);
-    bitmap->flags = be_get32(p + QCOW2_BME_FLAGS);
-    bitmap->type = p[QCOW2_BME_TYPE];
-    bitmap->granularity_bits = p[QCOW2_BME_GRANULARITY];
+    bitmap->table_offset = untrusted_be64(p + QCOW2_BME_TABLE_OFFSET);
+    bitmap->table_entries = untrusted_be32(p + QCOW2_BME_TABLE_ENTRIES);
+    bitmap->flags = untrusted_word(untrusted_be32(p + QCOW2_BME_FLAGS));
+    bitmap->type = untrusted_byte(p + QCOW2_BME_TYPE);
+    bitmap->granularity_bits = untrusted_byte(p + QCOW2_BME_GRANULARITY);
     bitmap->extra_bytes = extra_bytes;
     bitmap->extra = g_memdup2(p + QCOW2_BME_BYTES, extra_bytes);
     *ret_next = pos + entry_bytes(name_bytes, extra_bytes);
@@ -244,11 +248,13 @@ static void put_entry(uint8_t *p, const Qcow2Bitmap *bitmap)
 {
     size_t name_bytes = strlen(bitmap->name);
 
-    be_put64(p + QCOW2_BME_TABLE_OFFSET, bitmap->table_offset);
-    be_put32(p + QCOW2_BME_TABLE_ENTRIES, bitmap->table_entries);
+    be_put64(p + QCOW2_BME_TABLE_OFFSET,
+             untrusted_verbatim(bitmap->table_offset));
+    be_put32(p + QCOW2_BME_TABLE_ENTRIES,
+             untrusted_verbatim(bitmap->table_entries));
     be_put32(p + QCOW2_BME_FLAGS, bitmap->flags);
-    p[QCOW2_BME_TYPE] = bitmap->type;
-    p[QCOW2_BME_GRANULARITY] = bitmap->granularity_bits;
+    p[QCOW2_BME_TYPE] = untrusted_verbatim(bitmap->type);
+    p[QCOW2_BME_GRANULARITY] = untrusted_verbatim(bitmap->granularity_bits);
     be_put16(p + QCOW2_BME_NAME_BYTES, name_bytes);
     be_put32(p + QCOW2_BME_EXTRA_BYTES, bitmap->extra_bytes);
     if (bitmap->extra_bytes > 0) {

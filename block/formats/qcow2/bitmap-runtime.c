@@ -25,11 +25,13 @@
 
 static int64_t shown_granularity(const Qcow2Bitmap *bitmap)
 {
-    unsigned bits = CLAMP(bitmap->granularity_bits,
-                          QCOW2_BITMAP_MIN_GRANULARITY_BITS,
-                          QCOW2_BITMAP_MAX_GRANULARITY_BITS);
+    unsigned bits;
 
-    return INT64_C(1) << bits;
+    if (!untrusted_at_most(bitmap->granularity_bits,
+                           QCOW2_BITMAP_MAX_GRANULARITY_BITS, &bits)) {
+        bits = QCOW2_BITMAP_MAX_GRANULARITY_BITS;
+    }
+    return INT64_C(1) << MAX(bits, QCOW2_BITMAP_MIN_GRANULARITY_BITS);
 }
 
 /* What all loads of one open share. */
@@ -48,7 +50,7 @@ static int coroutine_fn load_one(Load *load, const Qcow2Bitmap *bitmap,
                                  GError **errp)
 {
     BlockDriverState *bs = load->q->bs;
-    int64_t need = bitmap->table_entries * load->q->geo.cluster_bytes;
+    int64_t need = qcow2_bitmap_memory(load->q, bitmap);
     g_autoptr(GError) error = NULL;
     HBitmap *bits = NULL;
     int ret = qcow2_bitmap_load_entry(load->q, bitmap, &load->budget, &bits,

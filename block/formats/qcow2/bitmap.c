@@ -24,24 +24,39 @@ static int64_t disk_bytes_a_cluster(const Qcow2 *q, unsigned granularity_bits)
 
 /* --- tables --------------------------------------------------------------- */
 
+/* How many entries its table has; false: too many for any bitmap. */
+static bool count_entries(const Qcow2 *q, const Qcow2Bitmap *bitmap,
+                          uint32_t *ret)
+{
+    return untrusted_at_most(bitmap->table_entries,
+                             QCOW2_BITMAP_MAX_BYTES >> q->geo.cluster_bits,
+                             ret);
+}
+
+int64_t qcow2_bitmap_memory(const Qcow2 *q, const Qcow2Bitmap *bitmap)
+{
+    uint32_t nr;
+
+    return count_entries(q, bitmap, &nr) ? nr * q->geo.cluster_bytes
+                                         : INT64_MAX;
+}
+
 /* The place of the table, before a byte of memory is taken for it. */
 static int check_table_place(Qcow2 *q, const Qcow2Bitmap *bitmap,
-                             GError **errp)
+                             Qcow2BitmapTable *table, GError **errp)
 {
     int64_t length = bdrv_length(bdrv_child_bs(qcow2_file(q)));
-    uint64_t bytes = (uint64_t)bitmap->table_entries * sizeof(uint64_t);
 
-    if (length < 0 || bitmap->table_offset == 0 ||
-        qcow2_into_cluster(&q->geo, bitmap->table_offset) ||
-        bitmap->table_offset > (uint64_t)length ||
-        bytes > (uint64_t)length - bitmap->table_offset ||
-        bitmap->table_entries >
-            QCOW2_BITMAP_MAX_BYTES >> q->geo.cluster_bits) {
+    if (!count_entries(q, bitmap, &table->nr) ||
+        !untrusted_at_most(bitmap->table_offset,
+                           length - (int64_t)table->nr * 8, &table->offset) ||
+        table->offset == 0 || qcow2_into_cluster(&q->geo, table->offset)) {
         return block_error(errp, EINVAL, "Node '%s' ('%s'): bitmap '%s' has "
                            "an invalid table (%u entries at %"
                            G_GUINT64_FORMAT ")", bdrv_node_name(q->bs),
                            bdrv_filename(q->bs), bitmap->name,
-                           bitmap->table_entries, bitmap->table_offset);
+                           (unsigned)untrusted_verbatim(bitmap->table_entries),
+                           untrusted_verbatim(bitmap->table_offset));
     }
     return 0;
 }
@@ -65,55 +80,55 @@ static int check_entry(Qcow2 *q, const Qcow2Bitmap *bitmap, uint64_t entry,
 }
 
 int coroutine_fn qcow2_bitmap_table_read(Qcow2 *q, const Qcow2Bitmap *bitmap,
-                                         uint64_t **ret, GError **errp)
+                                         Qcow2BitmapTable *ret, GError **errp)
 {
-    size_t bytes = (size_t)bitmap->table_entries * sizeof(uint64_t);
-    g_autofree uint64_t *table = NULL;
+    g_autofree uint64_t *entry = NULL;
+    size_t bytes;
     int err;
 
-    if (bytes == 0) {
-        *ret = NULL;
+    *ret = (Qcow2BitmapTable){ 0 };
+    if (untrusted_is(bitmap->table_entries, 0)) {
         return 0;
     }
-    err = check_table_place(q, bitmap, errp);
+    err = check_table_place(q, bitmap, ret, errp);
     if (err < 0) {
         return err;
     }
-    table = g_try_malloc(bytes);
-    err = table ? bdrv_co_pread(qcow2_file(q), bitmap->table_offset, bytes,
-                                table, 0)
+    bytes = ret->nr * sizeof(*entry);
+    entry = g_try_malloc(bytes);
+    err = entry ? bdrv_co_pread(qcow2_file(q), ret->offset, bytes, entry, 0)
                 : -ENOMEM;
     if (err < 0) {
         return block_error_errno(errp, -err, "Node '%s' ('%s'): could not "
                                  "read the table of bitmap '%s' (%u entries)",
                                  bdrv_node_name(q->bs), bdrv_filename(q->bs),
-                                 bitmap->name, bitmap->table_entries);
+                                 bitmap->name, ret->nr);
     }
-    for (uint32_t i = 0; i < bitmap->table_entries; i++) {
-        table[i] = GUINT64_FROM_BE(table[i]);
-        err = check_entry(q, bitmap, table[i], errp);
+    for (uint32_t i = 0; i < ret->nr; i++) {
+        entry[i] = untrusted_word(untrusted_be64(&entry[i]));
+        err = check_entry(q, bitmap, entry[i], errp);
         if (err < 0) {
             return err;
         }
     }
-    *ret = g_steal_pointer(&table);
+    ret->entry = g_steal_pointer(&entry);
     return 0;
 }
 
 /* --- loading -------------------------------------------------------------- */
 
 /* Fill @hb, which covers the disk, from @table. */
-static int coroutine_fn load_bits(Qcow2 *q, const uint64_t *table,
-                                  uint32_t nr, HBitmap *hb)
+static int coroutine_fn load_bits(Qcow2 *q, const Qcow2BitmapTable *table,
+                                  HBitmap *hb)
 {
     int64_t step = disk_bytes_a_cluster(q, hbitmap_granularity(hb));
     g_autofree uint8_t *buf = g_try_malloc(q->geo.cluster_bytes);
     int ret = buf ? 0 : -ENOMEM;
 
-    for (uint32_t i = 0; ret == 0 && i < nr; i++) {
+    for (uint32_t i = 0; ret == 0 && i < table->nr; i++) {
         int64_t start = i * step;
         int64_t count = MIN(step, hbitmap_size(hb) - start);
-        int64_t offset = table[i] & QCOW2_OFFSET_MASK;
+        int64_t offset = table->entry[i] & QCOW2_OFFSET_MASK;
 
         if (offset) {
             ret = bdrv_image_step(q->bs, NULL);
@@ -124,7 +139,7 @@ static int coroutine_fn load_bits(Qcow2 *q, const uint64_t *table,
             if (ret == 0) {
                 hbitmap_deserialize_part(hb, buf, start, count);
             }
-        } else if (table[i] & QCOW2_BITMAP_ALL_ONES) {
+        } else if (table->entry[i] & QCOW2_BITMAP_ALL_ONES) {
             hbitmap_deserialize_ones(hb, start, count);
         } else {
             hbitmap_deserialize_zeroes(hb, start, count);
@@ -133,14 +148,17 @@ static int coroutine_fn load_bits(Qcow2 *q, const uint64_t *table,
     return ret;
 }
 
-/* Whether the bitmap may be loaded, and what memory it takes. */
-static int check_loadable(Qcow2 *q, const Qcow2Bitmap *bitmap,
-                          int64_t budget, int64_t *ret_bytes, GError **errp)
+/* Whether the bitmap may be loaded, what memory it takes, and how fine it is. */
+static int check_loadable(Qcow2 *q, const Qcow2Bitmap *bitmap, int64_t budget,
+                          int64_t *ret_bytes, unsigned *ret_granularity_bits,
+                          GError **errp)
 {
     const char *defect = qcow2_bitmap_defect(q, bitmap);
-    int64_t bytes = bitmap->table_entries * q->geo.cluster_bytes;
+    int64_t bytes = qcow2_bitmap_memory(q, bitmap);
 
-    if (defect) {
+    if (defect || !untrusted_at_most(bitmap->granularity_bits,
+                                     QCOW2_BITMAP_MAX_GRANULARITY_BITS,
+                                     ret_granularity_bits)) {
         return block_error(errp, EINVAL, "Node '%s' ('%s'): bitmap '%s' "
                            "cannot be used: %s", bdrv_node_name(q->bs),
                            bdrv_filename(q->bs), bitmap->name, defect);
@@ -164,9 +182,10 @@ static int check_loadable(Qcow2 *q, const Qcow2Bitmap *bitmap,
 }
 
 static int coroutine_fn load_found(Qcow2 *q, const Qcow2Bitmap *bitmap,
-                                   HBitmap **ret, GError **errp)
+                                   unsigned granularity_bits, HBitmap **ret,
+                                   GError **errp)
 {
-    g_autofree uint64_t *table = NULL;
+    Qcow2BitmapTable table;
     HBitmap *hb;
     int err = qcow2_bitmap_table_read(q, bitmap, &table, errp);
 
@@ -174,8 +193,9 @@ static int coroutine_fn load_found(Qcow2 *q, const Qcow2Bitmap *bitmap,
         return err;
     }
     hb = hbitmap_new(atomic_load_explicit(&q->size, memory_order_relaxed),
-                     bitmap->granularity_bits);
-    err = hb ? load_bits(q, table, bitmap->table_entries, hb) : -ENOMEM;
+                     granularity_bits);
+    err = hb ? load_bits(q, &table, hb) : -ENOMEM;
+    g_free(table.entry);
     if (err < 0) {
         hbitmap_free(hb);
         return block_error_errno(errp, -err, "Node '%s' ('%s'): could not "
@@ -198,11 +218,13 @@ int coroutine_fn qcow2_bitmap_load_entry(Qcow2 *q, const Qcow2Bitmap *bitmap,
                                          int64_t *budget, HBitmap **ret,
                                          GError **errp)
 {
+    unsigned granularity_bits = 0;
     int64_t bytes = 0;
-    int err = check_loadable(q, bitmap, *budget, &bytes, errp);
+    int err = check_loadable(q, bitmap, *budget, &bytes, &granularity_bits,
+                             errp);
 
     if (err == 0) {
-        err = load_found(q, bitmap, ret, errp);
+        err = load_found(q, bitmap, granularity_bits, ret, errp);
     }
     if (err == 0) {
         *budget -= bytes;
@@ -240,22 +262,22 @@ typedef struct Extent {
 static int coroutine_fn collect(Qcow2 *q, const Qcow2Bitmap *bitmap,
                                 GArray *ret, GError **errp)
 {
-    g_autofree uint64_t *table = NULL;
+    Qcow2BitmapTable table;
     int err = qcow2_bitmap_table_read(q, bitmap, &table, errp);
     Extent extent;
 
-    if (err < 0 || !table) {
+    if (err < 0 || table.nr == 0) {
         return err;
     }
-    for (uint32_t i = 0; i < bitmap->table_entries; i++) {
-        extent = (Extent){ table[i] & QCOW2_OFFSET_MASK,
+    for (uint32_t i = 0; i < table.nr; i++) {
+        extent = (Extent){ table.entry[i] & QCOW2_OFFSET_MASK,
                            q->geo.cluster_bytes };
         if (extent.offset) {
             g_array_append_val(ret, extent);
         }
     }
-    extent = (Extent){ bitmap->table_offset,
-                       (int64_t)bitmap->table_entries * sizeof(uint64_t) };
+    g_free(table.entry);
+    extent = (Extent){ table.offset, (int64_t)table.nr * sizeof(uint64_t) };
     g_array_append_val(ret, extent);
     return 0;
 }
@@ -269,7 +291,9 @@ static int check_all_tables(Qcow2 *q, const GPtrArray *bitmaps, GError **errp)
     for (guint i = 0; i < bitmaps->len; i++) {
         const Qcow2Bitmap *bitmap = g_ptr_array_index(bitmaps, i);
 
-        bytes += (int64_t)bitmap->table_entries * sizeof(uint64_t);
+        /* The header has at most 2^16 of them. */
+        bytes += 8 * (int64_t)untrusted_bits(bitmap->table_entries,
+                                             UINT32_MAX);
     }
     if (bytes > length) {
         return block_error(errp, EINVAL, "Node '%s' ('%s'): the tables of the "
@@ -415,12 +439,13 @@ static int coroutine_fn store_content(Store *s, Qcow2Bitmap *bitmap,
                                       GError **errp)
 {
     int ret = s->table ? store_bits(s) : -ENOMEM;
+    uint64_t offset = 0; /* a disk of no length: no table */
 
-    bitmap->table_offset = 0; /* a disk of no length: no table */
     if (ret == 0 && s->nr > 0) {
-        ret = store_table(s, &bitmap->table_offset);
+        ret = store_table(s, &offset);
     }
-    bitmap->table_entries = s->nr;
+    bitmap->table_offset = untrusted(offset);
+    bitmap->table_entries = untrusted(s->nr);
     if (ret < 0) {
         return block_error_errno(errp, -ret, "Node '%s' ('%s'): could not "
                                  "store bitmap '%s'", bdrv_node_name(s->q->bs),
@@ -505,7 +530,7 @@ entry_for(Qcow2 *q, const Qcow2BitmapContent *content, GPtrArray *bitmaps,
     }
     bitmap = g_new0(Qcow2Bitmap, 1);
     bitmap->name = g_strdup(content->name);
-    bitmap->type = QCOW2_BMT_DIRTY_TRACKING;
+    bitmap->type = untrusted(QCOW2_BMT_DIRTY_TRACKING);
     g_ptr_array_add(bitmaps, bitmap);
     return bitmap;
 }
@@ -550,7 +575,7 @@ static int coroutine_fn store_held(Qcow2 *q,
     }
     bitmap->flags = (bitmap->flags & QCOW2_BME_EXTRA_COMPATIBLE) |
                     content->flags;
-    bitmap->granularity_bits = content->granularity_bits;
+    bitmap->granularity_bits = untrusted(content->granularity_bits);
     s.nr = entries;
     s.table = g_try_new0(uint64_t, MAX(s.nr, 1));
     ret = store_content(&s, bitmap, errp);
@@ -590,11 +615,12 @@ int coroutine_fn qcow2_stored_bitmap_list(BlockDriverState *bs,
     for (guint i = 0; ret == 0 && i < bitmaps->len; i++) {
         const Qcow2Bitmap *bitmap = g_ptr_array_index(bitmaps, i);
         BdrvStoredBitmap *info = g_new0(BdrvStoredBitmap, 1);
+        unsigned bits;
 
         info->name = g_strdup(bitmap->name);
         info->granularity =
-            bitmap->granularity_bits < 63
-                ? INT64_C(1) << bitmap->granularity_bits
+            untrusted_at_most(bitmap->granularity_bits, 62, &bits)
+                ? INT64_C(1) << bits
                 : 0;
         info->in_use = bitmap->flags & QCOW2_BME_IN_USE;
         info->autoload = bitmap->flags & QCOW2_BME_AUTO;

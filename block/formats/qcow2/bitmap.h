@@ -53,15 +53,16 @@ enum {
 #define QCOW2_BITMAP_ALL_ONES UINT64_C(1)
 #define QCOW2_BITMAP_RESERVED UINT64_C(0xff000000000001fe)
 
-/** An entry of the directory.  What we do not know of it is kept. */
+/** An entry of the directory.  What we do not know of it is kept, and what
+ * makes no sense, too. */
 typedef struct Qcow2Bitmap {
     char *name;
     int64_t dir_pos;         /* of the entry, from the directory's start */
-    uint64_t table_offset;
-    uint32_t table_entries;
+    Untrusted table_offset;
+    Untrusted table_entries;
     uint32_t flags;
-    uint8_t type;
-    uint8_t granularity_bits;
+    Untrusted type;
+    Untrusted granularity_bits;
     uint8_t *extra;          /* NULL without */
     uint32_t extra_bytes;
 } Qcow2Bitmap;
@@ -104,9 +105,19 @@ int64_t qcow2_bitmap_table_entries(const Qcow2Geometry *geo, int64_t size,
 
 /* --- bitmap.c ------------------------------------------------------------- */
 
-/** Read and check the table of @bitmap, host-endian; g_free() it. */
+/** The table of a bitmap in memory, and where it lies. */
+typedef struct Qcow2BitmapTable {
+    int64_t offset;
+    uint32_t nr;
+    uint64_t *entry;         /* host-endian; NULL if there are none */
+} Qcow2BitmapTable;
+
+/** Read and check the table of @bitmap; g_free() its entries. */
 int coroutine_fn qcow2_bitmap_table_read(Qcow2 *q, const Qcow2Bitmap *bitmap,
-                                         uint64_t **ret, GError **errp);
+                                         Qcow2BitmapTable *ret, GError **errp);
+
+/** Bytes of memory that its bits take; INT64_MAX: more than any may. */
+int64_t qcow2_bitmap_memory(const Qcow2 *q, const Qcow2Bitmap *bitmap);
 
 /**
  * Load the bits of the bitmap called @name.
