@@ -7,6 +7,7 @@
  * and the bits past the end are put right once, at the end.
  */
 #include "util/hbitmap-int.h"
+#include "util/untrusted.h"
 
 #include <string.h>
 
@@ -72,10 +73,8 @@ void hbitmap_deserialize_part(HBitmap *hb, const void *buf, int64_t start,
     part_words(hb, start, count, &first, &nr);
     hb->loading = true;
     for (int64_t i = 0; i < nr; i++) {
-        uint64_t word;
-
-        memcpy(&word, from + i * sizeof(word), sizeof(word));
-        hb->levels[0].words[first + i] = GUINT64_FROM_LE(word);
+        hb->levels[0].words[first + i] =
+            untrusted_word(untrusted_le64(from + i * sizeof(uint64_t)));
     }
 }
 
@@ -107,10 +106,8 @@ void hbitmap_merge_part(HBitmap *hb, const void *buf, int64_t start,
 
     part_words(hb, start, count, &first, &nr);
     for (int64_t i = 0; i < nr; i++) {
-        uint64_t word;
-
-        memcpy(&word, from + i * sizeof(word), sizeof(word));
-        set_runs(hb, first + i, GUINT64_FROM_LE(word));
+        set_runs(hb, first + i,
+                 untrusted_word(untrusted_le64(from + i * sizeof(uint64_t))));
     }
 }
 

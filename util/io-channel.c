@@ -5,6 +5,7 @@
 #include "util/io-channel.h"
 
 #include "util/tcp-peer.h"
+#include "util/untrusted.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -133,7 +134,7 @@ void io_channel_shutdown(IoChannel *c)
 
 static bool in_is_loopback(const struct in_addr *in)
 {
-    return ntohl(in->s_addr) >> 24 == IN_LOOPBACKNET;
+    return untrusted_is(untrusted_byte(&in->s_addr), IN_LOOPBACKNET);
 }
 
 static void name_inet_peer(const struct sockaddr_storage *from,

@@ -6,6 +6,7 @@
 
 #include "util/socket-listen.h"
 #include "util/socket-lookup.h"
+#include "util/untrusted.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -224,6 +225,11 @@ static int coroutine_fn listen_inet(SocketListener *listener,
     return 0;
 }
 
+static unsigned port_of(const in_port_t *port)
+{
+    return untrusted_bits(untrusted_be16(port), UINT16_MAX);
+}
+
 unsigned socket_listener_port(const SocketListener *listener)
 {
     struct sockaddr_storage at = { 0 };
@@ -234,9 +240,9 @@ unsigned socket_listener_port(const SocketListener *listener)
         return 0;
     }
     return at.ss_family == AF_INET
-               ? ntohs(((struct sockaddr_in *)&at)->sin_port)
+               ? port_of(&((struct sockaddr_in *)&at)->sin_port)
            : at.ss_family == AF_INET6
-               ? ntohs(((struct sockaddr_in6 *)&at)->sin6_port) : 0;
+               ? port_of(&((struct sockaddr_in6 *)&at)->sin6_port) : 0;
 }
 
 /* --- unix ---------------------------------------------------------------- */

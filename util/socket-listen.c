@@ -4,6 +4,8 @@
  */
 #include "util/socket-listen.h"
 
+#include "util/untrusted.h"
+
 #include <errno.h>
 #include <glib.h>
 #include <netinet/in.h>
@@ -20,7 +22,8 @@ bool socket_is_loopback(const struct sockaddr *to)
     const struct sockaddr_in6 *in6 = (const void *)to;
 
     return to->sa_family == AF_INET
-               ? ntohl(in->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET
+               ? untrusted_is(untrusted_byte(&in->sin_addr.s_addr),
+                              IN_LOOPBACKNET)
                : to->sa_family == AF_INET6 &&
                      IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
 }

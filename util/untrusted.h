@@ -110,14 +110,22 @@ static inline bool untrusted_inside(Untrusted offset, Untrusted bytes,
 
 /**
  * Whether @u is at most @limit and what @ret points to can hold it; then it is
- * there.  Both of any integer type; nothing is at most a limit below 0.
+ * there, else @ret is left alone.  Both of any integer type; nothing is at most
+ * a limit below 0.
  */
 #define untrusted_at_most(u, limit, ret) \
     ({ \
         const Untrusted untrusted_it_ = (u); \
+        __typeof__(*(ret)) untrusted_ret_; \
+        bool untrusted_ok_ = \
+            !untrusted_above(untrusted_it_, limit) && \
+            !__builtin_add_overflow(untrusted_it_.number, 0u, \
+                                    &untrusted_ret_); \
         \
-        !untrusted_above(untrusted_it_, limit) && \
-            !__builtin_add_overflow(untrusted_it_.number, 0u, (ret)); \
+        if (untrusted_ok_) { \
+            *(ret) = untrusted_ret_; \
+        } \
+        untrusted_ok_; \
     })
 
 /** The bits of @u that @mask has; so at most @mask. */

@@ -32,6 +32,7 @@
 #include "util/interval-tree.h"
 #include "util/io-channel-tls.h"
 #include "util/socket-address.h"
+#include "util/untrusted.h"
 
 #include <blockgraph/dirty-bitmap.h>
 #include <blockgraph/driver.h>
@@ -237,7 +238,8 @@ typedef struct NbdOption {
 
 /** Take a number off @opt.  Returns whether it was there. */
 bool nbd_option_u16(NbdOption *opt, uint16_t *ret);
-bool nbd_option_u32(NbdOption *opt, uint32_t *ret);
+bool nbd_option_u32(NbdOption *opt, Untrusted *ret);
+bool nbd_option_u64(NbdOption *opt, Untrusted *ret);
 
 /** Take a string with its length before it; at most NBD_NAME_MAX bytes. */
 bool nbd_option_string(NbdOption *opt, const char **ret, size_t *ret_len);
@@ -261,9 +263,10 @@ struct NbdRequest {
     NbdClient *client;
     uint16_t flags;             /* NBD_CMD_FLAG_* */
     uint16_t type;
-    uint64_t cookie;
-    uint64_t offset;
-    uint64_t bytes;
+    uint64_t cookie;            /* goes back as it came */
+    uint64_t offset_said;       /* this, too; also if it is wrong */
+    uint64_t offset;            /* in the disk, like what follows; or it has */
+    uint64_t bytes;             /* an error, and this is the payload's length */
     void *buf;                  /* data, or NULL */
     size_t buf_bytes;
     int error;                  /* of NBD, or 0 */

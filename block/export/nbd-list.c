@@ -68,16 +68,17 @@ static int coroutine_fn get_reply(IoChannel *c, uint32_t option,
                                   NbdOption *ret)
 {
     uint8_t head[20];
-    uint32_t bytes;
+    size_t bytes;
     int err = io_channel_read_all(c, head, sizeof(head));
 
     if (err < 0) {
         return err;
     }
-    *ret_type = be_get32(head + 12);
-    bytes = be_get32(head + 16);
-    if (be_get64(head) != NBD_OPTION_REPLY_MAGIC ||
-        be_get32(head + 8) != option || bytes > REPLY_BYTES_MAX) {  /* L1 */
+    *ret_type = untrusted_word(untrusted_be32(head + 12));
+    if (!untrusted_is(untrusted_be64(head), NBD_OPTION_REPLY_MAGIC) ||
+        !untrusted_is(untrusted_be32(head + 8), option) ||
+        !untrusted_at_most(untrusted_be32(head + 16), REPLY_BYTES_MAX,
+                           &bytes)) {                               /* L1 */
         return -EPROTO;
     }
     g_byte_array_set_size(data, bytes);
@@ -138,22 +139,30 @@ static void put_name(GByteArray *to, const char *name)
     g_byte_array_append(to, (const void *)name, strlen(name));
 }
 
+static void note_block(NbdOption *reply, uint32_t *to)
+{
+    Untrusted bytes;
+
+    if (nbd_option_u32(reply, &bytes)) {
+        *to = untrusted_verbatim(bytes);
+    }
+}
+
 static void note_info(BlockNbdListing *listing, NbdOption *reply)
 {
-    uint32_t high, low;
+    Untrusted bytes;
     uint16_t what;
 
     if (!nbd_option_u16(reply, &what)) {
         return;
     }
-    if (what == NBD_INFO_EXPORT && nbd_option_u32(reply, &high) &&
-        nbd_option_u32(reply, &low)) {
-        listing->bytes = (uint64_t)high << 32 | low;
+    if (what == NBD_INFO_EXPORT && nbd_option_u64(reply, &bytes)) {
+        listing->bytes = untrusted_verbatim(bytes);
         nbd_option_u16(reply, &listing->flags);
     } else if (what == NBD_INFO_BLOCK_SIZE) {
-        nbd_option_u32(reply, &listing->min_block);
-        nbd_option_u32(reply, &listing->preferred_block);
-        nbd_option_u32(reply, &listing->max_block);
+        note_block(reply, &listing->min_block);
+        note_block(reply, &listing->preferred_block);
+        note_block(reply, &listing->max_block);
     }
 }
 
@@ -191,8 +200,9 @@ static int coroutine_fn get_contexts(IoChannel *c, BlockNbdListing *listing)
     be_append32(ask, 0);
     ret = send_option(c, NBD_OPT_LIST_META_CONTEXT, ask);
     for (int i = 0; ret == 0; i++) {
-        uint32_t type = 0, id;
+        uint32_t type = 0;
         NbdOption reply;
+        Untrusted id;
 
         ret = get_reply(c, NBD_OPT_LIST_META_CONTEXT, data, &type, &reply);
         if (ret < 0 || type != NBD_REP_META_CONTEXT || i == REPLIES_MAX ||
@@ -219,8 +229,8 @@ static int coroutine_fn greet(IoChannel *c)
     if (ret < 0) {
         return ret;
     }
-    if (be_get64(hello) != NBD_MAGIC ||
-        be_get64(hello + 8) != NBD_OPTION_MAGIC ||
+    if (!untrusted_is(untrusted_be64(hello), NBD_MAGIC) ||
+        !untrusted_is(untrusted_be64(hello + 8), NBD_OPTION_MAGIC) ||
         !(hello[17] & NBD_FLAG_FIXED_NEWSTYLE)) {
         return -EPROTO;
     }

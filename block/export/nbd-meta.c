@@ -86,7 +86,7 @@ int coroutine_fn nbd_option_meta(NbdClient *client, NbdOption *opt)
     const char *text;
     uint64_t found = 0;
     NbdExport *e;
-    uint32_t nr;
+    Untrusted nr;
     size_t len;
 
     /* Whatever becomes of it, it takes the place of what was set before. */
@@ -105,14 +105,15 @@ int coroutine_fn nbd_option_meta(NbdClient *client, NbdOption *opt)
     if (!nbd_option_u32(opt, &nr)) {
         goto malformed;
     }
-    if (nr > QUERIES_MAX && nr <= opt->bytes / sizeof(nr)) {
+    if (untrusted_above(nr, QUERIES_MAX) &&
+        !untrusted_above(nr, opt->bytes / 4)) {
         return nbd_option_error(client, opt->option, NBD_REP_ERR_TOO_BIG,
                                 "too many queries");
     }
-    if (nr == 0 && listing && e) {
+    if (untrusted_is(nr, 0) && listing && e) {
         found = all_contexts(e);
     }
-    for (uint32_t i = 0; i < nr; i++) {
+    for (uint32_t i = 0; untrusted_above(nr, i); i++) {
         if (!nbd_option_string(opt, &text, &len)) {
             goto malformed;
         }

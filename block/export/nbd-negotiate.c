@@ -28,35 +28,45 @@ bool nbd_option_u16(NbdOption *opt, uint16_t *ret)
     if (opt->bytes < sizeof(*ret)) {
         return false;
     }
-    *ret = be_get16(opt->data);
+    *ret = untrusted_bits(untrusted_be16(opt->data), UINT16_MAX);
     opt->data += sizeof(*ret);
     opt->bytes -= sizeof(*ret);
     return true;
 }
 
-bool nbd_option_u32(NbdOption *opt, uint32_t *ret)
+bool nbd_option_u32(NbdOption *opt, Untrusted *ret)
 {
-    if (opt->bytes < sizeof(*ret)) {
+    if (opt->bytes < 4) {
         return false;
     }
-    *ret = be_get32(opt->data);
-    opt->data += sizeof(*ret);
-    opt->bytes -= sizeof(*ret);
+    *ret = untrusted_be32(opt->data);
+    opt->data += 4;
+    opt->bytes -= 4;
+    return true;
+}
+
+bool nbd_option_u64(NbdOption *opt, Untrusted *ret)
+{
+    if (opt->bytes < 8) {
+        return false;
+    }
+    *ret = untrusted_be64(opt->data);
+    opt->data += 8;
+    opt->bytes -= 8;
     return true;
 }
 
 bool nbd_option_string(NbdOption *opt, const char **ret, size_t *ret_len)
 {
-    uint32_t len;
+    Untrusted len;
 
-    if (!nbd_option_u32(opt, &len) || len > NBD_NAME_MAX ||
-        len > opt->bytes) {
+    if (!nbd_option_u32(opt, &len) ||
+        !untrusted_at_most(len, MIN(NBD_NAME_MAX, opt->bytes), ret_len)) {
         return false;
     }
     *ret = (const char *)opt->data;
-    *ret_len = len;
-    opt->data += len;
-    opt->bytes -= len;
+    opt->data += *ret_len;
+    opt->bytes -= *ret_len;
     return true;
 }
 
@@ -389,9 +399,10 @@ static int coroutine_fn next_option(NbdClient *client)
     if (ret < 0) {
         return ret == -ENODATA ? NEGOTIATE_LEAVE : ret;
     }
-    opt.option = be_get32(header + 8);
-    opt.bytes = be_get32(header + 12);
-    if (be_get64(header) != NBD_OPTION_MAGIC || opt.bytes > bytes_max ||
+    opt.option = untrusted_verbatim(untrusted_be32(header + 8));
+    if (!untrusted_is(untrusted_be64(header), NBD_OPTION_MAGIC) ||
+        !untrusted_at_most(untrusted_be32(header + 12), bytes_max,
+                           &opt.bytes) ||
         ++client->nr_options > NBD_OPTIONS_MAX) {
         return -EINVAL;                                         /* H2, H3 */
     }
@@ -425,7 +436,7 @@ static int coroutine_fn greet(NbdClient *client)
     if (ret < 0) {
         return ret;
     }
-    flags = be_get32(answer);
+    flags = untrusted_word(untrusted_be32(answer));
     client->fixed_newstyle = flags & NBD_FLAG_FIXED_NEWSTYLE;
     client->no_zeroes = flags & NBD_FLAG_NO_ZEROES;
     return flags & ~CLIENT_FLAGS_KNOWN ? -EINVAL : 0;

@@ -61,7 +61,7 @@ static uint8_t *store_chunk(const NbdRequest *req, uint8_t *at, uint16_t flags,
     be_put16(at + 6, type);
     be_put64(at + 8, req->cookie);
     if (extended) {
-        be_put64(at + 16, req->offset);
+        be_put64(at + 16, req->offset_said);
         be_put64(at + 24, bytes);
         return at + NBD_EXTENDED_REPLY_BYTES;
     }

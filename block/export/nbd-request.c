@@ -193,8 +193,15 @@ static int coroutine_fn skip_payload(NbdClient *client, uint64_t bytes)
 
 /* --- headers ------------------------------------------------------------- */
 
+/* The range that a header names. */
+typedef struct Range {
+    Untrusted offset;
+    Untrusted bytes;
+} Range;
+
 /* Returns 1, 0 at the end of the stream, or a negative errno (Q2). */
-static int coroutine_fn read_header(NbdClient *client, NbdRequest *req)
+static int coroutine_fn read_header(NbdClient *client, NbdRequest *req,
+                                    Range *range)
 {
     bool extended = client->extended;
     const uint8_t *at = NULL;
@@ -204,15 +211,18 @@ static int coroutine_fn read_header(NbdClient *client, NbdRequest *req)
     if (ret <= 0) {
         return ret;
     }
-    if (be_get32(at) != (extended ? NBD_EXTENDED_REQUEST_MAGIC
-                                  : NBD_REQUEST_MAGIC)) {
+    if (!untrusted_is(untrusted_be32(at), extended
+                                              ? NBD_EXTENDED_REQUEST_MAGIC
+                                              : NBD_REQUEST_MAGIC)) {
         return -EINVAL;
     }
-    req->flags = be_get16(at + 4);
-    req->type = be_get16(at + 6);
-    req->cookie = be_get64(at + 8);
-    req->offset = be_get64(at + 16);
-    req->bytes = extended ? be_get64(at + 24) : be_get32(at + 24);
+    req->flags = untrusted_bits(untrusted_be16(at + 4), UINT16_MAX);
+    req->type = untrusted_bits(untrusted_be16(at + 6), UINT16_MAX);
+    req->cookie = untrusted_verbatim(untrusted_be64(at + 8));
+    range->offset = untrusted_be64(at + 16);
+    range->bytes = extended ? untrusted_be64(at + 24)
+                            : untrusted_be32(at + 24);
+    req->offset_said = untrusted_verbatim(range->offset);
     return 1;
 }
 
@@ -248,23 +258,36 @@ static uint16_t allowed_flags(const NbdRequest *req)
     }
 }
 
-/* What is wrong with @req: an error of NBD, or 0 (Q1). */
-static int check_request(const NbdRequest *req)
+/* Q1.  Whether the payload of @req, if it has one, may be read; then its length
+ * is that of the request. */
+static bool check_payload(NbdRequest *req, const Range *range)
+{
+    req->offset = 0;
+    req->bytes = 0;
+    return !has_payload(req) ||
+           untrusted_at_most(range->bytes, NBD_PAYLOAD_MAX, &req->bytes);
+}
+
+/* What is wrong with @req, which gets its range if it has a good one: an error
+ * of NBD, or 0 (Q1). */
+static int check_request(NbdRequest *req, const Range *range)
 {
     const NbdExport *e = req->client->e;
-    uint64_t size = e->size;
 
     if (req->type == NBD_CMD_DISC || req->type > NBD_CMD_BLOCK_STATUS ||
         (req->flags & ~allowed_flags(req))) {
         return NBD_EINVAL;
     }
     if (req->type == NBD_CMD_FLUSH) {
-        return req->offset || req->bytes ? NBD_EINVAL : 0;
+        return untrusted_is(range->offset, 0) && untrusted_is(range->bytes, 0)
+                   ? 0 : NBD_EINVAL;
     }
     if (is_write(req->type) && !e->exp.writable) {
         return NBD_EPERM;
     }
-    if (req->offset > size || req->bytes > size - req->offset) {
+    if (!untrusted_at_most(range->bytes, e->size, &req->bytes) ||
+        !untrusted_at_most(range->offset, e->size - (int64_t)req->bytes,
+                           &req->offset)) {
         return is_write(req->type) && req->type != NBD_CMD_TRIM ? NBD_ENOSPC
                                                                 : NBD_EINVAL;
     }
@@ -534,15 +557,16 @@ static int coroutine_fn serve_one(NbdClient *client)
 {
     NbdRequest *req = request_new(client);
     int64_t bytes = 0;
+    Range range;
     bool waited;
-    int ret = read_header(client, req);
+    int ret = read_header(client, req, &range);
 
     if (ret <= 0 || req->type == NBD_CMD_DISC ||
-        (has_payload(req) && req->bytes > NBD_PAYLOAD_MAX)) {   /* Q1, Q2 */
+        !check_payload(req, &range)) {                          /* Q2 */
         request_free(req);
         return ret < 0 ? ret : 0;
     }
-    req->error = check_request(req);
+    req->error = check_request(req, &range);
     if (has_payload(req) || (req->type == NBD_CMD_READ && !req->error)) {
         bytes = req->bytes;
     } else if (req->type == NBD_CMD_BLOCK_STATUS && !req->error) {

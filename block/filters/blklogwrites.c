@@ -33,6 +33,7 @@
 #include "util/co-queue.h"
 #include "util/list.h"
 #include "util/lock.h"
+#include "util/untrusted.h"
 
 #define LOG_MAGIC UINT64_C(0x6a736677736872)
 #define LOG_VERSION 1
@@ -328,34 +329,46 @@ static bool sector_bytes_valid(int64_t bytes)
            (bytes & (bytes - 1)) == 0;
 }
 
-static int coroutine_fn read_old_super(OldLog *old, uint64_t *ret_nr_entries,
+static int take_sector_bytes(OldLog *old, Untrusted bytes, GError **errp)
+{
+    if (!untrusted_at_most(bytes, SECTOR_BYTES_MAX, &old->sector_bytes) ||
+        !sector_bytes_valid(old->sector_bytes)) {
+        return block_error(errp, EINVAL, "%s: the log has sectors of %"
+                           G_GUINT64_FORMAT " bytes; allowed are powers of 2 "
+                           "from %d to %d", old->what,
+                           untrusted_verbatim(bytes), SECTOR_BYTES_MIN,
+                           SECTOR_BYTES_MAX);
+    }
+    return 0;
+}
+
+static int coroutine_fn read_old_super(OldLog *old, Untrusted *ret_nr_entries,
                                        GError **errp)
 {
     int64_t length = bdrv_length(bdrv_child_bs(old->child));
+    Untrusted version;
     LogSuper super;
     int ret = read_old(old, 0, &super, sizeof(super), errp);
 
     if (ret < 0) {
         return ret;
     }
-    if (GUINT64_FROM_LE(super.magic) != LOG_MAGIC) {
+    if (!untrusted_is(untrusted_le64(&super.magic), LOG_MAGIC)) {
         return block_error(errp, EINVAL, "%s: log-append=on, but the log does "
                            "not begin with a super block", old->what);
     }
-    if (GUINT64_FROM_LE(super.version) != LOG_VERSION) {
+    version = untrusted_le64(&super.version);
+    if (!untrusted_is(version, LOG_VERSION)) {
         return block_error(errp, ENOTSUP, "%s: the log has version %"
                            G_GUINT64_FORMAT ", not %d", old->what,
-                           GUINT64_FROM_LE(super.version), LOG_VERSION);
+                           untrusted_verbatim(version), LOG_VERSION);
     }
-    old->sector_bytes = GUINT32_FROM_LE(super.sector_bytes);
-    if (!sector_bytes_valid(old->sector_bytes)) {
-        return block_error(errp, EINVAL, "%s: the log has sectors of %"
-                           G_GINT64_FORMAT " bytes; allowed are powers of 2 "
-                           "from %d to %d", old->what, old->sector_bytes,
-                           SECTOR_BYTES_MIN, SECTOR_BYTES_MAX);
+    ret = take_sector_bytes(old, untrusted_le32(&super.sector_bytes), errp);
+    if (ret < 0) {
+        return ret;
     }
     old->nr_sectors = (length + old->sector_bytes - 1) / old->sector_bytes;
-    *ret_nr_entries = GUINT64_FROM_LE(super.nr_entries);
+    *ret_nr_entries = untrusted_le64(&super.nr_entries);
     return 0;
 }
 
@@ -363,8 +376,10 @@ static int coroutine_fn read_old_super(OldLog *old, uint64_t *ret_nr_entries,
 static int coroutine_fn skip_entry(OldLog *old, int64_t *sector,
                                    uint64_t index, GError **errp)
 {
-    uint64_t flags, nr_sectors;
+    Untrusted nr_sectors;
     LogHeader header;
+    uint64_t flags;
+    int64_t nr;
     int ret;
 
     if (*sector >= old->nr_sectors) {
@@ -376,14 +391,15 @@ static int coroutine_fn skip_entry(OldLog *old, int64_t *sector,
     if (ret < 0) {
         return ret;
     }
-    flags = GUINT64_FROM_LE(header.flags);
-    nr_sectors = GUINT64_FROM_LE(header.nr_sectors);
+    flags = untrusted_word(untrusted_le64(&header.flags));
+    nr_sectors = untrusted_le64(&header.nr_sectors);
     if (flags & ~(uint64_t)LOG_FLAGS) {
         return block_error(errp, ENOTSUP, "%s: entry %" G_GUINT64_FORMAT
                            " of the log has unknown flags 0x%" PRIx64,
                            old->what, index, flags);
     }
-    if (flags == 0 && nr_sectors == 0 && ++old->nr_empty > EMPTY_ENTRIES_MAX) {
+    if (flags == 0 && untrusted_is(nr_sectors, 0) &&
+        ++old->nr_empty > EMPTY_ENTRIES_MAX) {
         return block_error(errp, EINVAL, "%s: more than %d entries of the log "
                            "are empty", old->what, EMPTY_ENTRIES_MAX);
     }
@@ -391,11 +407,11 @@ static int coroutine_fn skip_entry(OldLog *old, int64_t *sector,
     if (flags & LOG_DISCARD) {
         return 0;
     }
-    if (nr_sectors > (uint64_t)(old->nr_sectors - *sector)) {
+    if (!untrusted_at_most(nr_sectors, old->nr_sectors - *sector, &nr)) {
         return block_error(errp, EINVAL, "%s: the log ends before the data of "
                            "its entry %" G_GUINT64_FORMAT, old->what, index);
     }
-    *sector += nr_sectors;
+    *sector += nr;
     return 0;
 }
 
@@ -406,20 +422,22 @@ static int coroutine_fn skip_entry(OldLog *old, int64_t *sector,
 static int coroutine_fn open_old(LogWrites *s, const char *what, GError **errp)
 {
     OldLog old = { .what = what, .child = s->log };
-    uint64_t nr_entries = 0;
+    Untrusted nr_entries = untrusted(0);
+    uint64_t nr = 0;
     int64_t sector = 1;
     int ret = read_old_super(&old, &nr_entries, errp);
 
-    for (uint64_t i = 0; ret == 0 && i < nr_entries; i++) {
-        ret = skip_entry(&old, &sector, i, errp);
+    while (ret == 0 && untrusted_above(nr_entries, nr)) {
+        ret = skip_entry(&old, &sector, nr, errp);
+        nr++;
     }
     if (ret < 0) {
         return ret;
     }
     s->sector_bytes = old.sector_bytes;
     s->next_sector = sector;
-    s->nr_entries = nr_entries;
-    s->super_entries = nr_entries;
+    s->nr_entries = nr;
+    s->super_entries = nr;
     return 0;
 }
 

@@ -175,6 +175,7 @@ BLOCK_API bool blk_nbd_server_query(BlockGraph *graph,
 typedef struct BlockNbdListing {
     char *name;
     char *description;        /* or NULL */
+    /* Whatever the server says: to be shown, not to be calculated with. */
     uint64_t bytes;
     uint16_t flags;           /* of the protocol; 0: it did not say */
     uint32_t min_block;       /* 0: it did not say */

@@ -193,7 +193,7 @@ BLOCK_API int bdrv_check(BlockDriverState *bs, const BdrvCheck *how,
 
 /* --- internal snapshots --------------------------------------------------- */
 
-/** An internal snapshot. */
+/** An internal snapshot; listed ones have whatever numbers the image says. */
 typedef struct BdrvSnapshotInfo {
     char *id;                /* unique in the image; NULL to create: chosen */
     char *name;

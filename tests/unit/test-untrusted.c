@@ -54,12 +54,13 @@ END_TEST
 
 START_TEST(what_its_place_cannot_hold_stays_out_whatever_the_limit)
 {
-    int64_t offset;
-    uint8_t narrow;
+    int64_t offset = 5;
+    uint8_t narrow = 5;
 
     ck_assert(!untrusted_at_most(untrusted((uint64_t)INT64_MAX + 1),
                                  UINT64_MAX, &offset));
     ck_assert(!untrusted_at_most(untrusted(256), 1000, &narrow));
+    ck_assert(offset == 5 && narrow == 5);
 }
 END_TEST
 
