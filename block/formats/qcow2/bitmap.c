@@ -148,7 +148,7 @@ static int coroutine_fn load_bits(Qcow2 *q, const Qcow2BitmapTable *table,
     return ret;
 }
 
-/* Whether the bitmap may be loaded, what memory it takes, and how fine it is. */
+/* Whether the bitmap may be loaded, what memory it takes, how fine it is. */
 static int check_loadable(Qcow2 *q, const Qcow2Bitmap *bitmap, int64_t budget,
                           int64_t *ret_bytes, unsigned *ret_granularity_bits,
                           GError **errp)

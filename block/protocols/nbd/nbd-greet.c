@@ -57,9 +57,10 @@ static int coroutine_fn read_reply(NbdConnection *c, uint32_t option,
     if (ret < 0) {
         return ret;
     }
-    *r = (Reply){ .type = be_get32(head + 12), .bytes = be_get32(head + 16) };
-    if (be_get64(head) != NBD_OPTION_REPLY_MAGIC ||
-        be_get32(head + 8) != option || r->bytes > REPLY_MAX) {
+    *r = (Reply){ .type = untrusted_word(untrusted_be32(head + 12)) };
+    if (!untrusted_is(untrusted_be64(head), NBD_OPTION_REPLY_MAGIC) ||
+        !untrusted_is(untrusted_be32(head + 8), option) ||
+        !untrusted_at_most(untrusted_be32(head + 16), REPLY_MAX, &r->bytes)) {
         return block_error(errp, EPROTO, "The server's reply to option %u is "
                            "none", option);
     }
@@ -153,7 +154,7 @@ static int coroutine_fn ask_context(NbdConnection *c, NbdExportInfo *info,
             r.bytes == 4 + strlen(name) &&
             memcmp(r.data + 4, name, strlen(name)) == 0) {
             info->has_context = true;
-            info->context = be_get32(r.data);
+            info->context = untrusted_verbatim(untrusted_be32(r.data));
         } else if (r.type != NBD_REP_META_CONTEXT) {
             /* The end, or an error: then it is done without. */
             ret = 1;
@@ -173,13 +174,18 @@ static int coroutine_fn ask_context(NbdConnection *c, NbdExportInfo *info,
 
 /* --- the export ----------------------------------------------------------- */
 
-static int take_size(NbdExportInfo *info, uint64_t bytes, GError **errp)
+static unsigned be16(const uint8_t *p)
 {
-    if (bytes > BDRV_MAX_LENGTH) {
+    return untrusted_bits(untrusted_be16(p), UINT16_MAX);
+}
+
+static int take_size(NbdExportInfo *info, Untrusted bytes, GError **errp)
+{
+    if (!untrusted_at_most(bytes, BDRV_MAX_LENGTH, &info->bytes)) {
         return block_error(errp, EFBIG, "The export says that it is too long: "
-                           "%" G_GUINT64_FORMAT " bytes", bytes);
+                           "%" G_GUINT64_FORMAT " bytes",
+                           untrusted_verbatim(bytes));
     }
-    info->bytes = bytes;
     return 0;
 }
 
@@ -188,27 +194,44 @@ static bool power_of_two(uint32_t n)
     return n && !(n & (n - 1));
 }
 
+/* The sizes of blocks at @p.  What is above the most that we send makes no
+ * difference. */
+static int take_blocks(NbdExportInfo *info, const uint8_t *p, GError **errp)
+{
+    Untrusted min = untrusted_be32(p);
+    Untrusted opt = untrusted_be32(p + 4);
+    Untrusted max = untrusted_be32(p + 8);
+
+    if (!untrusted_at_most(min, 65536, &info->min_block) ||
+        !power_of_two(info->min_block) ||
+        !untrusted_above(opt, info->min_block - 1) ||
+        !untrusted_above(max, info->min_block - 1)) {
+        return block_error(errp, EPROTO, "The block sizes of the export "
+                           "make no sense: %u, %u, %u",
+                           (unsigned)untrusted_verbatim(min),
+                           (unsigned)untrusted_verbatim(opt),
+                           (unsigned)untrusted_verbatim(max));
+    }
+    if (!untrusted_at_most(opt, NBD_DATA_MAX, &info->opt_block)) {
+        info->opt_block = NBD_DATA_MAX;
+    }
+    if (!untrusted_at_most(max, NBD_DATA_MAX, &info->max_block)) {
+        info->max_block = NBD_DATA_MAX;
+    }
+    return 0;
+}
+
 static int take_info(NbdExportInfo *info, const Reply *r, GError **errp)
 {
     const uint8_t *p = r->data;
-    unsigned type = r->bytes >= 2 ? be_get16(p) : UINT16_MAX;
+    unsigned type = r->bytes >= 2 ? be16(p) : UINT16_MAX;
 
     if (type == NBD_INFO_EXPORT && r->bytes == 12) {
-        info->flags = be_get16(p + 10);
-        return take_size(info, be_get64(p + 2), errp);
+        info->flags = be16(p + 10);
+        return take_size(info, untrusted_be64(p + 2), errp);
     }
     if (type == NBD_INFO_BLOCK_SIZE && r->bytes == 14) {
-        info->min_block = be_get32(p + 2);
-        info->opt_block = be_get32(p + 6);
-        info->max_block = be_get32(p + 10);
-        if (!power_of_two(info->min_block) || info->min_block > 65536 ||
-            info->opt_block < info->min_block ||
-            info->max_block < info->min_block) {
-            return block_error(errp, EPROTO, "The block sizes of the export "
-                               "make no sense: %u, %u, %u", info->min_block,
-                               info->opt_block, info->max_block);
-        }
-        return 0;
+        return take_blocks(info, p + 2, errp);
     }
     return type == NBD_INFO_EXPORT || type == NBD_INFO_BLOCK_SIZE
                ? block_error(errp, EPROTO, "What the server says of the "
@@ -237,7 +260,7 @@ static int coroutine_fn go(NbdConnection *c, NbdExportInfo *info,
         }
         if (r.type == NBD_REP_INFO) {
             ret = take_info(info, &r, errp);
-            has_export |= r.bytes >= 2 && be_get16(r.data) == NBD_INFO_EXPORT;
+            has_export |= r.bytes >= 2 && be16(r.data) == NBD_INFO_EXPORT;
         } else if (r.type == NBD_REP_ACK) {
             ret = has_export ? 1 : -EPROTO;
         } else if (r.type == NBD_REP_ERR_UNSUP) {
@@ -271,8 +294,8 @@ static int coroutine_fn choose_by_name(NbdConnection *c, NbdExportInfo *info,
         return block_error_errno(errp, -ret, "The server has no export '%s'",
                                  c->client->export);
     }
-    info->flags = be_get16(answer + 8);
-    return take_size(info, be_get64(answer), errp);
+    info->flags = be16(answer + 8);
+    return take_size(info, untrusted_be64(answer), errp);
 }
 
 /* All that follows is under TLS, and nothing was agreed on before. */
@@ -339,32 +362,33 @@ int coroutine_fn nbd_greet(NbdConnection *c, NbdExportInfo *info,
                            GError **errp)
 {
     uint8_t hello[18], answer[4];
-    bool no_zeroes;
+    bool no_zeroes, fixed;
+    unsigned flags;
     int ret = nbd_read(c, hello, sizeof(hello));
 
     if (ret < 0) {
         return ret;
     }
-    if (be_get64(hello) != NBD_MAGIC ||
-        be_get64(hello + 8) != NBD_OPTION_MAGIC) {
+    if (!untrusted_is(untrusted_be64(hello), NBD_MAGIC) ||
+        !untrusted_is(untrusted_be64(hello + 8), NBD_OPTION_MAGIC)) {
         return block_error(errp, EPROTO, "This is no NBD server (or one from "
                            "before \"newstyle\")");
     }
-    no_zeroes = be_get16(hello + 16) & NBD_FLAG_NO_ZEROES;
-    be_put32(answer, be_get16(hello + 16) &
-                         (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES));
+    flags = be16(hello + 16) & (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+    no_zeroes = flags & NBD_FLAG_NO_ZEROES;
+    fixed = flags & NBD_FLAG_FIXED_NEWSTYLE;
+    be_put32(answer, flags);
     ret = io_channel_write_all(c->channel, answer, sizeof(answer));
     if (ret < 0) {
         return ret;
     }
     info->min_block = 1;
     info->max_block = NBD_DATA_MAX;
-    if (c->client->creds && !(be_get16(hello + 16) & NBD_FLAG_FIXED_NEWSTYLE)) {
+    if (c->client->creds && !fixed) {
         return block_error(errp, ENOTSUP, "The NBD server has no TLS");
     }
-    ret = be_get16(hello + 16) & NBD_FLAG_FIXED_NEWSTYLE
-              ? haggle(c, info, no_zeroes, errp)
-              : choose_by_name(c, info, no_zeroes, errp);
+    ret = fixed ? haggle(c, info, no_zeroes, errp)
+                : choose_by_name(c, info, no_zeroes, errp);
     info->max_block = MIN(info->max_block, NBD_DATA_MAX);
     info->max_block -= info->max_block % info->min_block;
     info->bytes -= info->bytes % info->min_block; /* what can be asked for */

@@ -16,8 +16,8 @@
 typedef struct Chunk {
     uint16_t flags;
     uint16_t type;      /* NBD_REPLY_*; a simple reply is turned into one */
-    uint64_t cookie;
-    uint64_t bytes;     /* of payload */
+    uint64_t cookie;    /* compared, nothing else */
+    Untrusted bytes;    /* of payload */
     bool simple;
     uint32_t error;     /* of a simple reply */
 } Chunk;
@@ -71,50 +71,57 @@ void nbd_finish_request(NbdConnection *c, NbdRequest *req, int ret)
 static int coroutine_fn read_head(NbdConnection *c, Chunk *chunk)
 {
     uint8_t p[NBD_EXTENDED_REPLY_BYTES];
-    uint32_t magic;
+    Untrusted magic;
     int ret = nbd_read(c, p, NBD_SIMPLE_REPLY_BYTES);
 
     if (ret < 0) {
         return ret;
     }
-    magic = be_get32(p);
-    if (magic == NBD_SIMPLE_REPLY_MAGIC && !c->info.extended) {
+    magic = untrusted_be32(p);
+    if (untrusted_is(magic, NBD_SIMPLE_REPLY_MAGIC) && !c->info.extended) {
         *chunk = (Chunk){ .flags = NBD_REPLY_FLAG_DONE, .simple = true,
-                          .error = be_get32(p + 4) };
+                          .error = untrusted_verbatim(untrusted_be32(p + 4)) };
         memcpy(&chunk->cookie, p + 8, 8);
         return 0;
     }
-    if (magic != (c->info.extended ? NBD_EXTENDED_REPLY_MAGIC
-                                   : NBD_STRUCTURED_REPLY_MAGIC) ||
+    if (!untrusted_is(magic, c->info.extended ? NBD_EXTENDED_REPLY_MAGIC
+                                              : NBD_STRUCTURED_REPLY_MAGIC) ||
         !c->info.structured) {
         return -EPROTO;
     }
-    *chunk = (Chunk){ .flags = be_get16(p + 4), .type = be_get16(p + 6) };
+    *chunk = (Chunk){
+        .flags = untrusted_bits(untrusted_be16(p + 4), UINT16_MAX),
+        .type = untrusted_bits(untrusted_be16(p + 6), UINT16_MAX),
+    };
     memcpy(&chunk->cookie, p + 8, 8);
     if (c->info.extended) {
         ret = nbd_read(c, p + 16, 16);
-        chunk->bytes = be_get64(p + 24);
+        chunk->bytes = untrusted_be64(p + 24);
     } else {
         ret = nbd_read(c, p + 16, 4);
-        chunk->bytes = be_get32(p + 16);
+        chunk->bytes = untrusted_be32(p + 16);
     }
     return ret;
 }
 
-/* A part of a reply lies in the request, and the parts are not longer. */
-static bool fits(const NbdRequest *req, uint64_t offset, uint64_t bytes)
+/* Whether a part of a reply lies in the request, and the parts are not longer;
+ * then where in the request it is, and its length. */
+static bool fits(const NbdRequest *req, Untrusted offset, Untrusted bytes,
+                 int64_t *ret_into, int64_t *ret_bytes)
 {
-    return req->type == NBD_CMD_READ && bytes > 0 &&
-           bytes <= (uint64_t)(req->bytes - req->got) &&
-           offset >= (uint64_t)req->offset &&
-           offset - req->offset <= (uint64_t)req->bytes - bytes;
+    Untrusted into;
+
+    return req->type == NBD_CMD_READ && !untrusted_is(bytes, 0) &&
+           untrusted_at_most(bytes, req->bytes - req->got, ret_bytes) &&
+           untrusted_subtract(offset, untrusted(req->offset), &into) &&
+           untrusted_at_most(into, req->bytes - *ret_bytes, ret_into);
 }
 
 /* A reply in parts may leave something out, and repeat another: nothing of
  * what was in the buffer before is ever shown. */
-static void begin_part(NbdRequest *req, uint64_t bytes)
+static void begin_part(NbdRequest *req, int64_t bytes)
 {
-    if (bytes < (uint64_t)req->bytes && !req->zeroed) {
+    if (bytes < req->bytes && !req->zeroed) {
         block_iov_memset(req->iov, 0, 0, req->bytes);
         req->zeroed = true;
     }
@@ -125,39 +132,39 @@ static int coroutine_fn take_data(NbdConnection *c, NbdRequest *req,
                                   const Chunk *chunk)
 {
     uint8_t p[8];
-    uint64_t offset, bytes = chunk->bytes - 8;
+    int64_t into, bytes;
+    Untrusted rest;
     int ret;
 
-    if (chunk->bytes <= 8) {
+    if (!untrusted_subtract(chunk->bytes, untrusted(sizeof(p)), &rest) ||
+        untrusted_is(rest, 0)) {
         return -EPROTO;
     }
     ret = nbd_read(c, p, sizeof(p));
-    offset = be_get64(p);
-    if (ret < 0 || !fits(req, offset, bytes)) {
+    if (ret < 0 || !fits(req, untrusted_be64(p), rest, &into, &bytes)) {
         return ret < 0 ? ret : -EPROTO;
     }
     begin_part(req, bytes);
-    return nbd_read_iov(c, req->iov, offset - req->offset, bytes);
+    return nbd_read_iov(c, req->iov, into, bytes);
 }
 
 static int coroutine_fn take_hole(NbdConnection *c, NbdRequest *req,
                                   const Chunk *chunk)
 {
     uint8_t p[12];
-    uint64_t offset, bytes;
+    int64_t into, bytes;
     int ret;
 
-    if (chunk->bytes != sizeof(p)) {
+    if (!untrusted_is(chunk->bytes, sizeof(p))) {
         return -EPROTO;
     }
     ret = nbd_read(c, p, sizeof(p));
-    offset = be_get64(p);
-    bytes = be_get32(p + 8);
-    if (ret < 0 || !fits(req, offset, bytes)) {
+    if (ret < 0 || !fits(req, untrusted_be64(p), untrusted_be32(p + 8), &into,
+                         &bytes)) {
         return ret < 0 ? ret : -EPROTO;
     }
     begin_part(req, bytes);
-    block_iov_memset(req->iov, offset - req->offset, 0, bytes);
+    block_iov_memset(req->iov, into, 0, bytes);
     return 0;
 }
 
@@ -166,49 +173,57 @@ static int coroutine_fn take_status(NbdConnection *c, NbdRequest *req,
                                     const Chunk *chunk)
 {
     bool wide = chunk->type == NBD_REPLY_BLOCK_STATUS_EXT;
-    size_t head = wide ? 8 : 4, each = wide ? 16 : 8;
+    size_t head = wide ? 8 : 4, each = wide ? 16 : 8, all;
     uint8_t p[24];
     int ret;
 
     if (req->type != NBD_CMD_BLOCK_STATUS || wide != c->info.extended ||
-        chunk->bytes < head + each || chunk->bytes > NBD_DATA_MAX ||
-        (chunk->bytes - head) % each) {
+        !untrusted_at_most(chunk->bytes, NBD_DATA_MAX, &all) ||
+        all < head + each || (all - head) % each) {
         return -EPROTO;
     }
     ret = nbd_read(c, p, head + each);
     if (ret < 0) {
         return ret;
     }
-    if (be_get32(p) == c->info.context && req->extent_bytes == 0) {
-        uint64_t bytes = wide ? be_get64(p + head) : be_get32(p + head);
+    if (untrusted_is(untrusted_be32(p), c->info.context) &&
+        req->extent_bytes == 0) {
+        Untrusted bytes = wide ? untrusted_be64(p + head)
+                               : untrusted_be32(p + head);
 
-        if (bytes == 0) {
+        if (untrusted_is(bytes, 0)) {
             return -EPROTO;
         }
-        req->extent_bytes = MIN(bytes, (uint64_t)req->bytes);
-        req->extent_flags = wide ? be_get64(p + head + 8)
-                                 : be_get32(p + head + 4);
+        if (!untrusted_at_most(bytes, req->bytes, &req->extent_bytes)) {
+            req->extent_bytes = req->bytes;
+        }
+        req->extent_flags =
+            untrusted_word(wide ? untrusted_be64(p + head + 8)
+                                : untrusted_be32(p + head + 4));
     }
-    return nbd_skip(c, chunk->bytes - head - each);
+    return nbd_skip(c, all - head - each);
 }
 
 static int coroutine_fn take_error(NbdConnection *c, NbdRequest *req,
                                    const Chunk *chunk)
 {
     uint8_t p[6];
+    size_t all;
     int ret;
 
-    if (chunk->bytes < sizeof(p) || chunk->bytes > NBD_TEXT_MAX + 14) {
+    if (!untrusted_at_most(chunk->bytes, NBD_TEXT_MAX + 14, &all) ||
+        all < sizeof(p)) {
         return -EPROTO;
     }
     ret = nbd_read(c, p, sizeof(p));
-    if (ret < 0 || be_get16(p + 4) > chunk->bytes - sizeof(p) || !be_get32(p)) {
+    if (ret < 0 || untrusted_above(untrusted_be16(p + 4), all - sizeof(p)) ||
+        untrusted_is(untrusted_be32(p), 0)) {
         return ret < 0 ? ret : -EPROTO;
     }
     if (req->ret == 0) {
-        req->ret = errno_of(be_get32(p));
+        req->ret = errno_of(untrusted_verbatim(untrusted_be32(p)));
     }
-    return nbd_skip(c, chunk->bytes - sizeof(p));
+    return nbd_skip(c, all - sizeof(p));
 }
 
 static int coroutine_fn take_simple(NbdConnection *c, NbdRequest *req,
@@ -236,7 +251,8 @@ static int coroutine_fn take_payload(NbdConnection *c, NbdRequest *req,
     }
     switch (chunk->type) {
     case NBD_REPLY_NONE:
-        return chunk->bytes == 0 && (chunk->flags & NBD_REPLY_FLAG_DONE)
+        return untrusted_is(chunk->bytes, 0) &&
+                       (chunk->flags & NBD_REPLY_FLAG_DONE)
                    ? 0 : -EPROTO;
     case NBD_REPLY_OFFSET_DATA:
         return take_data(c, req, chunk);

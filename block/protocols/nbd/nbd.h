@@ -37,6 +37,7 @@
 #include "util/io-channel-tls.h"
 #include "util/log-limit.h"
 #include "util/socket-connect.h"
+#include "util/untrusted.h"
 
 #define NBD_CONNECTIONS_MAX 16
 #define NBD_IN_FLIGHT_MAX 64    /* requests of one connection */
@@ -83,7 +84,7 @@ typedef struct NbdRequest {
     int64_t got;                /* bytes of a read */
     bool zeroed;                /* the vector was, as the reply is in parts */
     int64_t extent_bytes;       /* of a block status; 0: none yet */
-    uint64_t extent_flags;
+    uint64_t extent_flags;      /* a word of bits */
 } NbdRequest;
 
 typedef struct NbdClient NbdClient;
