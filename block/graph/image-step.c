@@ -11,6 +11,7 @@
 #include <errno.h>
 
 #include "block/graph/graph-int.h"
+#include "util/aio-socket.h"
 
 void block_graph_set_image_timeout(BlockGraph *graph, int64_t ns)
 {
@@ -38,7 +39,6 @@ void image_steps_begin(BlockDriverState *bs, const BlockDriverState *opener)
     }
 }
 
-
 int bdrv_image_step(const BlockDriverState *bs, GError **errp)
 {
     BlockGraph *graph = bs->graph;
@@ -63,6 +63,30 @@ int64_t image_step_deadline_ns(const BlockDriverState *bs)
 {
     return bs->in_image_step && bs->image_end_ns ? bs->image_end_ns
                                                  : INT64_MAX;
+}
+
+int64_t image_request_deadline_ns(const BlockDriverState *bs)
+{
+    int64_t deadline_ns = 0;
+
+    if (!bs->graph->image_timeout_ns) {
+        return AIO_NO_DEADLINE; /* the usual case, without a walk */
+    }
+    if (bs->in_image_step) {
+        return image_step_deadline_ns(bs);
+    }
+    LIST_FOREACH(link, &bs->parents) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, node_link);
+
+        deadline_ns = MAX(deadline_ns,
+                          child->parent
+                              ? image_request_deadline_ns(child->parent)
+                              : AIO_NO_DEADLINE);
+        if (deadline_ns == AIO_NO_DEADLINE) {
+            return deadline_ns;
+        }
+    }
+    return deadline_ns ? deadline_ns : AIO_NO_DEADLINE;
 }
 
 int image_steps_end(BlockDriverState *bs, int ret, GError **errp)

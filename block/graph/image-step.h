@@ -13,4 +13,11 @@
  */
 int64_t image_step_deadline_ns(const BlockDriverState *bs);
 
+/**
+ * When a request to @bs has to end: it is one of an image above that is being
+ * opened or checked, as there is no other user.  AIO_NO_DEADLINE: it may be of
+ * another user, or there is no limit.  Thread: main.
+ */
+int64_t image_request_deadline_ns(const BlockDriverState *bs);
+
 #endif /* BLOCK_GRAPH_IMAGE_STEP_H */

@@ -12,9 +12,11 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from qmp_client import wait_for_file
@@ -288,6 +290,100 @@ def silent(bg_img, folder):
             listener.accept()[0].close()
 
 
+class Ceasing:
+    """A server of @disk that answers so many reads of each connection, and then
+    nothing."""
+    def __init__(self, path, disk, answers):
+        self.data = disk.read_bytes()
+        self.answers = answers
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen(8)
+        self.threads = [threading.Thread(target=self.accept)]
+        self.threads[0].start()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return      # shut down
+            thread = threading.Thread(target=self.serve, args=[connection])
+            self.threads.append(thread)
+            thread.start()
+
+    @staticmethod
+    def take(connection, layout):
+        data = connection.recv(struct.calcsize(layout), socket.MSG_WAITALL)
+        if len(data) < struct.calcsize(layout):
+            raise EOFError
+        return struct.unpack(layout, data)
+
+    def greet(self, connection):
+        connection.sendall(b'NBDMAGICIHAVEOPT' + struct.pack('>H', 3))
+        self.take(connection, '>I')
+        option = 0
+        while option != 7:          # NBD_OPT_GO
+            _, option, length = self.take(connection, '>8sII')
+            self.take(connection, f'{length}s') if length else None
+            def reply(kind, data=b''):
+                connection.sendall(struct.pack(
+                    '>QIII', 0x3e889045565a9, option, kind, len(data)) + data)
+            if option == 7:
+                reply(3, struct.pack('>HQH', 0, len(self.data), 1))
+                reply(1)            # NBD_REP_ACK
+            else:
+                reply(0x80000001)   # NBD_REP_ERR_UNSUP
+
+    def serve(self, connection):
+        with connection:
+            try:
+                self.greet(connection)
+                for number in range(1 << 30):
+                    _, _, kind, cookie, start, length = self.take(
+                        connection, '>IHHQQI')
+                    if kind == 0 and number < self.answers:
+                        connection.sendall(
+                            struct.pack('>IIQ', 0x67446698, 0, cookie) +
+                            self.data[start:start + length])
+            except (EOFError, OSError):
+                pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for thread in self.threads:
+            thread.join(TIMEOUT_S)
+
+
+def silent_later(bg_img, folder):
+    """A server that says nothing any more when an image in it is read: that
+    ends, and is told of, by the name of the export."""
+    image, path = folder / 'image', folder / 'ceasing'
+    run('qemu-img', 'create', '-q', '-f', 'qcow2', image, '8M')
+    run('qemu-img', 'bitmap', '--add', image, 'b')
+    for below in ('', '.image', '.file'):
+        tree = (f'driver=qcow2,file{below}.driver=nbd,file{below}.path={path},'
+                f'file{below}.reconnect-delay={3600 if below else 0}')
+        tree += {'': '', '.image': ',file.driver=blkdebug',
+                 '.file': ',file.driver=raw'}[below]
+        answers, status = 0, 1
+        while status == 1 and answers < 40:
+            with Ceasing(path, image, answers):
+                done = run(bg_img, 'check', '--image-timeout=1',
+                           '--image-opts', tree, ok=False)
+            path.unlink()
+            status = done.returncode
+            check(f'{tree}: given up after {answers} answers: {done.stderr}',
+                  status == 0 or f"'nbd:unix:{path}:' takes longer to open or "
+                  "to check than the limit allows" in done.stderr)
+            answers += 1
+        check(f'{tree}: {answers} answers', status == 0 and answers > 2)
+
+
 def main():
     bg_img, bg_io = (Path(p).resolve() for p in sys.argv[1:3])
     tried = 0
@@ -301,6 +397,7 @@ def main():
     if shutil.which('qemu-img'):
         with tempfile.TemporaryDirectory(prefix='blockgraph-') as folder:
             silent(bg_img, Path(folder))
+            silent_later(bg_img, Path(folder))
     if tried == 2:
         with tempfile.TemporaryDirectory(prefix='blockgraph-') as folder:
             names(bg_img, bg_io, Path(folder))

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "block/graph/image-step.h"
 #include "util/sim-point.h"
 #include "util/tcp-peer.h"
 
@@ -162,11 +163,23 @@ static bool any_ready(const NbdClient *s)
     return false;
 }
 
-/* All who wait in vain go on; the timer. */
+/* Until then requests wait for a connection; but those of an image no longer
+ * than it may take. */
+static int64_t patient_until_ns(const NbdClient *s)
+{
+    return MIN(s->lost_ns + s->reconnect_ns,
+               image_request_deadline_ns(s->bs));
+}
+
+/* Those who wait in vain go on; the timer. */
 static void patience_over(void *opaque)
 {
     NbdClient *s = opaque;
+    int64_t end_ns = s->lost_ns + s->reconnect_ns;
 
+    if (aio_clock_ns(s->ctx) < end_ns) {
+        aio_timer_set(s->patience, end_ns); /* that was for an image */
+    }
     co_queue_restart_all(&s->waiting);
 }
 
@@ -327,7 +340,7 @@ static NbdConnection *least_busy(NbdClient *s)
 static bool patient(const NbdClient *s)
 {
     return s->reconnect_ns > 0 && !s->drained &&
-           aio_clock_ns(s->ctx) < s->lost_ns + s->reconnect_ns;
+           aio_clock_ns(s->ctx) < patient_until_ns(s);
 }
 
 bool nbd_is_hopeless(const NbdClient *s)
@@ -346,6 +359,9 @@ NbdConnection *coroutine_fn nbd_pick_connection(NbdClient *s)
         }
         if (c && c->in_flight < NBD_IN_FLIGHT_MAX) {
             return c;
+        }
+        if (!c) {
+            aio_timer_set(s->patience, patient_until_ns(s));
         }
         SIM_WAITS("a connection to a server", s);
         co_queue_wait(&s->waiting, NULL);
@@ -387,17 +403,17 @@ NbdConnection *coroutine_fn nbd_pick_old_connection(NbdClient *s, uint64_t era)
 
 /* --- timers --------------------------------------------------------------- */
 
-/* When the oldest request of @c began. */
-static int64_t oldest_began_ns(const NbdConnection *c)
+/* When the first request of @c has had its time. */
+static int64_t first_end_ns(const NbdConnection *c)
 {
-    int64_t began_ns = INT64_MAX;
+    int64_t end_ns = AIO_NO_DEADLINE;
 
     for (int i = 0; i < NBD_IN_FLIGHT_MAX; i++) {
         if (c->requests[i]) {
-            began_ns = MIN(began_ns, c->requests[i]->began_ns);
+            end_ns = MIN(end_ns, c->requests[i]->end_ns);
         }
     }
-    return began_ns;
+    return end_ns;
 }
 
 /* The reader notices, and all that is in flight ends. */
@@ -405,12 +421,11 @@ static void silence_over(void *opaque)
 {
     NbdConnection *c = opaque;
     NbdClient *s = c->client;
-    int64_t end_ns;
+    int64_t end_ns = first_end_ns(c);
 
-    if (!c->ready || c->in_flight == 0) {
+    if (!c->ready || end_ns == AIO_NO_DEADLINE) {
         return;
     }
-    end_ns = oldest_began_ns(c) + s->request_timeout_ns;
     if (aio_clock_ns(s->ctx) < end_ns) {
         aio_timer_set(c->silence, end_ns);
         return;
@@ -425,11 +440,13 @@ void nbd_limit_time(NbdConnection *c, NbdRequest *req)
 {
     NbdClient *s = c->client;
 
+    req->end_ns = image_request_deadline_ns(s->bs);
     if (s->request_timeout_ns > 0) {
-        req->began_ns = aio_clock_ns(s->ctx);
-        if (!aio_timer_pending(c->silence)) {
-            aio_timer_set(c->silence, req->began_ns + s->request_timeout_ns);
-        }
+        req->end_ns = MIN(req->end_ns,
+                          aio_clock_ns(s->ctx) + s->request_timeout_ns);
+    }
+    if (req->end_ns != AIO_NO_DEADLINE && first_end_ns(c) == req->end_ns) {
+        aio_timer_set(c->silence, req->end_ns);
     }
 }
 

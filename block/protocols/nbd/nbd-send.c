@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "block/graph/image-step.h"
 #include "util/sim-point.h"
 
 /* --- once ----------------------------------------------------------------- */
@@ -97,6 +98,9 @@ static bool is_write(const NbdRequest *req)
  * all servers die of must end, too, and what they are silent about. */
 static bool may_try_again(const NbdClient *s, const NbdRequest *req)
 {
+    if (aio_clock_ns(s->ctx) >= image_request_deadline_ns(s->bs)) {
+        return false;
+    }
     if (s->reconnect_ns > 0) {
         return req->silent_ns == 0 ||
                aio_clock_ns(s->ctx) < req->silent_ns + s->reconnect_ns;

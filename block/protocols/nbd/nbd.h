@@ -68,7 +68,7 @@ typedef struct NbdRequest {
     CoQueue followers;          /* writes: who waits for it to end */
     uint64_t era;               /* connections made when it was sent */
     unsigned sent;              /* how often it was */
-    int64_t began_ns;           /* this time, if its time is limited */
+    int64_t end_ns;             /* for this try; AIO_NO_DEADLINE: no limit */
     int64_t silent_ns;          /* when first a silence ended it; 0: none has */
     uint16_t type;              /* NBD_CMD_* */
     uint16_t flags;
@@ -105,7 +105,7 @@ typedef struct NbdConnection {
     CoSleep pause;              /* until the next attempt */
     NbdRequest *requests[NBD_IN_FLIGHT_MAX];
     unsigned in_flight;
-    AioTimer *silence;          /* for request_timeout_ns */
+    AioTimer *silence;          /* for the end_ns of requests */
     bool silent;                /* about a request: it is given up */
     uint64_t next_cookie;
     uint8_t *buf;               /* read ahead, NBD_READ_BUFFER bytes */
