@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "tools/img-command.h"
-#include "tools/tool-name.h"
+#include "tools/img-name.h"
 #include "tools/tool-print.h"
 #include "tools/tool-specific.h"
 
@@ -26,6 +26,7 @@ typedef struct Info {
     char *format;
     int64_t size;
     int64_t allocated;   /* negative: not known */
+    bool has_driver;     /* the driver can tell: */
     BlockDriverInfo driver;
     char *backing;       /* NULL: none */
     char *backing_format;
@@ -71,9 +72,7 @@ static char *full_name(const char *image, const char *name)
                : g_build_filename(dir, name, NULL);
 }
 
-/* @path is that of the file that @name means. */
-static int collect(BlockDriverState *bs, const char *name, const char *path,
-                   Info *info, GError **errp)
+static int collect(BlockDriverState *bs, Info *info, GError **errp)
 {
     BlockGraph *graph = bdrv_graph(bs);
     void *call[] = { bs, &info->allocated };
@@ -82,15 +81,15 @@ static int collect(BlockDriverState *bs, const char *name, const char *path,
     int ret;
 
     *info = (Info){
-        .filename = g_strdup(name),
+        .filename = img_name_of(bs),
         .format = g_strdup(bdrv_driver_name(bs)),
         .size = bdrv_length(bs),
     };
     aio_co_run(block_graph_aio_context(graph), allocated_entry, call);
-    bdrv_get_info(bs, &info->driver);
+    info->has_driver = bdrv_get_info(bs, &info->driver) == 0;
     bdrv_get_backing_name(bs, &info->backing, &info->backing_format);
     if (info->backing) {
-        info->full_backing = full_name(path, info->backing);
+        info->full_backing = full_name(bdrv_filename(bs), info->backing);
     }
     ret = bdrv_snapshot_list(bs, &list, errp);
     if (ret == 0 && list->len > 0) {
@@ -180,8 +179,10 @@ static json_t *info_json(const Info *info)
     if (info->specific) {
         json_object_set(json, "format-specific", info->specific);
     }
-    json_object_set_new(json, "dirty-flag",
-                        json_boolean(info->driver.is_dirty));
+    if (info->has_driver) {
+        json_object_set_new(json, "dirty-flag",
+                            json_boolean(info->driver.is_dirty));
+    }
     return json;
 }
 
@@ -261,11 +262,10 @@ static int one_image(const ImgArgs *args, const char *name, json_t *list,
     BlockBackend *blk = img_open(graph, args, name, IMG_OPEN_ALONE, NULL);
     GError *error = NULL;
     Info info = { 0 };
-    const char *path = args->image.plain_name ? name : tool_file_path(name);
     int ret = EXIT_FAILURE;
 
     if (blk) {
-        if (collect(blk_bs(blk), name, path, &info, &error) < 0) {
+        if (collect(blk_bs(blk), &info, &error) < 0) {
             img_fail(error, "Could not look at '%s'", name);
         } else if (args->json) {
             json_array_append_new(list, info_json(&info));
