@@ -126,6 +126,17 @@ static int run_actions(const Bitmap *b)
 
 /* --- copies --------------------------------------------------------------- */
 
+bool img_can_keep_bitmaps(BlockDriverState *bs)
+{
+    const BlockDriver *driver = bdrv_find_driver(bdrv_driver_name(bs));
+    g_autoptr(BlockOptions) info = NULL;
+
+    if (!driver->store_bitmaps || bdrv_get_specific_info(bs, &info, NULL) < 0) {
+        return false;
+    }
+    return g_strcmp0(block_options_peek_str(info, "data.compat"), "0.10") != 0;
+}
+
 int img_check_bitmaps(BlockDriverState *bs, bool skip_broken)
 {
     for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL);

@@ -185,6 +185,9 @@ void img_progress_end(bool on);
 
 /** Copy the persistent bitmaps of @from to @to, which has room for them.
  * Prints errors.  0 or -EINVAL. */
+/** Whether the image @bs can keep bitmaps, by its format and its version. */
+bool img_can_keep_bitmaps(BlockDriverState *bs);
+
 int img_copy_bitmaps(BlockDriverState *from, BlockDriverState *to);
 
 /** Whether those of @bs can be copied, but for the inconsistent ones if

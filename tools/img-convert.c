@@ -442,31 +442,34 @@ static int open_target(Convert *c, const char *name)
     return 0;
 }
 
-/* Whether images of @format, if there is such a format, can have bitmaps. */
-static int check_format(const char *format)
+static int refuse_target(const char *format)
 {
-    const BlockDriver *driver = bdrv_find_driver(format);
-
-    if (driver && !driver->store_bitmaps) {
-        tool_error("Format driver '%s' does not support bitmaps", format);
-        return -ENOTSUP;
-    }
-    return 0;
+    tool_error("Format driver '%s' does not support bitmaps", format);
+    return -ENOTSUP;
 }
 
 /* Before the target is made, if that is to be. */
 static int check_bitmaps(const Convert *c)
 {
-    BlockDriverState *bs = blk_bs(c->src[0]);
+    const BlockDriver *driver = c->no_create ? NULL
+                                             : bdrv_find_driver(c->format);
 
-    if (!bdrv_find_driver(bdrv_driver_name(bs))->store_bitmaps) {
+    if (!img_can_keep_bitmaps(blk_bs(c->src[0]))) {
         tool_error("Source '%s' lacks bitmap support", c->names[0]);
         return -ENOTSUP;
     }
-    if (!c->no_create && check_format(c->format) < 0) {
-        return -ENOTSUP;
+    if (driver && !driver->store_bitmaps) {
+        return refuse_target(c->format);
     }
-    return img_check_bitmaps(bs, c->skip_broken);
+    return img_check_bitmaps(blk_bs(c->src[0]), c->skip_broken);
+}
+
+/* As its options are what they are. */
+static int check_target(const Convert *c)
+{
+    BlockDriverState *bs = blk_bs(c->dst);
+
+    return img_can_keep_bitmaps(bs) ? 0 : refuse_target(bdrv_driver_name(bs));
 }
 
 /* After the content, so that what is copied does not make them dirty. */
@@ -500,7 +503,7 @@ static int convert(Convert *c)
         ret = open_target(c, target);
     }
     if (ret == 0 && c->bitmaps) {
-        ret = check_format(bdrv_driver_name(blk_bs(c->dst)));
+        ret = check_target(c);
     }
     if (ret == 0) {
         ret = aio_co_run(block_graph_aio_context(c->graph), convert_entry, c);

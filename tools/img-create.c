@@ -348,7 +348,7 @@ static int measure(ImgArgs *args, const char *format, int64_t size,
                          blk ? blk_bs(blk) : NULL, &m, &error) < 0) {
             img_fail(error, "Could not measure");
         } else {
-            if (!blk) {
+            if (!blk || !img_can_keep_bitmaps(blk_bs(blk))) {
                 m.bitmaps = -1; /* there is none to copy */
             }
             print_measure(&m, args->json);

@@ -257,6 +257,15 @@ CASES = [
      ['convert --bitmaps -f raw -O qcow2 raw out', 'snapshot -l raw',
       'compare base', 'compare base raw top', 'convert -m x base out',
       'convert -r "" base out', 'commit -r x top']),
+    ('bitmaps where there can be none', 'status',
+     ['create -q -f qcow2 -o compat=0.10 old 1M',
+      'convert --bitmaps -O qcow2 old out',
+      'convert --bitmaps --skip-broken-bitmaps -O qcow2 old out',
+      'convert --bitmaps -O qcow2 -o compat=0.10 base out',
+      'convert -n --bitmaps -O qcow2 base old',
+      'convert --bitmaps -O raw base out', 'convert --bitmaps -O qcow2 base out']),
+    ('measure bitmaps where there can be none', 'text',
+     ['create -q -f qcow2 -o compat=0.10 old 1M', 'measure -O qcow2 old']),
     ('no such command', 'status', ['nonsense', '']),
 ]
 
