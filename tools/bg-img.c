@@ -63,9 +63,10 @@ static void print_help(void)
            "Make, look at, check and change disk images\n\n"
            "Commands:\n", g_get_prgname());
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
-        printf("  %s [--object objectdef] [--image-opts] "
-               "[--image-timeout seconds] %s\n",
-               commands[i].name, commands[i].args);
+        printf("  %s [--object objectdef] %s[--image-timeout seconds] %s\n",
+               commands[i].name,
+               commands[i].run == img_create ? "" : "[--image-opts] ",
+               commands[i].args);
     }
     printf("\n"
            "  fmt      format of the image; guessed from its content if it "
@@ -85,8 +86,6 @@ static void print_help(void)
 
 static int run(int argc, char **argv)
 {
-    int ret;
-
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
         if (g_str_equal(argv[0], commands[i].name)) {
             if (argc == 2 && (g_str_equal(argv[1], "--help") ||
@@ -95,11 +94,7 @@ static int run(int argc, char **argv)
                        commands[i].name, commands[i].args);
                 return EXIT_SUCCESS;
             }
-            ret = commands[i].run(argc, argv);
-            if (ret != EXIT_SUCCESS) {
-                img_tell_refused();
-            }
-            return ret;
+            return commands[i].run(argc, argv);
         }
     }
     tool_usage_error("Command not found: %s", argv[0]);

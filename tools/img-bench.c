@@ -227,7 +227,8 @@ int img_bench(int argc, char **argv)
     int letter, ret = EXIT_FAILURE;
 
     while ((letter = img_getopt(&b.args, argc, argv,
-                                "c:d:f:i:no:qs:S:t:wU")) != -1) {
+                                "c:d:f:i:no:qs:S:t:wU" IMG_OPENS
+                                " flush-interval no-drain pattern")) != -1) {
         if (parse_letter(&b, letter) < 0) {
             return EXIT_FAILURE;
         }

@@ -301,7 +301,10 @@ int img_bitmap(int argc, char **argv)
     BlockGraph *graph;
     int letter, ret;
 
-    while ((letter = img_getopt(&b.args, argc, argv, "f:g:b:F:")) != -1) {
+    while ((letter = img_getopt(&b.args, argc, argv,
+                                "f:g:b:F:" IMG_OPENS " add clear disable "
+                                "enable granularity merge remove source-file "
+                                "source-format")) != -1) {
         if (parse_option(&b, letter) < 0) {
             return EXIT_FAILURE;
         }

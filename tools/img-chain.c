@@ -195,7 +195,8 @@ int img_commit(int argc, char **argv)
     BlockBackend *blk;
     int letter, ret = EXIT_FAILURE;
 
-    while ((letter = img_getopt(&c.args, argc, argv, "b:df:pqr:t:")) != -1) {
+    while ((letter = img_getopt(&c.args, argc, argv,
+                                "b:df:pqr:t:" IMG_OPENS)) != -1) {
         if (letter == 'b') {
             c.base = optarg;
             c.drop = true; /* the layers between show less than the base */
@@ -444,7 +445,8 @@ int img_rebase(int argc, char **argv)
     Rebase r = { 0 };
     int letter;
 
-    while ((letter = img_getopt(&r.args, argc, argv, "f:b:F:pqt:T:uU")) != -1) {
+    while ((letter = img_getopt(&r.args, argc, argv,
+                                "f:b:F:pqt:T:uU" IMG_OPENS)) != -1) {
         if (letter == 'b') {
             r.backing = optarg;
         } else if (letter == 'F') {

@@ -56,10 +56,11 @@ static int amend(ImgArgs *args, const char *filename)
 
 int img_amend(int argc, char **argv)
 {
-    ImgArgs args = { .own_force = true };
+    ImgArgs args = { 0 };
     int letter, ret = EXIT_FAILURE;
 
-    while ((letter = img_getopt(&args, argc, argv, "f:o:pqt:")) != -1) {
+    while ((letter = img_getopt(&args, argc, argv,
+                                "f:o:pqt:" IMG_OPENS " force")) != -1) {
         /* Force is for what could lock the user out; nothing here can. */
         if (letter != IMG_OPTION_FORCE) {
             img_args_clear(&args);
@@ -161,7 +162,8 @@ int img_resize(int argc, char **argv)
     BlockBackend *blk;
     int letter, ret = EXIT_FAILURE;
 
-    while ((letter = img_getopt(&r.args, argc, argv, "f:q")) != -1) {
+    while ((letter = img_getopt(&r.args, argc, argv, "f:q" IMG_OPENS
+                                " preallocation shrink")) != -1) {
         if (letter == IMG_OPTION_SHRINK) {
             r.shrink = true;
         } else if (letter != IMG_OPTION_PREALLOCATION ||

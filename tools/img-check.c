@@ -184,7 +184,8 @@ int img_check(int argc, char **argv)
     BlockBackend *blk;
     int letter, ret = EXIT_FAILURE;
 
-    while ((letter = img_getopt(&args, argc, argv, "f:r:qT:U")) != -1) {
+    while ((letter = img_getopt(&args, argc, argv, "f:r:qT:U" IMG_OPENS
+                                " format output repair")) != -1) {
         if (letter == 'r' && parse_repair(optarg, &flags) == 0) {
             continue;
         }

@@ -77,22 +77,24 @@ typedef struct ImgArgs {
     bool help_options;  /* -o help */
     bool two_caches;    /* -t is not about this image */
     bool own_o;         /* -o is the command's own */
-    bool own_force;     /* --force as well, else it is short for -U */
 } ImgArgs;
 
+/** The long options that all commands have. */
+#define IMG_COMMON " object image-timeout"
+/** And those that open an image. */
+#define IMG_OPENS IMG_COMMON " image-opts"
+
 /**
- * The next option of a command line: getopt_long(3) over the letters
- * @letters and all long options.  -f -o -p -q -t -T -U, --image-opts, --output
- * and --object are put into @args, if they are among the letters.
+ * The next option of a command line: getopt_long(3) over @known, which is the
+ * letters, in the manner of getopt(3), and then the names of long options, with
+ * a space before each; "force-share" comes with -U.  There are no others: one
+ * that a command would do nothing with is refused.  -f -o -p -q -t -U,
+ * --image-opts, --image-timeout, --output and --object are put into @args.
  *
  * Returns the letter or IMG_OPTION_* of another option, -1 at the end, or '?'
  * after an error, which was printed.
  */
-int img_getopt(ImgArgs *args, int argc, char **argv, const char *letters);
-
-/** A command has failed: if it stopped at an option of other commands and said
- * nothing, tell which one. */
-void img_tell_refused(void);
+int img_getopt(ImgArgs *args, int argc, char **argv, const char *known);
 
 /** Free what @args holds. */
 void img_args_clear(ImgArgs *args);
@@ -183,11 +185,11 @@ void img_progress(bool on, int64_t done, int64_t total);
 /** The line is complete. */
 void img_progress_end(bool on);
 
-/** Copy the persistent bitmaps of @from to @to, which has room for them.
- * Prints errors.  0 or -EINVAL. */
 /** Whether the image @bs can keep bitmaps, by its format and its version. */
 bool img_can_keep_bitmaps(BlockDriverState *bs);
 
+/** Copy the persistent bitmaps of @from to @to, which has room for them.
+ * Prints errors.  0 or -EINVAL. */
 int img_copy_bitmaps(BlockDriverState *from, BlockDriverState *to);
 
 /** Whether those of @bs can be copied, but for the inconsistent ones if

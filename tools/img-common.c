@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <limits.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,6 +22,7 @@
 #include "tools/tool-name.h"
 #include "tools/tool-print.h"
 
+/* Of all commands. */
 static const struct option long_options[] = {
     { "add", no_argument, NULL, IMG_OPTION_ADD },
     { "backing-chain", no_argument, NULL, IMG_OPTION_BACKING_CHAIN },
@@ -50,6 +50,8 @@ static const struct option long_options[] = {
     { "shrink", no_argument, NULL, IMG_OPTION_SHRINK },
     { "size", required_argument, NULL, IMG_OPTION_SIZE },
     { "skip-broken-bitmaps", no_argument, NULL, IMG_OPTION_SKIP_BROKEN_BITMAPS },
+    { "source-file", required_argument, NULL, 'b' },
+    { "source-format", required_argument, NULL, 'F' },
     { "start-offset", required_argument, NULL, IMG_OPTION_START_OFFSET },
     { "target-image-opts", no_argument, NULL, IMG_OPTION_TARGET_IMAGE_OPTS },
     { "target-is-zero", no_argument, NULL, IMG_OPTION_TARGET_IS_ZERO },
@@ -115,11 +117,6 @@ static int common_option(ImgArgs *args, int letter)
             return 1;
         }
         return img_set_cache(&args->image, optarg) < 0 ? -1 : 0;
-    case IMG_OPTION_FORCE:
-        if (args->own_force) {
-            return 1;
-        }
-        /* fall through */
     case 'U':
         args->image.force_share = true;
         return 0;
@@ -144,15 +141,43 @@ static int common_option(ImgArgs *args, int letter)
     }
 }
 
+/* Whether @name is one of the words behind the letters in @known. */
+static bool is_known(const char *known, const char *name)
+{
+    g_auto(GStrv) words = g_strsplit(known, " ", -1);
+
+    return words[0] && g_strv_contains((const char *const *)words + 1, name);
+}
+
+/* Those long options that are in @known.  A letter for what is opened even
+ * while others write has the long name as well. */
+static void find_long_options(const char *known,
+                              struct option ret[G_N_ELEMENTS(long_options)])
+{
+    size_t letters = strcspn(known, " ");
+    bool share = memchr(known, 'U', letters) != NULL;
+    int nr = 0;
+
+    for (const struct option *o = long_options; o->name; o++) {
+        if (is_known(known, o->name) || (o->val == 'U' && share)) {
+            ret[nr++] = *o;
+        }
+    }
+    ret[nr] = (struct option) { 0 };
+}
+
 /* getopt_long() with messages of our own, as its begin with the command, not
  * with the name of the program. */
-static int next_option(int argc, char **argv, const char *letters)
+static int next_option(int argc, char **argv, const char *known)
 {
+    g_autofree char *letters = g_strndup(known, strcspn(known, " "));
     g_autofree char *quiet = g_strconcat(":", letters, NULL);
-    int before = optind;
-    int letter = getopt_long(argc, argv, quiet, long_options, NULL);
+    struct option longs[G_N_ELEMENTS(long_options)];
     g_autofree char *name = NULL;
+    int before = optind, letter;
 
+    find_long_options(known, longs);
+    letter = getopt_long(argc, argv, quiet, longs, NULL);
     if (letter != '?' && letter != ':') {
         return letter;
     }
@@ -167,35 +192,15 @@ static int next_option(int argc, char **argv, const char *letters)
     return '?';
 }
 
-/* That a command was given: it goes on if that is one of its own. */
-static int last_option = -1;
-
-void img_tell_refused(void)
-{
-    const struct option *o = long_options;
-
-    while (o->name && o->val != last_option) {
-        o++;
-    }
-    if (last_option > UCHAR_MAX && o->name && !tool_has_told()) {
-        tool_usage_error("unrecognized option '--%s'", o->name);
-    }
-}
-
-int img_getopt(ImgArgs *args, int argc, char **argv, const char *letters)
+int img_getopt(ImgArgs *args, int argc, char **argv, const char *known)
 {
     int letter;
 
-    last_option = -1;
-    while ((letter = next_option(argc, argv, letters)) != -1) {
+    while ((letter = next_option(argc, argv, known)) != -1) {
         int ret = letter == '?' ? -1 : common_option(args, letter);
 
-        if (ret < 0) {
-            return '?'; /* printed */
-        }
-        if (ret > 0) {
-            last_option = letter;
-            return letter;
+        if (ret != 0) {
+            return ret < 0 ? '?' : letter; /* that was printed */
         }
     }
     if (args->image.format && args->image.image_opts) {

@@ -189,7 +189,8 @@ int img_compare(int argc, char **argv)
     const char *format2 = NULL;
     int letter;
 
-    while ((letter = img_getopt(&args, argc, argv, "f:F:T:pqsU")) != -1) {
+    while ((letter = img_getopt(&args, argc, argv,
+                                "f:F:T:pqsU" IMG_OPENS)) != -1) {
         if (letter == 'F') {
             format2 = optarg;
         } else if (letter == 's') {

@@ -664,7 +664,9 @@ int img_convert(int argc, char **argv)
     int letter, ret = EXIT_FAILURE;
 
     while ((letter = img_getopt(&c.args, argc, argv,
-                                "f:O:B:F:Ccl:m:no:pqr:S:t:T:UW")) != -1) {
+                                "f:O:B:F:Ccl:m:no:pqr:S:t:T:UW" IMG_OPENS
+                                " bitmaps salvage skip-broken-bitmaps "
+                                "target-image-opts target-is-zero")) != -1) {
         if (parse_letter(&c, letter) < 0) {
             img_args_clear(&c.args);
             return EXIT_FAILURE;

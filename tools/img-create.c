@@ -264,7 +264,8 @@ int img_create(int argc, char **argv)
     Create c = { 0 };
     int letter, ret = EXIT_FAILURE;
 
-    while ((letter = img_getopt(&c.args, argc, argv, "f:b:F:o:qu")) != -1) {
+    while ((letter = img_getopt(&c.args, argc, argv,
+                                "f:b:F:o:qu" IMG_COMMON)) != -1) {
         if (letter == 'b') {
             c.backing = optarg;
         } else if (letter == 'F') {
@@ -369,7 +370,8 @@ int img_measure(int argc, char **argv)
     int64_t size = -1;
     int letter, ret = EXIT_FAILURE;
 
-    while ((letter = img_getopt(&args, argc, argv, "f:l:o:O:U")) != -1) {
+    while ((letter = img_getopt(&args, argc, argv, "f:l:o:O:U" IMG_OPENS
+                                " output size")) != -1) {
         if (letter == 'O') {
             format = optarg;
         } else if (letter == 'l') {

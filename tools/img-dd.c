@@ -165,7 +165,8 @@ int img_dd(int argc, char **argv)
     BlockBackend *in;
     int letter, ret = EXIT_FAILURE;
 
-    while ((letter = img_getopt(&dd.args, argc, argv, "f:O:U")) != -1) {
+    while ((letter = img_getopt(&dd.args, argc, argv,
+                                "f:O:U" IMG_OPENS)) != -1) {
         if (letter != 'O') {
             return EXIT_FAILURE;
         }

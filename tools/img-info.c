@@ -330,7 +330,8 @@ int img_info(int argc, char **argv)
     bool chain = false;
     int letter;
 
-    while ((letter = img_getopt(&args, argc, argv, "f:U")) != -1) {
+    while ((letter = img_getopt(&args, argc, argv, "f:U" IMG_OPENS
+                                " backing-chain format output")) != -1) {
         if (letter == '?') {
             return EXIT_FAILURE;
         }

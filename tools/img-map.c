@@ -206,7 +206,9 @@ int img_map(int argc, char **argv)
     BlockBackend *blk;
     int letter, ret = EXIT_FAILURE;
 
-    while ((letter = img_getopt(&args, argc, argv, "f:s:l:U")) != -1) {
+    while ((letter = img_getopt(&args, argc, argv, "f:s:l:U" IMG_OPENS
+                                " format max-length output "
+                                "start-offset")) != -1) {
         if (letter == '?') {
             return EXIT_FAILURE;
         }

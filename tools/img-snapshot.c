@@ -105,7 +105,8 @@ int img_snapshot(int argc, char **argv)
     BlockBackend *blk;
     int letter, action = 0, ret = EXIT_FAILURE;
 
-    while ((letter = img_getopt(&args, argc, argv, "f:la:c:d:qU")) != -1) {
+    while ((letter = img_getopt(&args, argc, argv,
+                                "f:la:c:d:qU" IMG_OPENS)) != -1) {
         if (letter != 'l' && letter != 'a' && letter != 'c' && letter != 'd') {
             return EXIT_FAILURE;
         }

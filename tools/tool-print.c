@@ -133,13 +133,6 @@ int tool_parse_byte(const char *text)
 
 /* --- messages ------------------------------------------------------------- */
 
-static bool has_told; /* tool_has_told() */
-
-bool tool_has_told(void)
-{
-    return has_told;
-}
-
 /* A file that is opened while one of these is closed would get its number, and
  * messages would be written into an image. */
 static void open_standard_streams(void)
@@ -198,7 +191,6 @@ static G_GNUC_PRINTF(2, 0) void print_error(const char *kind,
         *line = shown;
     }
     safe = g_strjoinv("\n", lines);
-    has_told = true;
     fflush(stdout);
     fprintf(stderr, "%s: %s%s\n", g_get_prgname(), kind, safe);
 }

@@ -78,9 +78,6 @@ char *tool_safe_text(const char *text);
  * lines: names in it that can have line ends go through tool_safe_text(). */
 void tool_error(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 
-/** Whether that, or a warning, was printed. */
-bool tool_has_told(void);
-
 /** As tool_error(), behind "warning: ". */
 void tool_warning(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 
