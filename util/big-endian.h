@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Big-endian numbers in memory, at any address.
+ * Big-endian numbers to memory, at any address.  Those that come from an image
+ * or a peer are read by util/untrusted.h.
  */
 #ifndef UTIL_BIG_ENDIAN_H
 #define UTIL_BIG_ENDIAN_H
@@ -8,30 +9,6 @@
 #include <glib.h>
 #include <stdint.h>
 #include <string.h>
-
-static inline uint64_t be_get64(const void *p)
-{
-    uint64_t raw;
-
-    memcpy(&raw, p, sizeof(raw));
-    return GUINT64_FROM_BE(raw);
-}
-
-static inline uint32_t be_get32(const void *p)
-{
-    uint32_t raw;
-
-    memcpy(&raw, p, sizeof(raw));
-    return GUINT32_FROM_BE(raw);
-}
-
-static inline uint16_t be_get16(const void *p)
-{
-    uint16_t raw;
-
-    memcpy(&raw, p, sizeof(raw));
-    return GUINT16_FROM_BE(raw);
-}
 
 static inline void be_put64(void *p, uint64_t value)
 {

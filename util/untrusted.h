@@ -7,8 +7,8 @@
  * What leads out of it are the questions and checks below: a plain integer that
  * came from outside has been compared with its limit on the way.
  *
- * Only this file looks into the struct; scripts/tidy.py sees to that, and that
- * no other one turns outside bytes into integers.
+ * Only this file looks into the struct, and no other one turns outside bytes
+ * into integers; scripts/tidy.py sees to that.
  */
 #ifndef UTIL_UNTRUSTED_H
 #define UTIL_UNTRUSTED_H
@@ -20,7 +20,7 @@
 
 /** A number from outside; any of the 2^64. */
 typedef struct Untrusted {
-    uint64_t number;
+    uint64_t from_outside; /* this name is for this file alone */
 } Untrusted;
 
 /* --- in ------------------------------------------------------------------- */
@@ -79,12 +79,21 @@ static inline Untrusted untrusted_le64(const void *p)
     return untrusted(GUINT64_FROM_LE(raw));
 }
 
+/** 64 bits in the order of this machine: what we have sent comes back. */
+static inline Untrusted untrusted_raw64(const void *p)
+{
+    uint64_t raw;
+
+    memcpy(&raw, p, sizeof(raw));
+    return untrusted(raw);
+}
+
 /* --- questions ------------------------------------------------------------ */
 
 /** Whether it is exactly @value. */
 static inline bool untrusted_is(Untrusted u, uint64_t value)
 {
-    return u.number == value;
+    return u.from_outside == value;
 }
 
 /** Whether @u is more than @limit, of any integer type; all are more than a
@@ -94,7 +103,7 @@ static inline bool untrusted_is(Untrusted u, uint64_t value)
         uint64_t untrusted_limit_; \
         \
         __builtin_add_overflow((limit), 0u, &untrusted_limit_) || \
-            (u).number > untrusted_limit_; \
+            (u).from_outside > untrusted_limit_; \
     })
 
 /** Whether @bytes bytes at @offset lie within the first @end bytes; none do if
@@ -102,8 +111,8 @@ static inline bool untrusted_is(Untrusted u, uint64_t value)
 static inline bool untrusted_inside(Untrusted offset, Untrusted bytes,
                                     int64_t end)
 {
-    return end >= 0 && offset.number <= (uint64_t)end &&
-           bytes.number <= (uint64_t)end - offset.number;
+    return end >= 0 && offset.from_outside <= (uint64_t)end &&
+           bytes.from_outside <= (uint64_t)end - offset.from_outside;
 }
 
 /* --- out ------------------------------------------------------------------ */
@@ -119,7 +128,7 @@ static inline bool untrusted_inside(Untrusted offset, Untrusted bytes,
         __typeof__(*(ret)) untrusted_ret_; \
         bool untrusted_ok_ = \
             !untrusted_above(untrusted_it_, limit) && \
-            !__builtin_add_overflow(untrusted_it_.number, 0u, \
+            !__builtin_add_overflow(untrusted_it_.from_outside, 0u, \
                                     &untrusted_ret_); \
         \
         if (untrusted_ok_) { \
@@ -131,7 +140,7 @@ static inline bool untrusted_inside(Untrusted offset, Untrusted bytes,
 /** The bits of @u that @mask has; so at most @mask. */
 static inline uint64_t untrusted_bits(Untrusted u, uint64_t mask)
 {
-    return u.number & mask;
+    return u.from_outside & mask;
 }
 
 /**
@@ -140,7 +149,7 @@ static inline uint64_t untrusted_bits(Untrusted u, uint64_t mask)
  */
 static inline uint64_t untrusted_word(Untrusted u)
 {
-    return u.number;
+    return u.from_outside;
 }
 
 /**
@@ -149,7 +158,7 @@ static inline uint64_t untrusted_word(Untrusted u)
  */
 static inline uint64_t untrusted_verbatim(Untrusted u)
 {
-    return u.number;
+    return u.from_outside;
 }
 
 /* --- arithmetic ----------------------------------------------------------- */
@@ -162,10 +171,10 @@ static inline bool untrusted_add(Untrusted a, Untrusted b, Untrusted *ret)
 {
     uint64_t sum;
 
-    if (__builtin_add_overflow(a.number, b.number, &sum)) {
+    if (__builtin_add_overflow(a.from_outside, b.from_outside, &sum)) {
         return false;
     }
-    ret->number = sum;
+    ret->from_outside = sum;
     return true;
 }
 
@@ -174,10 +183,10 @@ static inline bool untrusted_subtract(Untrusted a, Untrusted b, Untrusted *ret)
 {
     uint64_t difference;
 
-    if (__builtin_sub_overflow(a.number, b.number, &difference)) {
+    if (__builtin_sub_overflow(a.from_outside, b.from_outside, &difference)) {
         return false;
     }
-    ret->number = difference;
+    ret->from_outside = difference;
     return true;
 }
 
@@ -186,18 +195,18 @@ static inline bool untrusted_multiply(Untrusted a, Untrusted b, Untrusted *ret)
 {
     uint64_t product;
 
-    if (__builtin_mul_overflow(a.number, b.number, &product)) {
+    if (__builtin_mul_overflow(a.from_outside, b.from_outside, &product)) {
         return false;
     }
-    ret->number = product;
+    ret->from_outside = product;
     return true;
 }
 
 /** @a << @bits, which may be any number. */
 static inline bool untrusted_shift(Untrusted a, unsigned bits, Untrusted *ret)
 {
-    if (a.number == 0) {
-        ret->number = 0;
+    if (a.from_outside == 0) {
+        ret->from_outside = 0;
         return true;
     }
     return bits < 64 &&
@@ -214,14 +223,8 @@ static inline bool untrusted_round_up(Untrusted a, uint64_t unit,
     if (!untrusted_add(a, untrusted(unit - 1), &sum)) {
         return false;
     }
-    ret->number = sum.number & ~(unit - 1);
+    ret->from_outside = sum.from_outside & ~(unit - 1);
     return true;
-}
-
-/** Whether @unit divides it; 0 divides nothing. */
-static inline bool untrusted_divides(Untrusted unit, uint64_t number)
-{
-    return unit.number != 0 && number % unit.number == 0;
 }
 
 #endif /* UTIL_UNTRUSTED_H */

@@ -7,6 +7,7 @@
 
 #include "faulty-fixture.h"
 #include "file-fixture.h"
+#include "own-bytes.h"
 
 #include <blockgraph/image.h>
 
@@ -199,7 +200,7 @@ static inline uint64_t peek64(const char *name, int64_t offset)
     uint8_t buf[8];
 
     peek_file(name, offset, buf, sizeof(buf));
-    return be_get64(buf);
+    return own_be64(buf);
 }
 
 /** The content of a file.  g_free(). */

@@ -494,7 +494,7 @@ START_TEST(unknown_flags_and_extra_data_are_kept)
     close_it();
     dir = find_dir();
     peek(dir, entry, 40);
-    ck_assert_uint_eq(be_get32(entry + QCOW2_BME_FLAGS), 0x80000002);
+    ck_assert_uint_eq(own_be32(entry + QCOW2_BME_FLAGS), 0x80000002);
     ck_assert_mem_eq(entry + 24, "extra!!!bb", 10);
     open_it();
     ck_assert_int_eq(drop("bb"), 0);

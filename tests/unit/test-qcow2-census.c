@@ -19,7 +19,7 @@ static void add_unknown(void)
     uint8_t head[8 + sizeof(unknown)];
     gsize bytes;
     g_autofree char *image = slurp("a", &bytes);
-    uint32_t length = be_get32((uint8_t *)image + QCOW2_H_HEADER_LENGTH);
+    uint32_t length = own_be32((uint8_t *)image + QCOW2_H_HEADER_LENGTH);
 
     be_put32(head, UNKNOWN_MAGIC);
     be_put32(head + 4, sizeof(unknown));
@@ -121,16 +121,16 @@ static unsigned sum_of(const char *image, gsize length, gsize offset,
 static unsigned sum_of_names(const char *image)
 {
     const uint8_t *at = (const uint8_t *)image +
-                        be_get32((const uint8_t *)image +
+                        own_be32((const uint8_t *)image +
                                  QCOW2_H_HEADER_LENGTH);
 
-    while (be_get32(at) != QCOW2_EXT_FEATURE_TABLE) {
-        if (be_get32(at) == QCOW2_EXT_END) {
+    while (own_be32(at) != QCOW2_EXT_FEATURE_TABLE) {
+        if (own_be32(at) == QCOW2_EXT_END) {
             return 0;
         }
-        at += 8 + (be_get32(at + 4) + 7) / 8 * 8;
+        at += 8 + (own_be32(at + 4) + 7) / 8 * 8;
     }
-    return sum_of((const char *)at, CLUSTER / 2, 8, be_get32(at + 4));
+    return sum_of((const char *)at, CLUSTER / 2, 8, own_be32(at + 4));
 }
 
 /* What is in the file itself, where nothing of ours interprets it. */

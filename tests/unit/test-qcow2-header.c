@@ -292,8 +292,8 @@ START_TEST(the_old_name_of_the_backing_file_is_not_written_over)
         gsize bytes;
         g_autofree char *before = slurp("a", &bytes);
         g_autofree char *after = NULL;
-        uint64_t offset = be_get64(before + QCOW2_H_BACKING_OFFSET);
-        uint32_t length = be_get32(before + QCOW2_H_BACKING_SIZE);
+        uint64_t offset = own_be64(before + QCOW2_H_BACKING_OFFSET);
+        uint32_t length = own_be32(before + QCOW2_H_BACKING_SIZE);
 
         ck_assert_uint_eq(length, i == 0 ? 0 : strlen(names[i - 1]));
         ck_assert_int_eq(bdrv_change_backing_file(bs, names[i], "raw", NULL),

@@ -128,7 +128,9 @@ uint64_t qcow2_refmap_get(Qcow2Refmap *map, int64_t cluster)
                            : 0;
 
     if (G_UNLIKELY(value == BIG)) {
-        return *(uint64_t *)g_hash_table_lookup(map->big, &cluster);
+        const uint64_t *big = g_hash_table_lookup(map->big, &cluster);
+
+        return *big;
     }
     return value;
 }
@@ -208,10 +210,10 @@ int qcow2_refmap_set(Qcow2Refmap *map, int64_t cluster, uint64_t count)
 
 static int compare_numbers(const void *a, const void *b)
 {
-    int64_t x = *(const int64_t *)a;
-    int64_t y = *(const int64_t *)b;
+    const int64_t *x = a;
+    const int64_t *y = b;
 
-    return (x > y) - (x < y);
+    return (*x > *y) - (*x < *y);
 }
 
 static void sort(Qcow2Refmap *map)

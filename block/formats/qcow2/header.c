@@ -739,7 +739,7 @@ static void put_features(Writer *w)
     for (unsigned i = 0; i < G_N_ELEMENTS(features); i++) {
         table[i][0] = features[i].type;
         table[i][1] = features[i].bit;
-        memcpy(&table[i][2], features[i].name, strlen(features[i].name));
+        memcpy(table[i] + 2, features[i].name, strlen(features[i].name));
     }
     put_extension(w, QCOW2_EXT_FEATURE_TABLE, table, sizeof(table));
 }

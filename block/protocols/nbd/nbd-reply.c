@@ -12,11 +12,13 @@
 #include <errno.h>
 #include <string.h>
 
+G_STATIC_ASSERT((NBD_IN_FLIGHT_MAX & (NBD_IN_FLIGHT_MAX - 1)) == 0);
+
 /* The head of a reply or of a chunk. */
 typedef struct Chunk {
     uint16_t flags;
     uint16_t type;      /* NBD_REPLY_*; a simple reply is turned into one */
-    uint64_t cookie;    /* compared, nothing else */
+    Untrusted cookie;
     Untrusted bytes;    /* of payload */
     bool simple;
     uint32_t error;     /* of a simple reply */
@@ -47,11 +49,12 @@ static int errno_of(uint32_t error)
 
 /* --- the table of requests ------------------------------------------------ */
 
-NbdRequest *nbd_find_request(NbdConnection *c, uint64_t cookie)
+NbdRequest *nbd_find_request(NbdConnection *c, Untrusted cookie)
 {
-    NbdRequest *req = c->requests[cookie % NBD_IN_FLIGHT_MAX];
+    NbdRequest *req = c->requests[untrusted_bits(cookie,
+                                                 NBD_IN_FLIGHT_MAX - 1)];
 
-    return req && req->cookie == cookie ? req : NULL;
+    return req && untrusted_is(cookie, req->cookie) ? req : NULL;
 }
 
 void nbd_finish_request(NbdConnection *c, NbdRequest *req, int ret)
@@ -80,8 +83,8 @@ static int coroutine_fn read_head(NbdConnection *c, Chunk *chunk)
     magic = untrusted_be32(p);
     if (untrusted_is(magic, NBD_SIMPLE_REPLY_MAGIC) && !c->info.extended) {
         *chunk = (Chunk){ .flags = NBD_REPLY_FLAG_DONE, .simple = true,
+                          .cookie = untrusted_raw64(p + 8),
                           .error = untrusted_verbatim(untrusted_be32(p + 4)) };
-        memcpy(&chunk->cookie, p + 8, 8);
         return 0;
     }
     if (!untrusted_is(magic, c->info.extended ? NBD_EXTENDED_REPLY_MAGIC
@@ -92,8 +95,8 @@ static int coroutine_fn read_head(NbdConnection *c, Chunk *chunk)
     *chunk = (Chunk){
         .flags = untrusted_bits(untrusted_be16(p + 4), UINT16_MAX),
         .type = untrusted_bits(untrusted_be16(p + 6), UINT16_MAX),
+        .cookie = untrusted_raw64(p + 8),
     };
-    memcpy(&chunk->cookie, p + 8, 8);
     if (c->info.extended) {
         ret = nbd_read(c, p + 16, 16);
         chunk->bytes = untrusted_be64(p + 24);

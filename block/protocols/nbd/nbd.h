@@ -223,7 +223,7 @@ int coroutine_fn nbd_skip(NbdConnection *c, uint64_t bytes);
 int coroutine_fn nbd_read_replies(NbdConnection *c);
 
 /** The request @cookie of @c, or NULL: the server has made it up. */
-NbdRequest *nbd_find_request(NbdConnection *c, uint64_t cookie);
+NbdRequest *nbd_find_request(NbdConnection *c, Untrusted cookie);
 
 /** @req is over: take it out, wake who waits. */
 void nbd_finish_request(NbdConnection *c, NbdRequest *req, int ret);
