@@ -192,6 +192,104 @@ def check_stack_and_end(source):
                 'outside')
 
 
+# --- numbers from outside ----------------------------------------------------
+#
+# What an image or a peer has written is of type Untrusted (util/untrusted.h), and
+# the compiler refuses to calculate with it.  Here is what it cannot see: readers
+# beside those, looks into the struct, and arithmetic, as far as it stands on one
+# line, on what two of the ways out return, which have compared it with nothing.
+#
+# Options and arguments of commands are plain integers.  They have been compared
+# where they enter: numbers in options by option_read_value() with the limits in
+# their table, which each must have; those of commands by qmp_type_check(), and
+# the few of type "int" by what they are given to: block_resize, the speed of a
+# job, throttle_check_config(), the table of job options.
+
+OUTSIDE_READER = re.compile(r'\b(be_get\w*|G\w+_FROM_[BL]E|[bl]e(16|32|64)toh|'
+                            r'ntoh(s|l|ll)|(__)?(builtin_)?bswap_?(16|32|64)|'
+                            r'GU?INT(16|32|64)_SWAP_\w+)\s*\(')
+OUTSIDE_MEMBER = re.compile(r'(\.|->)\s*from_outside\b')
+OUTSIDE_CAST = re.compile(r'\((const\s+)?(u?int|gu?int)(16|32|64)(_t)?\s*\*\s*\)'
+                          r'\s*\(*\s*(?!\(?\s*(const\s+)?void\b)[&*\w]')
+OUTSIDE_COPY = re.compile(r'\bmemcpy\s*\(\s*&')
+UNCHECKED = r'untrusted_(?:verbatim|word)\s*\('
+# An operator with an operand on its left, so no sign, no pointer, no arrow.
+OPERATOR = r'(?:<<|\+(?!\+)|-(?![->])|[*/%])=?'
+BEFORE = r'[\w)\]]\s*' + OPERATOR + r'\s*(?:\(\w+\)\s*)*'
+UNCHECKED_NAME = re.compile(r'(->|\.)?\b(\w+)\s*=\s*(?:\(\w+\)\s*)?' + UNCHECKED)
+OPTION_ROW = re.compile(r'\{\s*(?:\.name\s*=\s*)?"[\w.-]+"\s*,\s*(?:\.type\s*=\s*)?'
+                        r'BLOCK_OPTION_(?:NUMBER|SIZE|DOUBLE)\b[^{}]*\}')
+
+
+def line_of(source, position):
+    return source.code.count('\n', 0, position) + 1
+
+
+def behind_call(code, opening):
+    """The rest of the line behind the call whose bracket is at @opening."""
+    depth = 0
+    for at in range(opening, len(code)):
+        depth += (code[at] == '(') - (code[at] == ')')
+        if depth == 0:
+            return code[at + 1:].split('\n', 1)[0]
+    return ''
+
+
+def check_unchecked_calls(source):
+    for match in re.finditer(UNCHECKED, source.code):
+        before = source.code[:match.start()].rsplit('\n', 1)[-1]
+        if re.search(BEFORE + r'$', before) or \
+                re.match(r'\s*' + OPERATOR,
+                         behind_call(source.code, match.end() - 1)):
+            problem(source.path, line_of(source, match.start()),
+                    'calculates with a number that nothing was compared with')
+
+
+def check_unchecked_name(source, name, first, end):
+    """@name, perhaps with what leads to a member, in these lines."""
+    used = re.compile(rf'{BEFORE}(?:\w+(?:->|\.))*{name}\b(?!\s*\()|'
+                      rf'(?:->|\.|\b){name}\s*{OPERATOR}')
+    for number in range(first, end + 1):
+        if used.search(source.code_lines[number - 1]):
+            problem(source.path, number, f"calculates with '{name}', which "
+                    'comes from outside and was compared with nothing')
+
+
+def check_unchecked_names(source):
+    for tag in source.functions:
+        first, end = tag['line'], tag.get('end', tag['line'])
+        body = '\n'.join(source.code_lines[first - 1:end])
+        for match in UNCHECKED_NAME.finditer(body):
+            if re.match(r'\s*(&(?!&)|>>)', behind_call(body, match.end() - 1)):
+                continue        # a field of it
+            name = ('(?:->|\\.)' if match.group(1) else '') + match.group(2)
+            check_unchecked_name(source, name,
+                                 first + body.count('\n', 0, match.start()), end)
+
+
+def check_outside_numbers(source):
+    if source.path.parts[0] not in LIBRARY_DIRS or \
+            str(source.path) == 'util/untrusted.h':
+        return
+    rules = [(OUTSIDE_READER, 'reads a number from outside: use '
+              'util/untrusted.h'),
+             (OUTSIDE_MEMBER, 'looks into an Untrusted: use util/untrusted.h')]
+    if source.path.parts[0] == 'block':
+        rules += [(OUTSIDE_CAST, 'takes bytes for integers: use '
+                   'util/untrusted.h'),
+                  (OUTSIDE_COPY, 'copies bytes to an integer: use '
+                   'util/untrusted.h')]
+    for pattern, text in rules:
+        for match in pattern.finditer(source.code):
+            problem(source.path, line_of(source, match.start()), text)
+    check_unchecked_calls(source)
+    check_unchecked_names(source)
+    for match in OPTION_ROW.finditer(source.text):
+        if '.max' not in match.group():
+            problem(source.path, source.text.count('\n', 0, match.start()) + 1,
+                    'a number in options without limits')
+
+
 def check_ifs(sources):
     for area, limit in IFS_PER_KLOC.items():
         chosen = [s for s in sources if s.path.suffix == '.c' and
@@ -400,6 +498,7 @@ def main():
             check_includes(source)
         if source.path.parts[0] == 'include':
             check_public_header(source)
+        check_outside_numbers(source)
         if source.path.parts[0] in IO_DIRS:
             check_r126_seeks(source)
         if source.path.parts[0] in IO_DIRS + ['tools']:

@@ -208,7 +208,7 @@ static int coroutine_fn reload_l1(Qcow2 *q, GError **errp)
                             untrusted(q->header.l1_size), &l1, errp);
 
     if (ret == 0 && l1->nr <= old->room) {
-        qcow2_l1_set(q, old, (const uint64_t *)l1->entry, l1->nr);
+        qcow2_l1_set(q, old, (const void *)l1->entry, l1->nr);
         qcow2_l1_free(q, l1);
     } else if (ret == 0) {
         l1->older = old;
