@@ -243,6 +243,94 @@ START_TEST(repairs_take_no_more_memory_each_time)
 }
 END_TEST
 
+#define CHAIN 40
+#define KIB 1024
+
+/* Caches that could have a MiB each, and are to use 32 KiB or so, have less
+ * together. */
+START_TEST(a_long_chain_works_with_small_caches)
+{
+    BlockBackend *blk;
+
+    for (int i = 0; i < CHAIN; i++) {
+        g_autofree char *name = g_strdup_printf("i%d", i);
+        g_autofree char *backing = g_strdup_printf(
+            ",backing_file=i%d,backing_fmt=qcow2", i - 1);
+        g_autofree char *options = g_strconcat(
+            "size=64M,cluster_size=512", i ? backing : "", NULL);
+
+        make_image_ok(name, options);
+        blk = image_backend(name, NULL);
+        fill(blk, i * MIB, MIB, i + 1);
+        blk_unref(blk);
+    }
+    table_memory_set_max(0, 2 * MIB);
+    blk = image_backend("i39", NULL);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < CHAIN; i++) {
+            expect_fill(blk, i * MIB, MIB, i + 1);
+        }
+        ck_assert_int_ge(table_memory_of_process(), 1500 * KIB);
+        ck_assert_int_le(table_memory_of_process(), 2 * MIB);
+        fill(blk, 0, MIB, 1);
+    }
+    check_sound(blk);
+    blk_unref(blk);
+}
+END_TEST
+
+/* Caches give way to the tables of their node. */
+START_TEST(tables_get_what_caches_have)
+{
+    BlockBackend *blk;
+    int64_t before;
+
+    make_image_ok("i", "size=128M,cluster_size=512");
+    blk = image_backend("i", NULL);
+    before = memory_of(blk);
+    table_memory_set_max(2 * MIB, 0);
+    fill(blk, 0, 16 * MIB, 0x11);
+    ck_assert_int_eq(blk_flush(blk), 0);
+    ck_assert_int_ge(memory_of(blk), before + 200 * KIB);
+    expect_fill(blk, 0, 16 * MIB, 0x11);
+    /* 2 times 768 KiB for a moment. */
+    ck_assert_int_eq(resize(blk, INT64_C(3) << 30, NULL), 0);
+    ck_assert_int_le(memory_of(blk), 2 * MIB);
+    expect_fill(blk, 0, 16 * MIB, 0x11);
+    fill(blk, 64 * MIB, MIB, 0x22);
+    expect_fill(blk, 64 * MIB, MIB, 0x22);
+    table_memory_set_max(0, 0);
+    check_sound(blk);
+    blk_unref(blk);
+}
+END_TEST
+
+/* What the operator says a cache may have it may have; a number that is no
+ * size of anything makes no harm. */
+START_TEST(stated_sizes_of_caches_are_on_top)
+{
+    BlockDriverState *bs;
+    TableAccount *account;
+
+    make_image_ok("i", "size=8G,cluster_size=512");
+    bs = image_open("i", "qcow2,l2-cache-size=64M");
+    account = bdrv_table_account(bs);
+    ck_assert_int_ge(table_memory_node_max(account), (256 + 64) * MIB);
+    ck_assert_int_ge(table_memory_process_max(), (1024 + 64) * MIB);
+    bdrv_unref(bs);
+    bs = image_open("i", "qcow2,l2-cache-size=1M,refcount-cache-size=1M");
+    account = bdrv_table_account(bs);
+    ck_assert_int_ge(table_memory_node_max(account), (256 + 2) * MIB);
+    ck_assert_int_le(table_memory_node_max(account), (256 + 3) * MIB);
+    bdrv_unref(bs);
+    ck_assert_int_eq(table_memory_process_max(), 1024 * MIB);
+    /* It opens, or there is no memory for it. */
+    bs = bdrv_open(graph, image_options("i", "qcow2,refcount-cache-size=4E"),
+                   NULL);
+    bdrv_unref(bs);
+}
+END_TEST
+
 START_TEST(many_images_that_grow_give_all_back)
 {
     for (int round = 0; round < 2; round++) {
@@ -288,6 +376,9 @@ int main(void)
     PROMISE(tcase, the_refcount_table_grows_as_far_as_it_may);
     PROMISE(tcase, refcounts_of_another_width_are_refused_without_room);
     PROMISE(tcase, repairs_take_no_more_memory_each_time);
+    PROMISE(tcase, a_long_chain_works_with_small_caches);
+    PROMISE(tcase, tables_get_what_caches_have);
+    PROMISE(tcase, stated_sizes_of_caches_are_on_top);
     PROMISE(tcase, many_images_that_grow_give_all_back);
     suite_add_tcase(suite, tcase);
     return check_main(suite);

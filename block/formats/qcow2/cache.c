@@ -29,78 +29,17 @@
  * one while it changes: the walk is bounded, and may miss what is there, never
  * find what is not.
  */
-#include "block/formats/qcow2/cache.h"
+#include "block/formats/qcow2/cache-int.h"
 
 #include <blockgraph/iov.h>
 #include <errno.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include "util/list.h"
-#include "util/lock.h"
 #include "util/sim-point.h"
 
 /* How far a looker follows a chain that may be changing. */
 #define PEEK_STEPS_MAX 32
-
-typedef enum SliceState {
-    SLICE_EMPTY,
-    SLICE_LOADING,
-    SLICE_READY,
-    SLICE_FAILED, /* not in its chain; those who waited for it learn why */
-} SliceState;
-
-/* A coroutine that waits; on its stack. */
-typedef struct CacheWaiter {
-    Coroutine *co;
-    struct CacheWaiter *next;
-} CacheWaiter;
-
-struct Qcow2Slice {
-    /* Read without the lock; see above. */
-    _Atomic uint32_t seq;
-    _Atomic uint32_t next;  /* in the chain of its bucket: number + 1 */
-    _Atomic int64_t offset; /* in the file; 0: none */
-    _Atomic bool used;      /* since the clock hand was here last */
-
-    /* Set by qcow2_cache_new(). */
-    _Atomic uint64_t *words;
-
-    /* Guarded by the cache's lock. */
-    SliceState state;
-    int error;              /* of a FAILED one */
-    unsigned pins;
-    bool dirty;
-    bool frozen;
-    bool writing;           /* on its way to the disk */
-    bool idle;              /* not used since the last cleaning */
-    void *copy;             /* of the frozen bytes, if they have changed */
-    ListHead link;          /* in cache->dirty, if dirty */
-    ListHead frozen_link;   /* in cache->frozen, if frozen */
-    CacheWaiter *waiters;   /* for LOADING to end */
-};
-
-struct Qcow2Cache {
-    /* Set by qcow2_cache_new(). */
-    Qcow2CacheConfig config;
-    unsigned slice_shift;
-    unsigned bucket_bits;
-    _Atomic uint32_t *buckets; /* first of the chain: number + 1 */
-    Qcow2Slice *slices;
-    void *memory;
-    size_t memory_bytes;
-
-    Lock lock;
-    /* Guarded by @lock. */
-    size_t hand;               /* of the clock */
-    size_t nr_dirty;           /* dirty or frozen, each once */
-    unsigned nr_writing;
-    ListHead dirty;
-    ListHead frozen;
-    CacheWaiter *waiters;      /* for a slice to become free or written */
-};
 
 /* --- waiting -------------------------------------------------------------- */
 
@@ -208,6 +147,7 @@ static bool cache_alloc(Qcow2Cache *cache)
     size_t nr = cache->config.nr_slices;
 
     cache->memory_bytes = nr * cache->config.slice_bytes;
+    /* Both are touched, like the memory, as far as slices are used. */
     cache->slices = g_try_new0(Qcow2Slice, nr);
     cache->buckets = g_try_new0(_Atomic uint32_t, (size_t)1
                                                       << cache->bucket_bits);
@@ -229,7 +169,7 @@ Qcow2Cache *qcow2_cache_new(const Qcow2CacheConfig *config)
     Qcow2Cache *cache = g_new0(Qcow2Cache, 1);
 
     g_assert(config->nr_slices >= QCOW2_CACHE_MIN_SLICES);
-    g_assert(config->nr_slices < UINT32_MAX / 2);
+    g_assert(config->nr_slices <= QCOW2_CACHE_MAX_SLICES);
     cache->config = *config;
     cache->slice_shift = g_bit_storage(config->slice_bytes) - 1;
     g_assert(config->slice_bytes == (int64_t)1 << cache->slice_shift);
@@ -241,12 +181,7 @@ Qcow2Cache *qcow2_cache_new(const Qcow2CacheConfig *config)
         qcow2_cache_free(cache);
         return NULL;
     }
-    for (size_t i = 0; i < config->nr_slices; i++) {
-        cache->slices[i].words =
-            (void *)((char *)cache->memory + (i << cache->slice_shift));
-        list_init(&cache->slices[i].link);
-        list_init(&cache->slices[i].frozen_link);
-    }
+    qcow2_cache_memory_init(cache);
     return cache;
 }
 
@@ -257,6 +192,7 @@ void qcow2_cache_free(Qcow2Cache *cache)
     }
     if (cache->memory) {
         qcow2_cache_reset(cache);
+        qcow2_cache_memory_clear(cache);
         munmap(cache->memory, cache->memory_bytes);
     }
     g_free(cache->slices);
@@ -324,37 +260,13 @@ bool qcow2_cache_prefetch(const Qcow2Cache *cache, int64_t offset, size_t pos)
     return true;
 }
 
-/* --- choosing a victim; lock held ----------------------------------------- */
+/* --- states; lock held ---------------------------------------------------- */
 
-static bool can_be_victim(const Qcow2Cache *cache, const Qcow2Slice *s)
+void qcow2_cache_make_empty(Qcow2Cache *cache, Qcow2Slice *s)
 {
-    return s->pins == 0 && !s->frozen && !s->writing &&
-           (!s->dirty || !cache->config.ordered) && s->state != SLICE_LOADING;
-}
-
-/* The clock: the first that was not used since the hand passed it. */
-static Qcow2Slice *choose_victim(Qcow2Cache *cache)
-{
-    size_t nr = cache->config.nr_slices;
-
-    for (size_t i = 0; i < 2 * nr; i++) {
-        Qcow2Slice *s = &cache->slices[cache->hand];
-
-        cache->hand = cache->hand + 1 < nr ? cache->hand + 1 : 0;
-        if (!can_be_victim(cache, s)) {
-            continue;
-        }
-        if (s->state == SLICE_EMPTY ||
-            !atomic_exchange_explicit(&s->used, false, memory_order_relaxed)) {
-            return s;
-        }
+    if (s->state == SLICE_EMPTY) {
+        return;
     }
-    return NULL;
-}
-
-/* Clean and unpinned slice @s loses its place in the chain. */
-static void make_empty(Qcow2Cache *cache, Qcow2Slice *s)
-{
     g_assert(!s->dirty && !s->frozen && !s->writing);
     if (s->state == SLICE_READY) {
         begin_change(s);
@@ -363,6 +275,7 @@ static void make_empty(Qcow2Cache *cache, Qcow2Slice *s)
         end_change(s);
     }
     s->state = SLICE_EMPTY;
+    qcow2_cache_leave(cache, s);
 }
 
 static void set_dirty(Qcow2Cache *cache, Qcow2Slice *s, bool dirty)
@@ -393,6 +306,9 @@ static void set_frozen(Qcow2Cache *cache, Qcow2Slice *s, bool frozen)
         list_append(&cache->frozen, &s->frozen_link);
     } else {
         list_remove(&s->frozen_link);
+        if (s->copy) {
+            qcow2_cache_count_copy(cache, -1);
+        }
         g_clear_pointer(&s->copy, block_aligned_free);
     }
     cache->nr_dirty += (s->dirty || s->frozen) - counted;
@@ -443,6 +359,7 @@ static CacheWaiter *unpin(Qcow2Cache *cache, Qcow2Slice *s)
     }
     if (s->state == SLICE_FAILED) {
         s->state = SLICE_EMPTY;
+        qcow2_cache_leave(cache, s);
     }
     return take_waiters(&cache->waiters);
 }
@@ -538,7 +455,7 @@ static int coroutine_fn await_load(Qcow2Cache *cache, Qcow2Slice *s)
  */
 static int coroutine_fn make_free(Qcow2Cache *cache, int *room_error)
 {
-    size_t nr = cache->config.nr_slices;
+    size_t nr = cache->nr_held;
 
     if (cache->config.ordered && *room_error == 0 &&
         cache->nr_dirty * 2 >= nr) {
@@ -556,11 +473,9 @@ static int coroutine_fn make_free(Qcow2Cache *cache, int *room_error)
         lock_release(&cache->lock);
         return *room_error;
     }
-    for (size_t i = 0; i < nr; i++) {
-        if (can_be_victim(cache, &cache->slices[i])) {
-            lock_release(&cache->lock);
-            return 0; /* one has become free */
-        }
+    if (qcow2_cache_has_victim(cache)) {
+        lock_release(&cache->lock);
+        return 0; /* one has become free */
     }
     wait_unlocked(cache, &cache->waiters);
     return 0;
@@ -588,9 +503,10 @@ static int coroutine_fn pin(Qcow2Cache *cache, int64_t offset,
             *ret_new = false;
             return await_load(cache, s);
         }
-        s = choose_victim(cache);
+        s = qcow2_cache_victim(cache);
         if (s && !s->dirty) {
-            make_empty(cache, s);
+            qcow2_cache_make_empty(cache, s);
+            qcow2_cache_enter(cache, s);
             s->state = SLICE_LOADING;
             s->pins = 1;
             begin_change(s); /* until end_loading(): nobody believes it */
@@ -658,6 +574,7 @@ const void *qcow2_slice_data(const Qcow2Slice *slice)
 static void save_frozen(Qcow2Cache *cache, Qcow2Slice *s)
 {
     if (s->frozen && !s->copy && !SIM_PLANTED(21)) {
+        qcow2_cache_count_copy(cache, 1);
         s->copy = block_aligned_alloc(4096, cache->config.slice_bytes);
         memcpy(s->copy, (void *)s->words, cache->config.slice_bytes);
     }
@@ -696,7 +613,7 @@ void qcow2_cache_forget(Qcow2Cache *cache, int64_t offset, int64_t bytes)
         }
         set_dirty(cache, s, false);
         if (s->pins == 0 && !s->frozen && !s->writing) {
-            make_empty(cache, s);
+            qcow2_cache_make_empty(cache, s);
         }
     }
 }
@@ -705,8 +622,10 @@ bool qcow2_cache_has_room(Qcow2Cache *cache, size_t count)
 {
     LOCK_GUARD(&cache->lock);
 
-    /* One is left for those who only read. */
-    return cache->nr_dirty + count + 1 <= cache->config.nr_slices;
+    /* One is left for those who only read.  What is held for this is not given
+     * back while slices become dirty: each of them is one of @count less. */
+    cache->reserved = MAX(cache->reserved, count + 1);
+    return qcow2_cache_hold(cache, cache->nr_dirty + count + 1);
 }
 
 size_t qcow2_cache_nr_dirty(Qcow2Cache *cache)
@@ -781,47 +700,16 @@ int coroutine_fn qcow2_cache_write_frozen(Qcow2Cache *cache)
     return ret;
 }
 
-/* --- memory --------------------------------------------------------------- */
-
-/* The pages of an empty slice go back to the system.  Lock held. */
-static void release_memory(Qcow2Cache *cache, Qcow2Slice *s)
-{
-    if (cache->config.slice_bytes % sysconf(_SC_PAGESIZE) == 0) {
-        madvise((void *)s->words, cache->config.slice_bytes, MADV_DONTNEED);
-    }
-}
-
-void qcow2_cache_clean_unused(Qcow2Cache *cache)
-{
-    LOCK_GUARD(&cache->lock);
-
-    for (size_t i = 0; i < cache->config.nr_slices; i++) {
-        Qcow2Slice *s = &cache->slices[i];
-
-        if (s->state != SLICE_READY || s->dirty || !can_be_victim(cache, s)) {
-            continue;
-        }
-        if (atomic_exchange_explicit(&s->used, false, memory_order_relaxed)) {
-            s->idle = false;
-        } else if (s->idle) {
-            make_empty(cache, s);
-            release_memory(cache, s);
-        } else {
-            s->idle = true;
-        }
-    }
-}
-
 void qcow2_cache_reset(Qcow2Cache *cache)
 {
     LOCK_GUARD(&cache->lock);
 
-    for (size_t i = 0; i < cache->config.nr_slices; i++) {
+    for (size_t i = 0; i < cache->nr_touched; i++) {
         Qcow2Slice *s = &cache->slices[i];
 
         g_assert(s->pins == 0 && !s->writing);
         set_dirty(cache, s, false);
         set_frozen(cache, s, false);
-        make_empty(cache, s);
+        qcow2_cache_make_empty(cache, s);
     }
 }

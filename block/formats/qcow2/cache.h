@@ -11,11 +11,20 @@
  * at one moment, makes durable what they depend on, then writes them as they
  * were at that moment; a change that comes meanwhile works on a copy.  Another
  * cache (refcounts) may write a dirty slice whenever it needs its place.
+ *
+ * Memory is taken slice by slice, and counted, as far as the node and the
+ * process have some for caches.  A cache that gets no more is as good as one of
+ * the size that it has; one that has more than there is for caches by now gives
+ * up a slice with each that it loads.  What it has in any case, beyond all
+ * sums: QCOW2_CACHE_MIN_SLICES, and copies of slices that change while they are
+ * written, so no more of them than slices that were dirty.
  */
 #ifndef BLOCK_FORMATS_QCOW2_CACHE_H
 #define BLOCK_FORMATS_QCOW2_CACHE_H
 
 #include <blockgraph/driver.h>
+
+#include "block/graph/table-memory.h"
 
 typedef struct Qcow2Cache Qcow2Cache;
 typedef struct Qcow2Slice Qcow2Slice;
@@ -23,8 +32,9 @@ typedef struct Qcow2Slice Qcow2Slice;
 /** What a cache needs to know. */
 typedef struct Qcow2CacheConfig {
     int64_t slice_bytes;    /* power of two, 512 to 2 MiB */
-    size_t nr_slices;       /* at least QCOW2_CACHE_MIN_SLICES */
+    size_t nr_slices;       /* QCOW2_CACHE_MIN_SLICES to .._MAX_SLICES */
     bool ordered;           /* see above */
+    TableAccount *account;  /* where memory is counted; NULL: nowhere */
     void *opaque;
     /** Read, or write, @bytes of a slice at @offset in the file. */
     int coroutine_fn (*read)(void *opaque, int64_t offset, void *buf,
@@ -36,6 +46,7 @@ typedef struct Qcow2CacheConfig {
 } Qcow2CacheConfig;
 
 #define QCOW2_CACHE_MIN_SLICES 8
+#define QCOW2_CACHE_MAX_SLICES (INT64_C(1) << 30)
 
 /** An empty cache; NULL if there is no memory.  Tables are not touched yet. */
 Qcow2Cache *qcow2_cache_new(const Qcow2CacheConfig *config);
@@ -100,7 +111,8 @@ void qcow2_cache_change(Qcow2Cache *cache, Qcow2Slice *slice, size_t pos,
  */
 void qcow2_cache_forget(Qcow2Cache *cache, int64_t offset, int64_t bytes);
 
-/** Whether @count more slices can become dirty, and be pinned for that. */
+/** Whether @count more slices can become dirty, and be pinned for that: there
+ * is memory for them, which stays until then. */
 bool qcow2_cache_has_room(Qcow2Cache *cache, size_t count);
 
 /** How many slices are dirty. */
@@ -117,6 +129,13 @@ int coroutine_fn qcow2_cache_write_frozen(Qcow2Cache *cache);
 
 /** What was frozen is not written after all, merely dirty. */
 void qcow2_cache_thaw(Qcow2Cache *cache);
+
+/** What a cache of @config takes when all its slices are in use. */
+int64_t qcow2_cache_full_bytes(const Qcow2CacheConfig *config);
+
+/** Give back memory, @bytes or as much as can be: of clean slices, also of
+ * those in use.  Thread: any; takes the cache's lock. */
+void qcow2_cache_shrink(Qcow2Cache *cache, int64_t bytes);
 
 /** Give back the memory of clean slices not used since the last call. */
 void qcow2_cache_clean_unused(Qcow2Cache *cache);

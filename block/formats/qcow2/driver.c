@@ -406,6 +406,7 @@ static int coroutine_fn open_image(Qcow2 *q, BlockOptions *options,
         return ret;
     }
     choose_buffer_align(q);
+    qcow2_caches_state(q);
     ret = qcow2_caches_init(q, errp);
     if (ret == 0) {
         q->codecs = qcow2_codecs_new(q->header.compression,
@@ -619,6 +620,7 @@ static void qcow2_reopen_commit(BdrvReopenState *state)
         q->refcount_cache = next->refcount_cache;
     }
     q->options = next->options;
+    qcow2_caches_state(q);
     q->read_only = next->read_only;
     start_cleaner(q);
     g_free(next);

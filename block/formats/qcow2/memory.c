@@ -5,7 +5,8 @@
  * All that lives as long as the image is open, and all that is large for a
  * moment, is counted for the node: tables, copies of them, snapshots, what a
  * check knows of clusters.  What is not is bounded by requests under way:
- * buffers of a cluster or of a slice.
+ * buffers of a cluster or of a slice.  Where there is not enough the caches of
+ * the node give way.
  */
 #include "block/formats/qcow2/qcow2.h"
 
@@ -15,9 +16,15 @@
 
 int qcow2_memory_take(Qcow2 *q, int64_t bytes, GError **errp)
 {
+    TableAccount *account = bdrv_table_account(q->bs);
     int ret = 0;
 
-    if (!table_memory_take(bdrv_table_account(q->bs), bytes)) {
+    if (!table_memory_take(account, bytes)) {
+        if (q->l2_cache && q->refcount_cache &&
+            bytes <= table_memory_node_max(account)) {
+            qcow2_cache_shrink(q->l2_cache, bytes);
+            qcow2_cache_shrink(q->refcount_cache, bytes);
+        }
         ret = bdrv_count_table_memory(q->bs, bytes, errp);
     }
     if (ret == 0) {

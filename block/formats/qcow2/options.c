@@ -285,6 +285,8 @@ static int compute_caches(const Qcow2 *q, const Qcow2GivenOptions *o,
         return -EINVAL;
     }
     ret->l2_slice_bytes = slice;
+    ret->l2_cache_stated = o->has_cache || o->has_l2_cache;
+    ret->refcount_cache_stated = o->has_cache || o->has_refcount_cache;
     ret->l2_cache_bytes = o->has_l2_cache
                               ? o->l2_cache_bytes
                               : CLAMP(all, L2_CACHE_SMALL, L2_CACHE_DEFAULT);

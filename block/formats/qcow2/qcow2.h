@@ -3,7 +3,7 @@
  * The inside of the driver "qcow2": its state, and what its files share.
  *
  *   layout.c       numbers of the format, pure arithmetic
- *   cache.c        slices of L2 tables and refcount blocks
+ *   cache*.c       slices of L2 tables and refcount blocks
  *   header.c       the header and its extensions, to and from bytes
  *   header-write.c a new header in place of the old one
  *   mark.c         its state bits: dirty, corrupt, autoclear
@@ -201,6 +201,8 @@ typedef struct Qcow2Options {
     int64_t l2_cache_bytes;         /* effective sizes */
     int64_t l2_slice_bytes;
     int64_t refcount_cache_bytes;
+    bool l2_cache_stated;           /* its size is given, not a default */
+    bool refcount_cache_stated;
     int64_t cache_clean_interval_s; /* 0: never */
     bool for_repair;                /* a corrupt image may be open for writing,
                                      * and nothing but a repair changes it */
@@ -361,6 +363,10 @@ void coroutine_fn qcow2_meta_unlock(Qcow2 *q);
 /** Bring all refcounts to the disk, the refcount table included, and flush the
  * file.  Both locks held: for who makes the header name a new table. */
 int coroutine_fn qcow2_secure_refcounts(Qcow2 *q);
+
+/** What the operator has stated for caches is on top of what the node may have:
+ * as q->options say.  Main context. */
+void qcow2_caches_state(Qcow2 *q);
 
 /** Make the caches that q->options ask for.  Negative errno with @errp. */
 int qcow2_caches_init(Qcow2 *q, GError **errp);

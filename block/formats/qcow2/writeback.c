@@ -128,28 +128,63 @@ static int coroutine_fn l2_make_room(void *opaque)
     return qcow2_writeback(q);
 }
 
-int qcow2_caches_init(Qcow2 *q, GError **errp)
+static size_t nr_slices(int64_t bytes, int64_t slice_bytes)
+{
+    return CLAMP(bytes / slice_bytes, QCOW2_CACHE_MIN_SLICES,
+                 QCOW2_CACHE_MAX_SLICES);
+}
+
+static Qcow2CacheConfig l2_config(Qcow2 *q)
 {
     const Qcow2Options *o = &q->options;
-    Qcow2CacheConfig config = {
+
+    return (Qcow2CacheConfig){
         .slice_bytes = o->l2_slice_bytes,
-        .nr_slices = MAX(o->l2_cache_bytes / o->l2_slice_bytes,
-                         QCOW2_CACHE_MIN_SLICES),
+        .nr_slices = nr_slices(o->l2_cache_bytes, o->l2_slice_bytes),
         .ordered = true,
+        .account = bdrv_table_account(q->bs),
         .opaque = q,
         .read = l2_read,
         .write = l2_write,
         .make_room = l2_make_room,
     };
+}
+
+static Qcow2CacheConfig refcount_config(Qcow2 *q)
+{
+    int64_t slice_bytes = MIN(q->geo.cluster_bytes, 4096);
+
+    return (Qcow2CacheConfig){
+        .slice_bytes = slice_bytes,
+        .nr_slices = nr_slices(q->options.refcount_cache_bytes, slice_bytes),
+        .account = bdrv_table_account(q->bs),
+        .opaque = q,
+        .read = refcount_read,
+        .write = refcount_write,
+    };
+}
+
+void qcow2_caches_state(Qcow2 *q)
+{
+    Qcow2CacheConfig l2 = l2_config(q);
+    Qcow2CacheConfig refcounts = refcount_config(q);
+    int64_t bytes = 0;
+
+    if (q->options.l2_cache_stated) {
+        bytes += qcow2_cache_full_bytes(&l2);
+    }
+    if (q->options.refcount_cache_stated) {
+        bytes += qcow2_cache_full_bytes(&refcounts);
+    }
+    table_memory_state(bdrv_table_account(q->bs), bytes);
+}
+
+int qcow2_caches_init(Qcow2 *q, GError **errp)
+{
+    Qcow2CacheConfig config = l2_config(q);
 
     q->l2_cache = qcow2_cache_new(&config);
-    config.slice_bytes = MIN(q->geo.cluster_bytes, 4096);
-    config.nr_slices = MAX(o->refcount_cache_bytes / config.slice_bytes,
-                           QCOW2_CACHE_MIN_SLICES);
-    config.ordered = false;
-    config.read = refcount_read;
-    config.write = refcount_write;
-    config.make_room = NULL;
+    config = refcount_config(q);
     q->refcount_cache = qcow2_cache_new(&config);
     if (!q->l2_cache || !q->refcount_cache) {
         g_clear_pointer(&q->l2_cache, qcow2_cache_free);
