@@ -210,6 +210,7 @@ void bdrv_release_dirty_bitmap(BdrvDirtyBitmap *bitmap)
         list_remove(&bitmap->link);
         dirty_marks_open(bs);
     }
+    table_memory_give_apart(&bs->tables, bitmap->counted);
     hbitmap_free(bitmap->bits);
     g_free(bitmap->name);
     g_free(bitmap);

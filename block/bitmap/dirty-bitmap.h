@@ -18,6 +18,7 @@ struct BdrvDirtyBitmap {
     /* Changed by the main context under bs->dirty.lock. */
     ListHead link;
     char *name;                 /* NULL: anonymous */
+    int64_t counted;            /* table_memory_take_apart(); till its end */
     BdrvDirtyBitmap *successor; /* tracks in its place */
     bool busy;
     bool readonly;
@@ -37,7 +38,8 @@ BdrvDirtyBitmap *dirty_bitmap_new_inconsistent(BlockDriverState *bs,
                                                const char *name);
 
 /** A bitmap that takes @bits over, as loaded from the image: persistent and
- * stored.  @name is free.  Main context. */
+ * stored.  @name is free.  Main context.  Who has counted them for the process
+ * enters that in the bitmap. */
 BdrvDirtyBitmap *dirty_bitmap_new_loaded(BlockDriverState *bs,
                                          const char *name, HBitmap *bits,
                                          bool enabled);
@@ -65,13 +67,6 @@ void dirty_bitmap_note_changed(BdrvDirtyBitmap *bitmap);
 
 /** Whether @bitmap is persistent and has changed since it was stored. */
 bool dirty_bitmap_must_be_stored(BdrvDirtyBitmap *bitmap);
-
-/** Most memory for the bits of stored bitmaps of all nodes of a graph: a chain
- * of small images could ask for any amount of it. */
-#define DIRTY_BITMAPS_GRAPH_BYTES_MAX (INT64_C(1) << 30)
-
-/** How much of that is left.  Main context. */
-int64_t dirty_bitmaps_memory_left(BlockGraph *graph);
 
 /** All of the image are there: requests mark them from now on. */
 void dirty_bitmaps_loaded(BlockDriverState *bs);

@@ -246,6 +246,7 @@ void dirty_bitmaps_destroy(BlockDriverState *bs)
         BdrvDirtyBitmap *bitmap = bitmap_of(link);
 
         list_remove(link);
+        table_memory_give_apart(&bs->tables, bitmap->counted);
         hbitmap_free(bitmap->bits);
         g_free(bitmap->name);
         g_free(bitmap);

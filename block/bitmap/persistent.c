@@ -95,33 +95,6 @@ int64_t dirty_bitmaps_finest(BlockDriverState *bs)
     return finest;
 }
 
-/* Bytes of the bits of what was loaded, or is to be stored. */
-static int64_t memory_of_node(BlockDriverState *bs)
-{
-    int64_t bytes = 0;
-
-    LOCK_GUARD(&bs->dirty.lock);
-    LIST_FOREACH(link, &bs->dirty.list) {
-        const BdrvDirtyBitmap *bitmap = bitmap_of(link);
-
-        if (is_kept_locked(bitmap)) {
-            bytes += hbitmap_size(bitmap->bits) / bitmap->granularity / 8;
-        }
-    }
-    return bytes;
-}
-
-int64_t dirty_bitmaps_memory_left(BlockGraph *graph)
-{
-    int64_t left = DIRTY_BITMAPS_GRAPH_BYTES_MAX;
-
-    g_assert(aio_context_in_home(graph->ctx));
-    LIST_FOREACH(link, &graph->nodes) {
-        left -= memory_of_node(LIST_ENTRY(link, BlockDriverState, graph_link));
-    }
-    return MAX(left, 0);
-}
-
 void dirty_bitmaps_loaded(BlockDriverState *bs)
 {
     LOCK_GUARD(&bs->dirty.lock);

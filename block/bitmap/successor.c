@@ -67,6 +67,8 @@ BdrvDirtyBitmap *bdrv_dirty_bitmap_abdicate(BdrvDirtyBitmap *bitmap,
     }
     WITH_LOCK(&bitmap->bs->dirty.lock) {
         successor->name = g_steal_pointer(&bitmap->name);
+        successor->counted = bitmap->counted; /* it is as large */
+        bitmap->counted = 0;
         successor->persistent = bitmap->persistent;
         successor->stored = bitmap->stored;
         successor->readonly = bitmap->readonly;

@@ -156,6 +156,13 @@ void table_memory_give(TableAccount *account, int64_t bytes)
     }
 }
 
+void table_memory_give_apart(TableAccount *account, int64_t bytes)
+{
+    g_assert(bytes >= 0 && get(&account->apart) >= bytes);
+    add(&account->apart, -bytes);
+    add(&all.bytes, -bytes);
+}
+
 bool table_memory_is_short(const TableAccount *account)
 {
     return account &&
@@ -171,6 +178,14 @@ TableAccount *bdrv_table_account(BlockDriverState *bs)
     return &bs->tables;
 }
 
+static int refused_by_process(BlockDriverState *bs, GError **errp)
+{
+    return block_error(errp, EFBIG, "Node '%s': with the tables of image '%s' "
+                       "those of all images need more than %" G_GINT64_FORMAT
+                       " bytes of memory", bs->node_name, bdrv_filename(bs),
+                       table_memory_process_max());
+}
+
 static int refused(BlockDriverState *bs, int64_t bytes, GError **errp)
 {
     int64_t node_max = table_memory_node_max(&bs->tables);
@@ -184,10 +199,16 @@ static int refused(BlockDriverState *bs, int64_t bytes, GError **errp)
                            "memory", bs->node_name, bdrv_filename(bs),
                            node_max);
     }
-    return block_error(errp, EFBIG, "Node '%s': with the tables of image '%s' "
-                       "those of all images need more than %" G_GINT64_FORMAT
-                       " bytes of memory", bs->node_name, bdrv_filename(bs),
-                       table_memory_process_max());
+    return refused_by_process(bs, errp);
+}
+
+int table_memory_take_apart(BlockDriverState *bs, int64_t bytes, GError **errp)
+{
+    if (!grow(&all.bytes, bytes, table_memory_process_max())) {
+        return refused_by_process(bs, errp);
+    }
+    add(&bs->tables.apart, bytes);
+    return 0;
 }
 
 int bdrv_count_table_memory(BlockDriverState *bs, int64_t bytes, GError **errp)
@@ -204,5 +225,6 @@ void bdrv_return_table_memory(BlockDriverState *bs, int64_t bytes)
 void graph_forget_table_memory(BlockDriverState *bs)
 {
     table_memory_give(&bs->tables, table_memory_of_node(&bs->tables));
+    table_memory_give_apart(&bs->tables, get(&bs->tables.apart));
     table_memory_state(&bs->tables, 0);
 }

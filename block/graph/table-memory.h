@@ -21,6 +21,7 @@
 typedef struct TableAccount {
     _Atomic int64_t bytes;
     _Atomic int64_t stated; /* table_memory_state() */
+    _Atomic int64_t apart;  /* table_memory_take_apart() */
 } TableAccount;
 
 /** The account of @bs. */
@@ -39,6 +40,15 @@ bool table_memory_take_soft(TableAccount *account, int64_t bytes);
 /** Take @bytes that are bounded otherwise, and cannot be done without, also
  * beyond the sums. */
 void table_memory_take_always(TableAccount *account, int64_t bytes);
+
+/**
+ * Take @bytes that the sum of the process must allow, but not that of the node,
+ * since they have a limit of their own for it: bitmaps.  -EFBIG with @errp
+ * (main context).  Give them back with table_memory_give_apart().
+ */
+int table_memory_take_apart(BlockDriverState *bs, int64_t bytes,
+                            GError **errp);
+void table_memory_give_apart(TableAccount *account, int64_t bytes);
 
 /** Give back @bytes that were taken, in whichever way. */
 void table_memory_give(TableAccount *account, int64_t bytes);

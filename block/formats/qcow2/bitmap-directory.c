@@ -16,11 +16,17 @@
 
 #include <errno.h>
 
+/* Of a bitmap in memory, beside its own: pointers, and in a hash table. */
+#define OVERHEAD_BYTES 128
+
 static void free_bitmap(gpointer data)
 {
     Qcow2Bitmap *bitmap = data;
 
     if (bitmap) {
+        if (bitmap->counter) {
+            qcow2_memory_give(bitmap->counter, bitmap->counted);
+        }
         g_free(bitmap->name);
         g_free(bitmap->extra);
         g_free(bitmap);
@@ -183,6 +189,30 @@ static Qcow2Bitmap *parse_entry(const uint8_t *dir, size_t bytes, size_t pos,
     return bitmap;
 }
 
+/* Once the image is open there is no way back: what an open has found room for
+ * is counted again, not refused. */
+static int take_memory(Qcow2 *q, int64_t bytes, GError **errp)
+{
+    if (!q->is_open) {
+        return qcow2_memory_take(q, bytes, errp);
+    }
+    qcow2_memory_take_always(q, bytes);
+    return 0;
+}
+
+static int count_bitmap(Qcow2 *q, Qcow2Bitmap *bitmap, GError **errp)
+{
+    int64_t bytes = sizeof(*bitmap) + OVERHEAD_BYTES + strlen(bitmap->name) +
+                    bitmap->extra_bytes;
+    int ret = take_memory(q, bytes, errp);
+
+    if (ret == 0) {
+        bitmap->counter = q;
+        bitmap->counted = bytes;
+    }
+    return ret;
+}
+
 static int parse_dir(Qcow2 *q, const uint8_t *dir, GPtrArray *bitmaps,
                      GError **errp)
 {
@@ -197,6 +227,9 @@ static int parse_dir(Qcow2 *q, const uint8_t *dir, GPtrArray *bitmaps,
             return bad_dir(q, errp, why);
         }
         g_ptr_array_add(bitmaps, bitmap);
+        if (count_bitmap(q, bitmap, errp) < 0) {
+            return -EFBIG;
+        }
         if (!g_hash_table_add(names, bitmap->name)) {
             return bad_dir(q, errp, "two bitmaps have the same name");
         }
@@ -205,23 +238,12 @@ static int parse_dir(Qcow2 *q, const uint8_t *dir, GPtrArray *bitmaps,
                                       "of its entries");
 }
 
-int coroutine_fn qcow2_bitmap_dir_read(Qcow2 *q, GPtrArray **ret,
-                                       GError **errp)
+/* Its place is checked, its length counted. */
+static int coroutine_fn read_dir(Qcow2 *q, GPtrArray *bitmaps, GError **errp)
 {
-    g_autoptr(GPtrArray) bitmaps =
-        g_ptr_array_new_with_free_func(free_bitmap);
-    g_autofree uint8_t *dir = NULL;
+    g_autofree uint8_t *dir = g_try_malloc(q->header.bitmap_dir_bytes);
     int err;
 
-    if (!qcow2_bitmaps_valid(q)) {
-        *ret = g_steal_pointer(&bitmaps);
-        return 0;
-    }
-    err = check_place(q, errp);
-    if (err < 0) {
-        return err;
-    }
-    dir = g_try_malloc(q->header.bitmap_dir_bytes);
     if (!dir) {
         return block_error(errp, ENOMEM, "Node '%s' ('%s'): no memory for a "
                            "directory of stored bitmaps of %" G_GUINT64_FORMAT
@@ -235,7 +257,29 @@ int coroutine_fn qcow2_bitmap_dir_read(Qcow2 *q, GPtrArray **ret,
                                  "read the directory of stored bitmaps",
                                  bdrv_node_name(q->bs), bdrv_filename(q->bs));
     }
-    err = parse_dir(q, dir, bitmaps, errp);
+    return parse_dir(q, dir, bitmaps, errp);
+}
+
+int coroutine_fn qcow2_bitmap_dir_read(Qcow2 *q, GPtrArray **ret,
+                                       GError **errp)
+{
+    g_autoptr(GPtrArray) bitmaps =
+        g_ptr_array_new_with_free_func(free_bitmap);
+    int err;
+
+    if (!qcow2_bitmaps_valid(q)) {
+        *ret = g_steal_pointer(&bitmaps);
+        return 0;
+    }
+    err = check_place(q, errp);
+    if (err == 0) {
+        err = take_memory(q, q->header.bitmap_dir_bytes, errp);
+    }
+    if (err < 0) {
+        return err;
+    }
+    err = read_dir(q, bitmaps, errp);
+    qcow2_memory_give(q, q->header.bitmap_dir_bytes);
     if (err == 0) {
         *ret = g_steal_pointer(&bitmaps);
     }

@@ -41,10 +41,38 @@ typedef struct Load {
     unsigned lost; /* bitmaps that cannot be used */
 } Load;
 
+/* Load it, counted for the process as far as it can be used. */
+static int coroutine_fn load_counted(Load *load, const Qcow2Bitmap *bitmap,
+                                     int64_t need, GError **errp)
+{
+    Qcow2 *q = load->q;
+    HBitmap *bits = NULL;
+    int64_t counted = 0;
+    int ret = 0;
+
+    if (need <= load->budget && !(bitmap->flags & QCOW2_BME_IN_USE) &&
+        !qcow2_bitmap_defect(q, bitmap)) {
+        counted = need + need / 32; /* there are bits about the bits */
+        ret = table_memory_take_apart(q->bs, counted, errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_bitmap_load_entry(q, bitmap, &load->budget, &bits, errp);
+    if (ret < 0) {
+        table_memory_give_apart(bdrv_table_account(q->bs), counted);
+        return ret;
+    }
+    dirty_bitmap_new_loaded(q->bs, bitmap->name, bits,
+                            bitmap->flags & QCOW2_BME_AUTO)->counted = counted;
+    return 0;
+}
+
 /*
  * The disk is worth more than its bitmaps: it opens whatever they are like.
  * But for want of memory it does not open, since the first write would make an
- * end of a bitmap that is good.
+ * end of a bitmap that is good; if that is only what all images together may
+ * have, a disk that is only read opens without.
  */
 static int coroutine_fn load_one(Load *load, const Qcow2Bitmap *bitmap,
                                  GError **errp)
@@ -52,16 +80,13 @@ static int coroutine_fn load_one(Load *load, const Qcow2Bitmap *bitmap,
     BlockDriverState *bs = load->q->bs;
     int64_t need = qcow2_bitmap_memory(load->q, bitmap);
     g_autoptr(GError) error = NULL;
-    HBitmap *bits = NULL;
-    int ret = qcow2_bitmap_load_entry(load->q, bitmap, &load->budget, &bits,
-                                      &error);
+    int ret = load_counted(load, bitmap, need, &error);
 
     if (ret == 0) {
-        dirty_bitmap_new_loaded(bs, bitmap->name, bits,
-                                bitmap->flags & QCOW2_BME_AUTO);
         return 0;
     }
-    if (ret == -ENOMEM && need <= load->budget) {
+    if ((ret == -ENOMEM && need <= load->budget) ||
+        (ret == -EFBIG && !bdrv_is_read_only(bs))) {
         g_propagate_error(errp, g_steal_pointer(&error));
         return ret;
     }
@@ -75,9 +100,7 @@ static int coroutine_fn load_one(Load *load, const Qcow2Bitmap *bitmap,
 
 int coroutine_fn qcow2_load_bitmaps(BlockDriverState *bs, GError **errp)
 {
-    int64_t left = dirty_bitmaps_memory_left(bdrv_graph(bs));
-    Load load = { .q = qcow2_of(bs),
-                  .budget = MIN(QCOW2_BITMAPS_MEMORY_MAX, left) };
+    Load load = { .q = qcow2_of(bs), .budget = QCOW2_BITMAPS_MEMORY_MAX };
     g_autoptr(GPtrArray) bitmaps = NULL;
     g_autoptr(GError) error = NULL;
     int ret;

@@ -65,6 +65,8 @@ typedef struct Qcow2Bitmap {
     Untrusted granularity_bits;
     uint8_t *extra;          /* NULL without */
     uint32_t extra_bytes;
+    Qcow2 *counter;          /* where @counted is counted, if it is not 0 */
+    int64_t counted;
 } Qcow2Bitmap;
 
 /* --- bitmap-directory.c --------------------------------------------------- */

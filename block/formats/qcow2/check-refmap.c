@@ -38,7 +38,10 @@ struct Qcow2Refmap {
     Chunk *last;         /* the one used last, or NULL */
     GArray *order;       /* numbers of all chunks, sorted; NULL: not known */
     guint order_pos;     /* where the last search ended */
-    int64_t room;        /* bytes that may still be allocated */
+    Qcow2 *q;            /* where memory is counted */
+    GError **why;        /* what it says if it refuses */
+    int64_t max;         /* bytes that may be allocated */
+    int64_t room;        /* bytes that still may */
 };
 
 static const size_t width_bytes[] = {
@@ -55,7 +58,7 @@ static void chunk_free(gpointer data)
     g_free(chunk);
 }
 
-Qcow2Refmap *qcow2_refmap_new(int64_t max_bytes)
+Qcow2Refmap *qcow2_refmap_new(Qcow2 *q, int64_t max_bytes, GError **why)
 {
     Qcow2Refmap *map = g_new0(Qcow2Refmap, 1);
 
@@ -63,6 +66,9 @@ Qcow2Refmap *qcow2_refmap_new(int64_t max_bytes)
                                         chunk_free);
     map->big = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
                                      g_free);
+    map->q = q;
+    map->why = why;
+    map->max = max_bytes;
     map->room = max_bytes;
     return map;
 }
@@ -70,6 +76,7 @@ Qcow2Refmap *qcow2_refmap_new(int64_t max_bytes)
 void qcow2_refmap_free(Qcow2Refmap *map)
 {
     if (map) {
+        qcow2_memory_give(map->q, map->max - map->room);
         g_hash_table_unref(map->chunks);
         g_hash_table_unref(map->big);
         g_clear_pointer(&map->order, g_array_unref);
@@ -135,22 +142,28 @@ uint64_t qcow2_refmap_get(Qcow2Refmap *map, int64_t cluster)
     return value;
 }
 
-/* Whether @bytes more may be taken; then they are. */
-static bool take_room(Qcow2Refmap *map, int64_t bytes)
+/* Whether @bytes more may be taken: then they are. */
+static int take_room(Qcow2Refmap *map, int64_t bytes)
 {
-    if (bytes > map->room) {
-        return false;
+    int ret = bytes > map->room ? -ENOMEM : 0;
+
+    if (ret == 0) {
+        ret = qcow2_memory_take(map->q, bytes, *map->why ? NULL : map->why);
     }
-    map->room -= bytes;
-    return true;
+    if (ret == 0) {
+        map->room -= bytes;
+    }
+    return ret;
 }
 
-static Chunk *add_chunk(Qcow2Refmap *map, int64_t cluster)
+static int add_chunk(Qcow2Refmap *map, int64_t cluster, Chunk **ret)
 {
     Chunk *chunk;
+    int code = take_room(map, width_bytes[WIDTH_1] + sizeof(*chunk) +
+                                  HASH_BYTES);
 
-    if (!take_room(map, width_bytes[WIDTH_1] + sizeof(*chunk) + HASH_BYTES)) {
-        return NULL;
+    if (code < 0) {
+        return code;
     }
     chunk = g_new(Chunk, 1);
     *chunk = (Chunk){ .number = cluster >> CHUNK_BITS,
@@ -158,15 +171,17 @@ static Chunk *add_chunk(Qcow2Refmap *map, int64_t cluster)
     g_hash_table_insert(map->chunks, &chunk->number, chunk);
     g_clear_pointer(&map->order, g_array_unref);
     map->last = chunk;
-    return chunk;
+    *ret = chunk;
+    return 0;
 }
 
-static bool widen(Qcow2Refmap *map, Chunk *chunk, Width width)
+static int widen(Qcow2Refmap *map, Chunk *chunk, Width width)
 {
     Chunk wide = { .number = chunk->number, .width = width };
+    int ret = take_room(map, width_bytes[width]);
 
-    if (!take_room(map, width_bytes[width])) {
-        return false;
+    if (ret < 0) {
+        return ret;
     }
     wide.data = g_malloc0(width_bytes[width]);
     for (unsigned i = 0; i < CHUNK_CLUSTERS; i++) {
@@ -174,9 +189,10 @@ static bool widen(Qcow2Refmap *map, Chunk *chunk, Width width)
     }
     g_free(chunk->data);
     map->room += width_bytes[chunk->width];
+    qcow2_memory_give(map->q, width_bytes[chunk->width]);
     chunk->data = wide.data;
     chunk->width = width;
-    return true;
+    return 0;
 }
 
 int qcow2_refmap_set(Qcow2Refmap *map, int64_t cluster, uint64_t count)
@@ -184,20 +200,24 @@ int qcow2_refmap_set(Qcow2Refmap *map, int64_t cluster, uint64_t count)
     Width width = count <= 1 ? WIDTH_1 : count <= 0xff ? WIDTH_8 : WIDTH_16;
     Chunk *chunk = find_chunk(map, cluster);
     unsigned i = cluster & (CHUNK_CLUSTERS - 1);
+    int ret = 0;
 
     if (!chunk) {
         if (count == 0) {
             return 0;
         }
-        chunk = add_chunk(map, cluster);
+        ret = add_chunk(map, cluster, &chunk);
     }
-    if (!chunk || (chunk->width < width && !widen(map, chunk, width))) {
-        return -ENOMEM;
+    if (ret == 0 && chunk->width < width) {
+        ret = widen(map, chunk, width);
+    }
+    if (ret == 0 && G_UNLIKELY(count >= BIG) && chunk_get(chunk, i) != BIG) {
+        ret = take_room(map, HASH_BYTES);
+    }
+    if (ret < 0) {
+        return ret;
     }
     if (G_UNLIKELY(count >= BIG)) {
-        if (chunk_get(chunk, i) != BIG && !take_room(map, HASH_BYTES)) {
-            return -ENOMEM;
-        }
         g_hash_table_insert(map->big, g_memdup2(&cluster, sizeof(cluster)),
                             g_memdup2(&count, sizeof(count)));
         count = BIG;

@@ -117,6 +117,7 @@ static int coroutine_fn check_l1_entry(Qcow2Check *c, uint64_t entry,
         .active_index = active ? index : QCOW2_CHECK_INACTIVE,
     };
     bool fixed;
+    int ret;
 
     if (entry & QCOW2_L1_RESERVED) {
         qcow2_check_found(c, false, "ERROR L1 entry %zu has reserved bits set: "
@@ -144,8 +145,11 @@ static int coroutine_fn check_l1_entry(Qcow2Check *c, uint64_t entry,
     if (c->l2->len >= MAX_L2_TABLES) {
         return -ENOMEM;
     }
-    g_array_append_val(c->l2, l2);
-    return 0;
+    ret = qcow2_check_take(c, 2 * sizeof(l2)); /* it grows by doubling */
+    if (ret == 0) {
+        g_array_append_val(c->l2, l2);
+    }
+    return ret;
 }
 
 /* Count an L1 table, note its L2 tables. */

@@ -69,19 +69,28 @@ void qcow2_check_failed(Qcow2Check *c, int ret, const char *what)
 
 /* --- the steps ------------------------------------------------------------ */
 
+int qcow2_check_take(Qcow2Check *c, int64_t bytes)
+{
+    int ret = qcow2_memory_take(c->q, bytes, c->why ? NULL : &c->why);
+
+    c->counted += ret == 0 ? bytes : 0;
+    return ret;
+}
+
 static int check_begin(Qcow2Check *c)
 {
     Qcow2 *q = c->q;
+    int ret = qcow2_check_take(c, q->reftable.nr);
 
     c->end = (q->fresh_from >> q->geo.cluster_bits) + 1;
-    c->refs = qcow2_refmap_new(REFS_BYTES);
-    c->meta = qcow2_refmap_new(META_BYTES);
+    c->refs = qcow2_refmap_new(q, REFS_BYTES, &c->why);
+    c->meta = qcow2_refmap_new(q, META_BYTES, &c->why);
     c->l2 = g_array_new(false, false, sizeof(Qcow2CheckL2));
     c->block_ok = g_new0(bool, MAX(q->reftable.nr, 1));
     c->table = block_aligned_try_alloc(4096, q->geo.cluster_bytes);
     c->res->total_clusters =
         qcow2_cluster_up(&q->geo, q->header.size) >> q->geo.cluster_bits;
-    return c->table ? 0 : -ENOMEM;
+    return ret < 0 || c->table ? ret : -ENOMEM;
 }
 
 static void check_end(Qcow2Check *c)
@@ -91,6 +100,8 @@ static void check_end(Qcow2Check *c)
     g_array_unref(c->l2);
     g_free(c->block_ok);
     block_aligned_free(c->table);
+    qcow2_memory_give(c->q, c->counted);
+    c->counted = 0;
 }
 
 static int coroutine_fn check_refcounts(Qcow2Check *c)
@@ -170,6 +181,18 @@ static int coroutine_fn check_steps(Qcow2Check *c)
     return ret;
 }
 
+/* The reason for an -EFBIG, if it was a sum, goes to @errp. */
+static void give_reason(Qcow2Check *c, int ret, GError **errp)
+{
+    GError *why = g_steal_pointer(&c->why);
+
+    if (ret == -EFBIG && why) {
+        g_propagate_error(errp, why);
+    } else {
+        g_clear_error(&why);
+    }
+}
+
 /* With new refcounts all is looked at again: what the first round has found
  * and the second one does not was repaired. */
 static int coroutine_fn check_again(Qcow2Check *c, GError **errp)
@@ -183,6 +206,7 @@ static int coroutine_fn check_again(Qcow2Check *c, GError **errp)
     }
     *c->res = (BdrvCheckResult){ 0 };
     ret = check_steps(&again);
+    give_reason(&again, ret, errp);
     first.corruptions += first.corruptions_fixed;
     first.leaks += first.leaks_fixed;
     c->res->corruptions_fixed =
@@ -241,6 +265,7 @@ int coroutine_fn qcow2_check_locked(Qcow2 *q, const BdrvCheck *how,
         atomic_store(&q->corrupt, false);
     }
     ret = check_steps(&c);
+    give_reason(&c, ret, &error);
     if (ret == 0 && c.rebuilt) {
         ret = check_again(&c, &error);
     }

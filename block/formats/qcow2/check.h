@@ -22,13 +22,14 @@
 typedef struct Qcow2Refmap Qcow2Refmap;
 
 /** All zero.  @max_bytes: memory that it may take. */
-Qcow2Refmap *qcow2_refmap_new(int64_t max_bytes);
+Qcow2Refmap *qcow2_refmap_new(Qcow2 *q, int64_t max_bytes, GError **why);
 void qcow2_refmap_free(Qcow2Refmap *map);
 
 /** The count of @cluster. */
 uint64_t qcow2_refmap_get(Qcow2Refmap *map, int64_t cluster);
 
-/** Set it; -ENOMEM when that would take too much memory. */
+/** Set it; -ENOMEM when that would take too much memory; -EFBIG when it would
+ * for the node or the process. */
 int qcow2_refmap_set(Qcow2Refmap *map, int64_t cluster, uint64_t count);
 
 /** The first cluster from @cluster on whose count may not be 0; -1: there is
@@ -53,6 +54,8 @@ typedef struct Qcow2Check {
     int64_t end;           /* clusters that can be named: those of the file,
                             * and one more that was not written yet */
     GArray *l2;            /* Qcow2CheckL2, sorted by cluster */
+    int64_t counted;       /* memory, of what is not a refmap */
+    GError *why;           /* of an -EFBIG: which sum */
     uint8_t *table;        /* one cluster */
     bool *block_ok;        /* by refcount table entry: it can be used */
     bool rebuild;          /* refcounts cannot be put right in place */
@@ -73,6 +76,9 @@ void qcow2_check_say(Qcow2Check *c, const char *format, ...)
 /** Something is wrong: count it as repaired, or as left, and say so. */
 void qcow2_check_found(Qcow2Check *c, bool fixed, const char *format, ...)
     G_GNUC_PRINTF(3, 4);
+
+/** Count @bytes for the time of the check.  Returns 0 or -EFBIG. */
+int qcow2_check_take(Qcow2Check *c, int64_t bytes);
 
 /** Something could not be looked at. */
 void qcow2_check_failed(Qcow2Check *c, int ret, const char *what);

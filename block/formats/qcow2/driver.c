@@ -451,6 +451,7 @@ static int coroutine_fn qcow2_open(BlockDriverState *bs, BlockOptions *options,
         return ret;
     }
     start_cleaner(q);
+    q->is_open = true;
     return 0;
 }
 

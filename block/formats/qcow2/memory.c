@@ -3,16 +3,27 @@
  * Memory whose size the image states: counted before it is taken.
  *
  * All that lives as long as the image is open, and all that is large for a
- * moment, is counted for the node: tables, copies of them, snapshots, what a
- * check knows of clusters.  What is not is bounded by requests under way:
- * buffers of a cluster or of a slice.  Where there is not enough the caches of
- * the node give way.
+ * moment, is counted for the node: tables, copies of them, snapshots, the map
+ * of metadata, what a check knows of clusters.  What is not is bounded by
+ * requests under way (buffers of a cluster or of a slice), by the first cluster
+ * (header and extensions, 2 MiB), or is the table of one bitmap while that is
+ * loaded or stored (8 MiB).  Where there is not enough the caches of the node
+ * give way.
  */
 #include "block/formats/qcow2/qcow2.h"
 
 #include <errno.h>
 
 #include "block/graph/table-memory.h"
+
+bool qcow2_memory_try(Qcow2 *q, int64_t bytes)
+{
+    if (!table_memory_take(bdrv_table_account(q->bs), bytes)) {
+        return false;
+    }
+    atomic_fetch_add(&q->table_bytes, bytes);
+    return true;
+}
 
 int qcow2_memory_take(Qcow2 *q, int64_t bytes, GError **errp)
 {

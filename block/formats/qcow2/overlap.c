@@ -50,6 +50,7 @@ typedef struct MetaRange {
 } MetaRange;
 
 struct Qcow2Metamap {
+    Qcow2 *q;
     Lock lock;
     /* Guarded by @lock. */
     uint64_t *places;
@@ -59,6 +60,7 @@ struct Qcow2Metamap {
     size_t used;          /* not 0 */
     size_t live;          /* with kinds */
     IntervalTree ranges;  /* MetaRange */
+    bool over;            /* a sum would have refused the memory of @places */
 };
 
 const char *qcow2_overlap_name(unsigned kinds)
@@ -81,23 +83,41 @@ static inline uint64_t *find_place(Qcow2Metamap *map, uint64_t cluster)
     return &map->places[i];
 }
 
+static int64_t places_bytes(const Qcow2Metamap *map)
+{
+    return (int64_t)map->nr_places * sizeof(*map->places);
+}
+
+/* An open looks afterwards whether it was too much.  Later on no write fails
+ * for this: there are 64 bytes at most for each table that the guest fills. */
+static void new_places(Qcow2Metamap *map, size_t nr)
+{
+    map->nr_places = nr;
+    if (!qcow2_memory_try(map->q, places_bytes(map))) {
+        qcow2_memory_take_always(map->q, places_bytes(map));
+        map->over = true;
+    }
+    map->places = g_new0(uint64_t, nr);
+}
+
 /* Half of the places stay empty, so that look-ups are short. */
 static void rebuild(Qcow2Metamap *map)
 {
     uint64_t *old = map->places;
     size_t nr_old = map->nr_places;
+    size_t nr = MIN_PLACES;
 
-    map->nr_places = MIN_PLACES;
-    while (map->nr_places < map->live * 4) {
-        map->nr_places *= 2;
+    while (nr < map->live * 4) {
+        nr *= 2;
     }
-    map->places = g_new0(uint64_t, map->nr_places);
+    new_places(map, nr);
     for (size_t i = 0; i < nr_old; i++) {
         if (old[i] & KIND_MASK) {
             *find_place(map, old[i] >> KIND_BITS) = old[i];
         }
     }
     g_free(old);
+    qcow2_memory_give(map->q, (int64_t)nr_old * sizeof(*old));
     map->used = map->live;
 }
 
@@ -202,14 +222,14 @@ static unsigned find_range(Qcow2Metamap *map, unsigned kinds, int64_t offset,
 
 /* --- the map -------------------------------------------------------------- */
 
-static Qcow2Metamap *metamap_new(void)
+static Qcow2Metamap *metamap_new(Qcow2 *q)
 {
     Qcow2Metamap *map = g_new0(Qcow2Metamap, 1);
 
     lock_init(&map->lock, LOCK_RANK_DRIVER);
     map->mix = (uint64_t)g_random_int() << 32 | g_random_int() | 1;
-    map->nr_places = MIN_PLACES;
-    map->places = g_new0(uint64_t, MIN_PLACES);
+    map->q = q;
+    new_places(map, MIN_PLACES);
     return map;
 }
 
@@ -225,6 +245,7 @@ void qcow2_metamap_free(Qcow2Metamap *map)
         g_free(LIST_ENTRY(node, MetaRange, node));
     }
     g_free(map->places);
+    qcow2_memory_give(map->q, places_bytes(map));
     g_free(map);
 }
 
@@ -389,6 +410,24 @@ static void add_snapshots(Qcow2 *q, Qcow2Metamap *map)
     }
 }
 
+/* Whether an image may be opened that needs so large a map. */
+static int check_memory(Qcow2 *q, Qcow2Metamap *map, GError **errp)
+{
+    int ret;
+
+    if (!map->over || q->is_open) {
+        return 0;
+    }
+    /* Once more, as caches may give way. */
+    qcow2_memory_give(q, places_bytes(map));
+    ret = qcow2_memory_take(q, places_bytes(map), errp);
+    if (ret < 0) {
+        qcow2_memory_take_always(q, places_bytes(map)); /* till it is freed */
+    }
+    map->over = ret < 0;
+    return ret;
+}
+
 /* They have to be read: only if they are to be guarded. */
 static int coroutine_fn add_inactive_l2(Qcow2 *q, Qcow2Metamap *map,
                                         GError **errp)
@@ -407,13 +446,17 @@ static int coroutine_fn add_inactive_l2(Qcow2 *q, Qcow2Metamap *map,
         }
         add_l2_tables(q, map, l1, QCOW2_OL_INACTIVE_L2);
         qcow2_l1_free(q, l1);
+        ret = check_memory(q, map, errp);
+        if (ret < 0) {
+            return ret;
+        }
     }
     return 0;
 }
 
 int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp)
 {
-    Qcow2Metamap *map = metamap_new();
+    Qcow2Metamap *map = metamap_new(q);
     const Qcow2Header *h = &q->header;
     bool twice;
     int ret = 0;
@@ -432,7 +475,8 @@ int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp)
     add_l2_tables(q, map, atomic_load(&q->l1), QCOW2_OL_ACTIVE_L2);
     twice = add_refblocks(q, map);
     add_snapshots(q, map);
-    if (q->options.overlap_check & QCOW2_OL_INACTIVE_L2) {
+    ret = check_memory(q, map, errp);
+    if (ret == 0 && (q->options.overlap_check & QCOW2_OL_INACTIVE_L2)) {
         ret = add_inactive_l2(q, map, errp);
     }
     if (ret < 0) {

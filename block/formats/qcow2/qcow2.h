@@ -230,6 +230,7 @@ typedef struct Qcow2 {
     bool has_data_file;       /* it is another node */
     bool data_file_raw;
     bool read_only;
+    bool is_open;             /* its open has succeeded */
     bool snapshot_view;       /* shows an internal snapshot, read-only */
     unsigned buffer_align;    /* of buffers for requests to the file */
 
@@ -310,6 +311,9 @@ static inline BdrvChild *qcow2_file(const Qcow2 *q)
  * @errp main context.
  */
 int qcow2_memory_take(Qcow2 *q, int64_t bytes, GError **errp);
+
+/** The same without asking caches to give way: with a lock held. */
+bool qcow2_memory_try(Qcow2 *q, int64_t bytes);
 
 /** The same where there is no way back, and the size has a limit of its own. */
 void qcow2_memory_take_always(Qcow2 *q, int64_t bytes);

@@ -54,22 +54,35 @@ static int forget_old(Qcow2Check *c)
     return ret;
 }
 
+static int add_index(Rebuild *r, int64_t index)
+{
+    /* The array grows by doubling. */
+    int ret = qcow2_check_take(r->c, 2 * sizeof(index));
+
+    if (ret == 0) {
+        g_array_append_val(r->index, index);
+    }
+    return ret;
+}
+
 /* Blocks for what is in use in the file. */
-static void find_blocks(Rebuild *r)
+static int find_blocks(Rebuild *r)
 {
     Qcow2Check *c = r->c;
     int64_t cluster = 0;
+    int ret = 0;
 
-    while ((cluster = qcow2_refmap_next(c->refs, cluster)) >= 0) {
+    while (ret == 0 && (cluster = qcow2_refmap_next(c->refs, cluster)) >= 0) {
         if (qcow2_refmap_get(c->refs, cluster) > 0) {
             int64_t index = qcow2_refblock_index(c->q, cluster);
 
-            g_array_append_val(r->index, index);
+            ret = add_index(r, index);
             cluster = (index + 1) << c->q->geo.refblock_bits;
         } else {
             cluster++;
         }
     }
+    return ret;
 }
 
 /* Blocks for the new structure itself, which is larger with each of them. */
@@ -88,8 +101,11 @@ static int plan(Rebuild *r)
         }
         if (last < need) {
             int64_t next = MAX(last + 1, qcow2_refblock_index(q, r->first));
+            int ret = add_index(r, next);
 
-            g_array_append_val(r->index, next);
+            if (ret < 0) {
+                return ret;
+            }
             continue;
         }
         if (r->table == qcow2_cluster_up(&q->geo, (last + 1) * 8) >>
@@ -150,9 +166,13 @@ static int coroutine_fn write_table(Rebuild *r)
     Qcow2 *q = r->c->q;
     int64_t bytes = r->table << q->geo.cluster_bits;
     int64_t offset = (r->first + r->index->len) << q->geo.cluster_bits;
-    uint64_t *buf = block_aligned_try_alloc(4096, bytes);
-    int ret;
+    int ret = qcow2_check_take(r->c, bytes);
+    uint64_t *buf;
 
+    if (ret < 0) {
+        return ret;
+    }
+    buf = block_aligned_try_alloc(4096, bytes);
     if (!buf) {
         return -ENOMEM;
     }
@@ -179,7 +199,9 @@ int coroutine_fn qcow2_rebuild_refcounts(Qcow2Check *c)
     g_assert(co_mutex_is_mine(&q->meta_lock));
     r.index = g_array_new(false, false, sizeof(int64_t));
     if (ret == 0) {
-        find_blocks(&r);
+        ret = find_blocks(&r);
+    }
+    if (ret == 0) {
         g_assert(r.index->len > 0); /* the header is in use */
         ret = plan(&r);
     }
