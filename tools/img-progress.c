@@ -3,7 +3,9 @@
  * How far a command is: on the line of -p, or for who sends SIGUSR1.
  */
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 
 #include "tools/img-command.h"
 
@@ -25,6 +27,22 @@ void img_progress_init(void)
     sigaction(SIGUSR1, &action, NULL);
 }
 
+/* Nobody loses anything with a line that cannot be written: what the command
+ * is for goes on, and is a success.  But what was printed before counts. */
+static G_GNUC_PRINTF(1, 2) void show(const char *fmt, ...)
+{
+    bool failed = fflush(stdout) != 0 || ferror(stdout);
+    va_list args;
+
+    va_start(args, fmt);
+    vprintf(fmt, args);
+    va_end(args);
+    if (fflush(stdout) != 0 && !failed) {
+        __fpurge(stdout);
+        clearerr(stdout);
+    }
+}
+
 void img_progress(bool on, int64_t done, int64_t total)
 {
     static double shown = -STEP;
@@ -37,14 +55,13 @@ void img_progress(bool on, int64_t done, int64_t total)
     if (on && (now < shown || now - shown >= STEP ||
                (now == 100.0 && shown != 100.0))) {
         shown = now;
-        printf("    (%3.2f/100%%)\r", now);
-        fflush(stdout);
+        show("    (%3.2f/100%%)\r", now);
     }
 }
 
 void img_progress_end(bool on)
 {
     if (on) {
-        printf("\n");
+        show("\n");
     }
 }
