@@ -93,6 +93,52 @@ START_TEST(so_many_copies_of_a_stream_at_once)
 }
 END_TEST
 
+/* An image of 'b' on one of 'a'; and another one on top, if not all of it is to
+ * be committed. */
+static BlockDriverState *large_chain(bool with_top)
+{
+    BlockDriverState *top;
+
+    large_disks("mem");
+    bdrv_unref(target);
+    target = open_ok("clustermem,node-name=target,size=8M,backing=source");
+    blk_unref(guest);
+    guest = backend_ok("guest", target, BLK_PERM_CONSISTENT_READ |
+                       BLK_PERM_WRITE, BLK_PERM_ALL);
+    job_fill(guest, 0, LARGE, 'b');
+    if (!with_top) {
+        return NULL;
+    }
+    blk_unref(guest);
+    top = open_ok("clustermem,node-name=top,size=8M,backing=target");
+    guest = backend_ok("guest", top, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL);
+    return top;
+}
+
+START_TEST(so_many_copies_of_a_commit_at_once)
+{
+    BlockDriverState *top = large_chain(_i == 0);
+    BlockJob *job;
+
+    hold(source, MEM_WRITE, true);
+    if (top) {
+        job = job_ok(BLOCK_JOB_COMMIT, "job-id=j,device=top,top=target,"
+                     "base=source,max-workers=3");
+        expect_at_once(job, source, 3);
+    } else {
+        job = job_ok(BLOCK_JOB_COMMIT, "job-id=j,device=target,base=source,"
+                     "max-workers=3");
+        expect_at_once(job, source, 3);
+        job_reach(job, BLOCK_JOB_READY);
+        ck_assert_int_eq(block_job_complete(job, NULL), 0);
+    }
+    job_end_ok(job);
+    job_expect(source, 0, LARGE, 'b');
+    bdrv_unref(top);
+    no_disks();
+}
+END_TEST
+
 START_TEST(zeroes_in_the_target_are_holes_unless_that_is_not_wanted)
 {
     unsigned flags;
@@ -161,6 +207,7 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, so_many_copies_of_a_backup_at_once);
     tcase_add_loop_test(tcase, so_many_copies_of_a_mirror_at_once, 0, 4);
     PROMISE(tcase, so_many_copies_of_a_stream_at_once);
+    tcase_add_loop_test(tcase, so_many_copies_of_a_commit_at_once, 0, 2);
     tcase_add_loop_test(
         tcase, zeroes_in_the_target_are_holes_unless_that_is_not_wanted, 0, 2);
     tcase_add_loop_test(

@@ -4,6 +4,8 @@
  */
 #include "puppet-fixture.h"
 
+#include "util/aio-context.h"
+
 /* --- jobs that hang ------------------------------------------------------- */
 
 START_TEST(a_job_that_hangs_is_concluded_within_a_second)
@@ -250,6 +252,38 @@ START_TEST(a_job_that_cannot_let_go_is_concluded_well_when_cancelled)
 }
 END_TEST
 
+/* Told of the first job that has taken effect, cancel the last one. */
+static void cancel_the_last(const BlockJobEvent *event, void *opaque)
+{
+    BlockJob **jobs = opaque;
+
+    if (event->type == BLOCK_JOB_EVENT_COMPLETED && event->job == jobs[0]) {
+        block_job_cancel(jobs[2], true, NULL);
+    }
+}
+
+START_TEST(a_listener_may_cancel_another_job_of_those_that_took_effect)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockJob *jobs[3];
+
+    three(jobs, "");
+    block_job_add_listener(graph, cancel_the_last, jobs);
+    for (int i = 0; i < 3; i++) {
+        order(jobs[i], 'd');
+    }
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(block_job_wait(jobs[i], NULL), 0);
+    }
+    job_settle();
+    block_job_remove_listener(graph, cancel_the_last, jobs);
+    ck_assert_ptr_null(strstr(job_events->str, "CANCELLED"));
+    /* All of it is over, and nothing is left that could come later. */
+    ck_assert(!aio_timers_any(&ctx->timers));
+    unref_three(jobs);
+}
+END_TEST
+
 START_TEST(one_that_hangs_does_not_keep_the_others_from_being_undone)
 {
     BlockJob *jobs[3];
@@ -302,6 +336,8 @@ static void add_tests(TCase *tcase)
     tcase_add_loop_test(
         tcase, a_job_that_cannot_let_go_is_concluded_well_when_cancelled, 0,
         3);
+    PROMISE(tcase,
+            a_listener_may_cancel_another_job_of_those_that_took_effect);
     PROMISE(tcase, one_that_hangs_does_not_keep_the_others_from_being_undone);
     PROMISE(tcase, all_jobs_can_be_cancelled_at_once);
 }

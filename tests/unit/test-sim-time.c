@@ -5,6 +5,7 @@
 #include "check-main.h"
 
 #include <blockgraph/backend.h>
+#include <blockgraph/image.h>
 #include <blockgraph/job.h>
 #include <blockgraph/sim-disk.h>
 #include <blockgraph/sim-fault.h>
@@ -12,6 +13,7 @@
 
 #define CLUSTER 65536
 #define DISK (64 * CLUSTER)
+#define CHUNK (1 << 20)     /* of what copies along a chain */
 #define NS_PER_SEC INT64_C(1000000000)
 
 static BgSim *sim;
@@ -214,6 +216,86 @@ START_TEST(a_mirror_is_as_fast_as_its_speed)
 }
 END_TEST
 
+/* --- jobs on chains ------------------------------------------------------- */
+
+/* An image above the node @backing, on a disk that grows. */
+static BlockDriverState *open_image(const char *name, const char *backing)
+{
+    BgSimDiskConfig config = { .grows = true, .empty = true };
+    g_autofree char *file = g_strdup_printf(
+        "qcow2,file.driver=sim-disk,file.disk=%s.disk", name);
+    g_autofree char *disk = g_strdup_printf("%s.disk", name);
+    g_autofree char *create = g_strdup_printf("%s,size=%d", file, DISK);
+    g_autofree char *open = g_strdup_printf("%s,node-name=%s,backing=%s", file,
+                                            name, backing);
+    BlockDriverState *bs;
+
+    bgsim_disk_new(sim, disk, &config);
+    ck_assert_int_eq(bdrv_create(bgsim_graph(sim), block_options_parse_keyval(
+        create, "driver", NULL), NULL), 0);
+    bs = bdrv_open(bgsim_graph(sim), block_options_parse_keyval(
+        open, "driver", NULL), NULL);
+    ck_assert_ptr_nonnull(bs);
+    return bs;
+}
+
+/* At any time as much is done as @speed allows, but for 100 ms and what workers
+ * have in hand, @more. */
+static void expect_speed(Run *run, int64_t start_ns, int64_t speed,
+                         int64_t more)
+{
+    BlockJobInfo info;
+
+    for (int i = 2; i * speed < DISK - more - CHUNK; i += 2) {
+        ck_assert(bgsim_run(sim, start_ns + i * NS_PER_SEC, NULL));
+        block_job_query(run->job, &info);
+        ck_assert_int_eq(info.status, BLOCK_JOB_RUNNING);
+        ck_assert_int_le(info.current_progress,
+                         speed * i + speed / 10 + more);
+        ck_assert_int_ge(info.current_progress, speed * i - more);
+    }
+}
+
+START_TEST(a_stream_and_a_commit_are_as_fast_as_their_speed)
+{
+    static const char *const texts[] = {
+        "job-id=j,device=mid",
+        "job-id=j,device=top,top=mid,base=source",
+        "job-id=j,device=mid,base=source",
+    };
+    g_autofree char *text = g_strdup_printf("%s,max-workers=%d,speed=%d",
+                                            texts[_i % 3], 1 + _i / 3,
+                                            DISK / 40);
+    BlockDriverState *mid, *top;
+    Run run = { .ret = 1 };
+    int64_t start_ns;
+
+    fill_source();
+    blk_remove_bs(guest);
+    mid = open_image("mid", "source");
+    ck_assert_int_eq(blk_insert_bs(guest, mid, NULL), 0);
+    if (_i % 3) {
+        fill_source(); /* there is something to commit */
+    }
+    blk_remove_bs(guest);
+    top = open_image("top", "mid");
+    run.job = block_job_start(bgsim_graph(sim),
+                              _i % 3 ? BLOCK_JOB_COMMIT : BLOCK_JOB_STREAM,
+                              block_options_parse_keyval(text, NULL, NULL),
+                              NULL);
+    ck_assert_ptr_nonnull(run.job);
+    start_ns = bgsim_now_ns(sim);
+    bgsim_spawn(sim, "job", NULL, job_entry, &run);
+    expect_speed(&run, start_ns, DISK / 40, (1 + _i / 3) * CHUNK);
+    ck_assert_int_eq(block_job_cancel(run.job, true, NULL), 0);
+    ck_assert(bgsim_run(sim, -1, NULL));
+    ck_assert_int_eq(run.ret, -ECANCELED);
+    block_job_unref(run.job);
+    bdrv_unref(top);
+    bdrv_unref(mid);
+}
+END_TEST
+
 START_TEST(a_new_speed_is_obeyed_at_once)
 {
     Run run;
@@ -314,6 +396,8 @@ static void add_tests(TCase *tcase)
     PROMISE(tcase, without_a_time_it_is_waited_for_ever);
     tcase_add_loop_test(tcase, a_job_is_as_fast_as_its_speed, 0, 3);
     tcase_add_loop_test(tcase, a_mirror_is_as_fast_as_its_speed, 0, 2);
+    tcase_add_loop_test(
+        tcase, a_stream_and_a_commit_are_as_fast_as_their_speed, 0, 6);
     PROMISE(tcase, a_new_speed_is_obeyed_at_once);
     tcase_add_loop_test(
         tcase, a_cancelled_job_whose_target_hangs_is_over_within_a_second, 0,
