@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -226,6 +227,46 @@ def test_only_files_are_made(folder):
             check(done.returncode == 1 and 'not the name of a file'
                   in done.stderr, how, done)
     check(os.listdir(folder) == ['disk'])
+
+
+def test_a_device_that_an_image_names(folder):
+    """It is not opened, also not by way of a link; but what the user names is."""
+    must(folder, 'create', '-q', '-f', 'raw', 'disk', '1M')
+    done = subprocess.run(['losetup', '-f', '--show', 'disk'], cwd=folder,
+                          text=True, capture_output=True, timeout=60,
+                          check=False) if shutil.which('losetup') else None
+    if not done or done.returncode != 0:
+        print('no loop device')
+        return
+    device = done.stdout.strip()
+    link = Path(folder) / 'link'
+    node = Path(folder) / 'node'
+    try:
+        # The name of a file at first: a device is no backing file of a new one.
+        must(folder, 'create', '-q', '-f', 'qcow2', '-b', 'disk', '-F', 'raw',
+             'top')
+        os.rename(Path(folder) / 'disk', Path(folder) / 'content')
+        os.symlink(device, link)
+        os.mknod(node, 0o600 | stat.S_IFBLK, os.stat(device).st_rdev)
+        tree = 'driver=qcow2,file.driver=file,file.filename=top'
+        for target in link, node:
+            os.symlink(target, Path(folder) / 'disk')
+            for how in (['info', '--backing-chain', 'top'], ['map', 'top'],
+                        ['rebase', '-b', 'link', '-F', 'raw', 'top']):
+                done = img(folder, *how)
+                check(done.returncode == 1 and 'is a block device, which only '
+                      'the user may name' in done.stderr, how, done)
+            os.unlink(Path(folder) / 'disk')
+        done = img(folder, 'create', '-q', '-f', 'qcow2', '-b', device, '-F',
+                   'raw', 'new')
+        check(done.returncode == 1 and 'block device' in done.stderr, done)
+        for path in device, link, node:
+            must(folder, 'map', '--image-opts',
+                 f'{tree},backing.driver=file,backing.filename={path}')
+            must(folder, 'compare', '-f', 'raw', '-F', 'raw', str(path),
+                 'content')
+    finally:
+        subprocess.run(['losetup', '-d', device], timeout=60, check=True)
 
 
 def test_messages_do_not_get_into_an_image(folder):

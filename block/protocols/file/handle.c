@@ -115,6 +115,11 @@ static int inspect(FileHandle *h, GError **errp)
                                  "file '%s'", h->node_name, h->filename);
     }
     ret = file_check_type(st.st_mode, h->node_name, h->filename, errp);
+    if (ret == 0 && h->from_image && S_ISBLK(st.st_mode)) {
+        ret = block_error(errp, EPERM, "Node '%s': '%s', which an image names, "
+                          "is a block device, which only the user may name; "
+                          "give it explicitly", h->node_name, h->filename);
+    }
     if (ret == 0 && h->from_image) {
         ret = check_not_kernel_fs(h, errp);
     }
