@@ -8,8 +8,9 @@
 # Builds the tools in build-demo, makes a disk with a file system (or a layer
 # above IMAGE, which is not changed), and does with bg-daemon what
 # scripts/demo.py tells.  On Debian 12, as root or with sudo: missing packages
-# are installed first.  Pictures of the graph are left in build-demo/graphs, if
-# graphviz is installed.
+# are installed first.  The graph is left in build-demo/graphs, with pictures if
+# graphviz is installed.  Where this folder cannot be written, the tools are built
+# in a temporary one, and the graph is left in another.
 set -eu
 
 case $#,${1-} in
@@ -45,6 +46,13 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+graphs=$build/graphs
+if ! { mkdir -p "$graphs" && [ -w "$build" ] && [ -w "$graphs" ]; } 2>"$work/log"
+then
+    build=$work/build
+    graphs=
+fi
+
 echo "== Building in $build"
 {
     [ -f "$build/build.ninja" ] ||
@@ -56,5 +64,8 @@ echo "== Building in $build"
 }
 
 python3 "$source/scripts/demo.py" "$build/tools" "$work" ${image:+"$image"}
-mkdir -p "$build/graphs"
-cp "$work"/graph-* "$build/graphs"
+if [ -z "$graphs" ]; then
+    graphs=$(mktemp -d "${TMPDIR:-/tmp}/blockgraph-graphs-XXXXXX")
+    echo "== The graph is in $graphs"
+fi
+cp "$work"/graph-* "$graphs"
