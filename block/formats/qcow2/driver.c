@@ -104,7 +104,8 @@ static void free_state(Qcow2 *q)
     g_clear_pointer(&q->dirty_reftable, g_array_unref);
     qcow2_header_clear(&q->header);
 #ifdef BLOCK_DEBUG
-    g_assert(atomic_load(&q->table_bytes) == 0);
+    /* Of the caches as well; bitmaps of the node count apart. */
+    g_assert(table_memory_of_node(bdrv_table_account(q->bs)) == 0);
 #endif
 }
 

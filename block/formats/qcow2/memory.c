@@ -7,8 +7,9 @@
  * of metadata, what a check knows of clusters.  What is not is bounded by
  * requests under way (buffers of a cluster or of a slice), by the first cluster
  * (header and extensions, 2 MiB), or is the table of one bitmap while that is
- * loaded or stored (8 MiB).  Where there is not enough the caches of the node
- * give way.
+ * loaded or stored (8 MiB, and a list of what it names, 32 MiB).
+ *
+ * Where there is not enough the caches of the node give way.
  */
 #include "block/formats/qcow2/qcow2.h"
 
@@ -18,43 +19,29 @@
 
 bool qcow2_memory_try(Qcow2 *q, int64_t bytes)
 {
-    if (!table_memory_take(bdrv_table_account(q->bs), bytes)) {
-        return false;
-    }
-    atomic_fetch_add(&q->table_bytes, bytes);
-    return true;
+    return table_memory_take(bdrv_table_account(q->bs), bytes);
 }
 
 int qcow2_memory_take(Qcow2 *q, int64_t bytes, GError **errp)
 {
-    TableAccount *account = bdrv_table_account(q->bs);
-    int ret = 0;
-
-    if (!table_memory_take(account, bytes)) {
-        if (q->l2_cache && q->refcount_cache &&
-            bytes <= table_memory_node_max(account)) {
-            qcow2_cache_shrink(q->l2_cache, bytes);
-            qcow2_cache_shrink(q->refcount_cache, bytes);
-        }
-        ret = bdrv_count_table_memory(q->bs, bytes, errp);
+    if (qcow2_memory_try(q, bytes)) {
+        return 0;
     }
-    if (ret == 0) {
-        atomic_fetch_add(&q->table_bytes, bytes);
+    if (q->l2_cache && q->refcount_cache &&
+        bytes <= table_memory_node_max(bdrv_table_account(q->bs))) {
+        qcow2_cache_shrink(q->l2_cache, bytes);
+        qcow2_cache_shrink(q->refcount_cache, bytes);
     }
-    return ret;
+    return bdrv_count_table_memory(q->bs, bytes, errp);
 }
 
 void qcow2_memory_take_always(Qcow2 *q, int64_t bytes)
 {
     table_memory_take_always(bdrv_table_account(q->bs), bytes);
-    atomic_fetch_add(&q->table_bytes, bytes);
 }
 
 void qcow2_memory_give(Qcow2 *q, int64_t bytes)
 {
-    int64_t had = atomic_fetch_sub(&q->table_bytes, bytes);
-
-    g_assert(bytes >= 0 && had >= bytes);
     table_memory_give(bdrv_table_account(q->bs), bytes);
 }
 

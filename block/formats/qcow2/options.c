@@ -299,6 +299,9 @@ static int compute_caches(const Qcow2 *q, const Qcow2GivenOptions *o,
     /* No more than can ever be used, no less than a cache works with. */
     ret->l2_cache_bytes = MIN(ret->l2_cache_bytes, MAX(all, L2_CACHE_SMALL));
     ret->l2_cache_bytes = MAX(ret->l2_cache_bytes & ~(slice - 1), least);
+    ret->refcount_cache_bytes =
+        MIN(ret->refcount_cache_bytes,
+            QCOW2_MAX_REFTABLE_BYTES / 8 * q->geo.cluster_bytes);
     return 0;
 }
 

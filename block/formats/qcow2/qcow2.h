@@ -240,7 +240,6 @@ typedef struct Qcow2 {
     _Atomic bool corrupt;     /* no more writes; reason was told */
     _Atomic bool corruption_told; /* one that does not stop writes */
     _Atomic bool may_write;   /* qcow2_prepare_write() was here */
-    _Atomic int64_t table_bytes; /* qcow2_memory_take() */
     Qcow2Metamap *metamap;    /* has its own lock */
     _Atomic unsigned epoch;
     _Atomic unsigned grace_waiters;
