@@ -106,15 +106,6 @@ static inline bool untrusted_is(Untrusted u, uint64_t value)
             (u).from_outside > untrusted_limit_; \
     })
 
-/** Whether @bytes bytes at @offset lie within the first @end bytes; none do if
- * @end is below 0. */
-static inline bool untrusted_inside(Untrusted offset, Untrusted bytes,
-                                    int64_t end)
-{
-    return end >= 0 && offset.from_outside <= (uint64_t)end &&
-           bytes.from_outside <= (uint64_t)end - offset.from_outside;
-}
-
 /* --- out ------------------------------------------------------------------ */
 
 /**
