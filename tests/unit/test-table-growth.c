@@ -179,6 +179,7 @@ START_TEST(the_refcount_table_grows_as_far_as_it_may)
         ret = blk_pwrite(blk, at, MIB, buf, 0);
     }
     ck_assert_int_eq(ret, -EFBIG);
+    ck_assert(((Qcow2 *)bdrv_opaque(blk_bs(blk)))->refusal_told);
     ck_assert_int_le(memory_of(blk), before + 256 * 1024);
     expect_fill(blk, 0, MIB, 0x11);
     table_memory_set_max(0, 0);

@@ -270,6 +270,7 @@ typedef struct Qcow2 {
     bool bitmaps_in_use;      /* auto bitmaps are marked so on the disk */
     bool unsettled;           /* it could not be settled when it should be:
                                * whatever may_write says, it is to be */
+    bool refusal_told;        /* of a larger refcount table */
     bool copied_stale;        /* some entries that could have COPIED do not */
     bool dirty_unsure;        /* a change of the bit "dirty" has failed: the
                                * disk may have it or not */

@@ -239,6 +239,19 @@ static int coroutine_fn write_blocks(Qcow2 *q, const Growth *g)
     return ret;
 }
 
+/* Whose write fails for it sees only the error's number.  Once a node: he may
+ * write again. */
+static void tell_refusal(Qcow2 *q, int ret, int64_t entries)
+{
+    if (ret == -EFBIG && !q->refusal_told) {
+        q->refusal_told = true;
+        g_warning("Node '%s': image '%s' cannot grow: a refcount table of %"
+                  G_GINT64_FORMAT " entries is more memory than the node, or "
+                  "all together, may have for tables",
+                  bdrv_node_name(q->bs), bdrv_filename(q->bs), entries);
+    }
+}
+
 /* The new table in memory: the old one and the new blocks. */
 static int table_init(Qcow2 *q, const Growth *g, Qcow2Reftable *table)
 {
@@ -248,6 +261,7 @@ static int table_init(Qcow2 *q, const Growth *g, Qcow2Reftable *table)
                                   (g->table << q->geo.cluster_bits) / 8, NULL);
 
     if (ret < 0) {
+        tell_refusal(q, ret, (g->table << q->geo.cluster_bits) / 8);
         return ret;
     }
     memcpy(table->entry, q->reftable.entry, q->reftable.nr * 8);
@@ -265,6 +279,7 @@ static int coroutine_fn write_table(Qcow2 *q, const Qcow2Reftable *table)
     uint64_t *buf;
 
     if (ret < 0) {
+        tell_refusal(q, ret, table->nr);
         return ret;
     }
     buf = block_aligned_try_alloc(TABLE_MEM_ALIGN, bytes);
@@ -317,10 +332,9 @@ static int coroutine_fn make_table(Qcow2 *q, const Growth *g)
     Qcow2Reftable table;
     int ret = table_init(q, g, &table);
 
-    if (ret < 0) {
-        return ret;
+    if (ret == 0) {
+        ret = write_table(q, &table);
     }
-    ret = write_table(q, &table);
     if (ret == 0) {
         bdrv_co_debug_event(q->bs, "refblock_alloc_switch_table");
         ret = qcow2_reftable_switch(q, table.offset, g->table);
