@@ -8,6 +8,7 @@
 
 #include "tools/img-command.h"
 #include "tools/tool-print.h"
+#include "tools/tool-trace.h"
 
 static const ImgCommand commands[] = {
     { "amend", img_amend,
@@ -59,7 +60,8 @@ static const ImgCommand commands[] = {
 
 static void print_help(void)
 {
-    printf("Usage: %s [--help | --version] COMMAND [OPTIONS]...\n"
+    printf("Usage: %s [--help | --version] [-T | --trace EVENTS] COMMAND "
+           "[OPTIONS]...\n"
            "Make, look at, check and change disk images\n\n"
            "Commands:\n", g_get_prgname());
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
@@ -101,6 +103,32 @@ static int run(int argc, char **argv)
     return EXIT_FAILURE;
 }
 
+static int dispatch(int argc, char **argv);
+
+/* -T TEXT, -TTEXT, --trace TEXT or --trace=TEXT, and what is behind it. */
+static int take_trace(int argc, char **argv)
+{
+    size_t length = argv[1][1] == 'T' ? strlen("-T") : strlen("--trace");
+    char *text = argv[1] + length;
+    int used = 1;
+
+    if (!*text) {
+        used = 2;
+        text = argv[2];
+    } else if (argv[1][1] == '-') {
+        text = *text == '=' ? text + 1 : NULL;
+    }
+    if (!text) {
+        tool_usage_error(used == 2 ? "missing argument for option '%s'"
+                                   : "unrecognized option '%s'", argv[1]);
+        return EXIT_FAILURE;
+    }
+    if (tool_trace(text) < 0) {
+        return EXIT_FAILURE;
+    }
+    return dispatch(argc - used, argv + used);
+}
+
 static int dispatch(int argc, char **argv)
 {
     if (argc < 2) {
@@ -114,6 +142,10 @@ static int dispatch(int argc, char **argv)
     if (g_str_equal(argv[1], "--version") || g_str_equal(argv[1], "-V")) {
         printf("%s version %s\n", g_get_prgname(), block_version());
         return EXIT_SUCCESS;
+    }
+    if (g_str_has_prefix(argv[1], "-T") ||
+        g_str_has_prefix(argv[1], "--trace")) {
+        return take_trace(argc, argv);
     }
     return run(argc - 1, argv + 1);
 }

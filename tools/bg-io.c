@@ -18,6 +18,7 @@
 #include "tools/io-command.h"
 #include "tools/tool-objects.h"
 #include "tools/tool-print.h"
+#include "tools/tool-trace.h"
 
 #define LINE_READ_BYTES 4096
 #define PROMPT "bg-io> "
@@ -85,8 +86,7 @@ static void print_help(void)
 "  -U, --force-share    read even while others write; needs -r\n"
 "  -h, --help           show this text and exit\n"
 "  -V, --version        show the version and exit\n"
-"\n"
-"Refused, since this version cannot do it: -T (--trace).\n"
+"  -T, --trace=EVENTS   accepted; there are no events to trace\n"
 "\n"
 "See '%s -c help' for the commands.\n",
         g_get_prgname(), g_get_prgname());
@@ -108,8 +108,7 @@ static int parse_option(Arguments *args, int letter)
         args->misalign = true;
         return 0;
     case 'T':
-        tool_error("-T (trace): this version has no trace events");
-        return -ENOTSUP;
+        return tool_trace(optarg);
     case OPTION_IMAGE_OPTS:
         args->image.image_opts = true;
         return 0;

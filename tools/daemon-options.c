@@ -16,6 +16,7 @@
 #include "tools/tool-objects.h"
 #include "tools/tool-options.h"
 #include "tools/tool-print.h"
+#include "tools/tool-trace.h"
 
 enum {
     OPTION_BLOCKDEV = 256,
@@ -45,6 +46,7 @@ static const struct option long_options[] = {
     { "object", required_argument, NULL, OPTION_OBJECT },
     { "print-manual", no_argument, NULL, OPTION_PRINT_MANUAL },
     { "pidfile", required_argument, NULL, OPTION_PIDFILE },
+    { "trace", required_argument, NULL, 'T' },
     { "untrusted", no_argument, NULL, OPTION_UNTRUSTED },
     { "version", no_argument, NULL, 'V' },
     { NULL, 0, NULL, 0 },
@@ -80,6 +82,7 @@ static void print_help(void)
 "  --daemonize            go to the background when all is set up\n"
 "  --pidfile PATH         write the process id to this file\n"
 "  --print-manual         print the manual of all control commands and end\n"
+"  -T, --trace EVENTS     accepted; there are no events to trace\n"
 "  -h, --help             show this text and exit\n"
 "  -V, --version          show the version and exit\n"
 "\n"
@@ -165,7 +168,7 @@ int daemon_first_options(Daemon *daemon, int argc, char **argv)
 {
     int letter;
 
-    while ((letter = getopt_long(argc, argv, "hV", long_options,
+    while ((letter = getopt_long(argc, argv, "hVT:", long_options,
                                  NULL)) != -1) {
         switch (letter) {
         case 'h':
@@ -174,6 +177,11 @@ int daemon_first_options(Daemon *daemon, int argc, char **argv)
         case 'V':
             printf("%s version %s\n", g_get_prgname(), block_version());
             exit(EXIT_SUCCESS);
+        case 'T':
+            if (tool_trace(optarg) < 0) {
+                return -EINVAL;
+            }
+            break;
         case OPTION_DAEMONIZE:
             daemon->daemonize = true;
             break;
@@ -213,7 +221,7 @@ int daemon_options(Daemon *daemon, int argc, char **argv)
 
     optind = 0;     /* glibc: begin again */
     while (ret == 0 && !daemon->server->quit_reason &&
-           (letter = getopt_long(argc, argv, "hV", long_options,
+           (letter = getopt_long(argc, argv, "hVT:", long_options,
                                  NULL)) != -1) {
         switch (letter) {
         case OPTION_BLOCKDEV:

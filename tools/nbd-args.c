@@ -11,6 +11,7 @@
 
 #include "tools/tool-objects.h"
 #include "tools/tool-print.h"
+#include "tools/tool-trace.h"
 
 enum {
     OPTION_CACHE = 256,
@@ -26,6 +27,8 @@ enum {
     OPTION_TLS_HOSTNAME,
     OPTION_PLAIN_TEXT,
     OPTION_ANY_UID,
+    OPTION_TLS_AUTHZ,
+    OPTION_SELINUX_LABEL,
 };
 
 static const struct option long_options[] = {
@@ -55,11 +58,14 @@ static const struct option long_options[] = {
     { "plain-text", no_argument, NULL, OPTION_PLAIN_TEXT },
     { "port", required_argument, NULL, 'p' },
     { "read-only", no_argument, NULL, 'r' },
+    { "selinux-label", required_argument, NULL, OPTION_SELINUX_LABEL },
     { "shared", required_argument, NULL, 'e' },
     { "snapshot", no_argument, NULL, 's' },
     { "socket", required_argument, NULL, 'k' },
+    { "tls-authz", required_argument, NULL, OPTION_TLS_AUTHZ },
     { "tls-creds", required_argument, NULL, OPTION_TLS_CREDS },
     { "tls-hostname", required_argument, NULL, OPTION_TLS_HOSTNAME },
+    { "trace", required_argument, NULL, 'T' },
     { "verbose", no_argument, NULL, 'v' },
     { "version", no_argument, NULL, 'V' },
     { NULL, 0, NULL, 0 },
@@ -116,10 +122,13 @@ static void print_help(void)
 "Other:\n"
 "  -L, --list           list the exports of the server at -k or -b and -p\n"
 "  -v, --verbose        accepted\n"
+"  -T, --trace=EVENTS   accepted; there are no events to trace\n"
 "  -h, --help           show this text and exit\n"
 "  -V, --version        show the version and exit\n"
 "\n"
-"There is no kernel device here: -c and -d are refused.\n",
+"There is no kernel device here: -c and -d are refused. So are --tls-authz and\n"
+"--selinux-label: exports of bg-daemon take the names of clients (tls-clients),\n"
+"and runcon(1) labels the process.\n",
         g_get_prgname(), g_get_prgname());
 }
 
@@ -184,6 +193,20 @@ static int check_once(NbdArgs *args, int option)
     return -1;
 }
 
+/* What others take from a store of rules that we have not. */
+static int refuse(int option)
+{
+    if (option == OPTION_TLS_AUTHZ) {
+        tool_error("--tls-authz: there are no objects that authorize; use "
+                   "bg-daemon, whose --export has tls-clients, a list of the "
+                   "names that certificates may have");
+    } else {
+        tool_error("--selinux-label: sockets have the label that the process "
+                   "gives them; start it with runcon(1)");
+    }
+    return EXIT_FAILURE;
+}
+
 /* Options with a long name only, and rare ones. */
 static int set_rare(NbdArgs *args, int option)
 {
@@ -225,6 +248,11 @@ static int set_rare(NbdArgs *args, int option)
     case OPTION_ANY_UID:
         args->any_uid = true;
         return -1;
+    case OPTION_TLS_AUTHZ:
+    case OPTION_SELINUX_LABEL:
+        return refuse(option);
+    case 'T':
+        return tool_trace(optarg) < 0 ? EXIT_FAILURE : -1;
     default:
         tool_try_help();
         return EXIT_FAILURE;
@@ -310,7 +338,7 @@ int nbd_args_parse(NbdArgs *args, int argc, char **argv)
     int option;
 
     *args = (NbdArgs) { .shared = 1, .image.unmap = true };
-    while ((option = getopt_long(argc, argv, "Ab:B:c:dD:e:f:hk:l:Lnp:rstvVx:",
+    while ((option = getopt_long(argc, argv, "Ab:B:c:dD:e:f:hk:l:Lnp:rstT:vVx:",
                                  long_options, NULL)) != -1) {
         int ret = check_once(args, option);
 

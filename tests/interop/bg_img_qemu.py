@@ -271,6 +271,11 @@ CASES = [
       'convert --bitmaps -O raw base out', 'convert --bitmaps -O qcow2 base out']),
     ('measure bitmaps where there can be none', 'text',
      ['create -q -f qcow2 -o compat=0.10 old 1M', 'measure -O qcow2 old']),
+    ('events to trace', 'status',
+     ['-T nope info base', '--trace=nope info base', '--trace nope info base',
+      '-Tnope info base', '-T events=nothing info base', '-T x=y info base',
+      '-T', '--tracex info base', '-T nope,events=names,file=out info base',
+      '-T nope nonsense']),
     ('no such command', 'status', ['nonsense', '']),
 ]
 

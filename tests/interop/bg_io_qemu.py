@@ -455,7 +455,7 @@ def fuzz_alone(bg_io, folder):
 
 def refusals(bg_io, folder):
     """What bg-io cannot do is refused, naming the option."""
-    for argv, word in ((['-T', 'x'], '-T'),
+    for argv, word in ((['-T', 'x=y'], '--trace'),
                        (['-C', '-r', '-f', 'raw', 'pattern'], 'copy-on-read'),
                        (['-s', '-f', 'raw', 'none'], 'none')):
         done = subprocess.run([bg_io] + argv, cwd=folder, text=True,

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 # These are listed to say that they are refused.
-REFUSED = {'bg-io': {'--copy-on-read', '--trace', '--object'}}
+REFUSED = {'bg-io': {'--copy-on-read', '--object'},
+           'bg-nbd': {'--tls-authz', '--selinux-label'}}
 
 failures = []
 
