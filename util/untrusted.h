@@ -155,7 +155,7 @@ static inline uint64_t untrusted_verbatim(Untrusted u)
 /* --- arithmetic ----------------------------------------------------------- */
 
 /* Each returns whether the result fits in 64 bits; then it is in @ret, as
- * untrusted as before. */
+ * untrusted as before.  What is multiplied or shifted has been compared. */
 
 /** @a + @b. */
 static inline bool untrusted_add(Untrusted a, Untrusted b, Untrusted *ret)
@@ -178,43 +178,6 @@ static inline bool untrusted_subtract(Untrusted a, Untrusted b, Untrusted *ret)
         return false;
     }
     ret->from_outside = difference;
-    return true;
-}
-
-/** @a * @b. */
-static inline bool untrusted_multiply(Untrusted a, Untrusted b, Untrusted *ret)
-{
-    uint64_t product;
-
-    if (__builtin_mul_overflow(a.from_outside, b.from_outside, &product)) {
-        return false;
-    }
-    ret->from_outside = product;
-    return true;
-}
-
-/** @a << @bits, which may be any number. */
-static inline bool untrusted_shift(Untrusted a, unsigned bits, Untrusted *ret)
-{
-    if (a.from_outside == 0) {
-        ret->from_outside = 0;
-        return true;
-    }
-    return bits < 64 &&
-           untrusted_multiply(a, untrusted(UINT64_C(1) << bits), ret);
-}
-
-/** @a, rounded up to a multiple of @unit, a power of two of our own. */
-static inline bool untrusted_round_up(Untrusted a, uint64_t unit,
-                                      Untrusted *ret)
-{
-    Untrusted sum;
-
-    g_assert(unit > 0 && (unit & (unit - 1)) == 0);
-    if (!untrusted_add(a, untrusted(unit - 1), &sum)) {
-        return false;
-    }
-    ret->from_outside = sum.from_outside & ~(unit - 1);
     return true;
 }
 
