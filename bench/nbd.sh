@@ -6,8 +6,9 @@
 #
 #     bench/nbd.sh BUILD_DIR [SECONDS [MIB]]
 #
-# Each figure is the median of three runs, the servers taking turns.  fio's nbd
-# engine does random reads of 4 KiB; nbdcopy reads all to nowhere.
+# Each figure is the median of several runs, the servers taking turns.  fio's nbd
+# engine does random reads of 4 KiB; nbdcopy reads all to nowhere, which is so
+# short that one run says little.
 set -euo pipefail
 
 build=$(cd "$1" && pwd)
@@ -72,30 +73,30 @@ copy() { # NAME
     echo $((mib * 1000000000 / (end - begin)))
 }
 
-median() {
-    sort -n | sed -n 2p
+median() { # RUNS
+    sort -n | sed -n $((($1 + 1) / 2))p
 }
 
-table() { # TITLE UNIT COMMAND...
-    local title=$1 unit=$2 name run
-    shift 2
+table() { # RUNS TITLE UNIT COMMAND...
+    local runs=$1 title=$2 unit=$3 name run
+    shift 3
     printf '%s (%s)\n' "$title" "$unit"
-    for run in 1 2 3; do
+    for run in $(seq "$runs"); do
         for name in "${servers[@]}"; do
             "${@/NAME/$name}" >>"$dir/result.$name"
         done
     done
     local ours
-    ours=$(median <"$dir/result.ours")
+    ours=$(median "$runs" <"$dir/result.ours")
     for name in "${servers[@]}"; do
         local figure
-        figure=$(median <"$dir/result.$name")
+        figure=$(median "$runs" <"$dir/result.$name")
         printf '  %-8s %10d   ours is %s times that\n' "$name" "$figure" \
             "$(python3 -c "print('%.2f' % ($ours / max($figure, 1)))")"
         rm "$dir/result.$name"
     done
 }
 
-table 'random reads of 4 KiB, depth 64' 'a second' fio_reads NAME 64
-table 'random reads of 4 KiB, depth 1' 'a second' fio_reads NAME 1
-table "nbdcopy of $mib MiB to null" 'MiB a second' copy NAME
+table 3 'random reads of 4 KiB, depth 64' 'a second' fio_reads NAME 64
+table 3 'random reads of 4 KiB, depth 1' 'a second' fio_reads NAME 1
+table 11 "nbdcopy of $mib MiB to null" 'MiB a second' copy NAME
