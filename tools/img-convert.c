@@ -393,6 +393,12 @@ static int open_sources(Convert *c, char **names)
     return 0;
 }
 
+static int refuse_compression(void)
+{
+    tool_error("Compression not supported for this file format");
+    return -ENOTSUP;
+}
+
 static int make_target(Convert *c, const char *name)
 {
     BlockOptions *options = c->args.options ? c->args.options
@@ -403,6 +409,10 @@ static int make_target(Convert *c, const char *name)
     GError *error = NULL;
 
     c->args.options = NULL;
+    if (c->compress && raw) {
+        block_options_free(options);
+        return refuse_compression();
+    }
     if (c->backing) {
         block_options_set_str(options, "backing_file", c->backing);
         block_options_set_str(options, "backing_fmt", c->backing_format);
@@ -432,8 +442,7 @@ static int open_target(Convert *c, const char *name)
     }
     if (c->compress && !(bdrv_limits(blk_bs(c->dst))->write_flags &
                          BDRV_REQ_WRITE_COMPRESSED)) {
-        tool_error("Compression not supported for this file format");
-        return -ENOTSUP;
+        return refuse_compression();
     }
     if (blk_getlength(c->dst) < c->total) {
         tool_error("output file is smaller than input file");

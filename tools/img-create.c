@@ -13,23 +13,35 @@
 #include "tools/tool-nbd-uri.h"
 #include "tools/tool-print.h"
 
-static const BlockDriver *find_format(const char *format)
+static const BlockDriver *find_format(const char *format, GError **errp)
 {
     const BlockDriver *driver = bdrv_find_driver(format);
 
     if (!driver) {
-        tool_error("Unknown file format '%s'", format);
+        block_error(errp, ENOENT, "Unknown file format '%s'", format);
     } else if (!driver->create && !g_str_equal(format, "raw")) {
-        tool_error("Format driver '%s' does not support image creation",
-                   format);
+        block_error(errp, ENOTSUP, "Format driver '%s' does not support image "
+                    "creation", format);
         driver = NULL;
+    }
+    return driver;
+}
+
+/* The same, and errors are printed. */
+static const BlockDriver *look_up_format(const char *format)
+{
+    g_autoptr(GError) error = NULL;
+    const BlockDriver *driver = find_format(format, &error);
+
+    if (!driver) {
+        tool_error("%s", error->message);
     }
     return driver;
 }
 
 int img_print_create_options(const char *format)
 {
-    const BlockDriver *driver = find_format(format);
+    const BlockDriver *driver = look_up_format(format);
     g_autofree char *help = NULL;
 
     if (!driver) {
@@ -67,6 +79,26 @@ static int make_file(BlockGraph *graph, const char *filename, GError **errp)
     block_options_set_str(options, "filename", filename);
     block_options_set_int(options, "size", 0);
     return bdrv_create(graph, options, errp);
+}
+
+/*
+ * Whether there are such images, and @options make sense: asked before the file
+ * is emptied.  Whoever measures an image looks at all of them.
+ */
+static int check_options(BlockGraph *graph, const char *format,
+                         const BlockOptions *options, GError **errp)
+{
+    const BlockDriver *driver = find_format(format, errp);
+    BlockOptions *tree;
+    BdrvMeasure unused;
+
+    if (!driver || !driver->measure) {
+        return driver ? 0 : -EINVAL;
+    }
+    tree = block_options_clone(options);
+    block_options_set_str(tree, "driver", format);
+    block_options_set_int(tree, "size", 0);
+    return bdrv_measure(graph, tree, NULL, &unused, errp);
 }
 
 /* The path of the backing file @backing of an image at @filename. */
@@ -121,8 +153,11 @@ int img_make(BlockGraph *graph, const char *format, const char *name,
         return make_no_file(format, name, errp);
     }
     if (!g_str_equal(format, "raw")) {
-        int ret = make_file(graph, filename, errp);
+        int ret = check_options(graph, format, options, errp);
 
+        if (ret == 0) {
+            ret = make_file(graph, filename, errp);
+        }
         if (ret < 0) {
             block_options_free(options);
             return ret;
@@ -280,7 +315,7 @@ int img_create(int argc, char **argv)
     c.format = c.args.image.format ? c.args.image.format : "raw";
     if (c.args.help_options) {
         ret = img_print_create_options(c.format);
-    } else if (find_format(c.format) && img_operands(argc, argv, 1, 2)) {
+    } else if (look_up_format(c.format) && img_operands(argc, argv, 1, 2)) {
         ret = create(&c, argv[optind], argv[optind + 1]);
     }
     img_args_clear(&c.args);

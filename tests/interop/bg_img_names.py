@@ -229,6 +229,34 @@ def test_only_files_are_made(folder):
     check(os.listdir(folder) == ['disk'])
 
 
+def test_what_cannot_be_made_leaves_the_file_that_is_there(folder):
+    must(folder, 'create', '-q', '-f', 'raw', 'disk', '64k')
+    there = Path(folder) / 'there'
+    for wrong in (['-O', 'qcow3'], ['-O', 'null-co'], ['-c', '-O', 'raw'],
+                  ['-O', 'raw', '-o', 'nonsense=1'],
+                  ['-O', 'raw', '-o', 'preallocation=some'],
+                  ['-O', 'qcow2', '-o', 'nonsense=1'],
+                  ['-O', 'qcow2', '-o', 'cluster_size=3'],
+                  ['-O', 'qcow2', '-o', 'cluster_size=96k'],
+                  ['-O', 'qcow2', '-o', 'extended_l2=on,cluster_size=4k'],
+                  ['-O', 'qcow2', '-o', 'preallocation=some']):
+        ways = [['convert', '-f', 'raw', *wrong, 'disk', 'there']]
+        if wrong[0] == '-O':
+            ways.append(['create', '-f', *wrong[1:], 'there', '64k'])
+        if '-o' not in wrong and '-c' not in wrong:
+            ways.append(['dd', '-f', 'raw', *wrong, 'if=disk', 'of=there'])
+        for how in ways:
+            there.write_bytes(b'content')
+            done = img(folder, *how)
+            check(done.returncode == 1 and done.stderr.startswith('bg-img: '),
+                  how, done)
+            check('Measuring' not in done.stderr, how, done.stderr)
+            check(there.read_bytes() == b'content', how, 'is gone')
+            there.unlink()
+            img(folder, *how)
+            check(os.listdir(folder) == ['disk'], how, 'left a file')
+
+
 def test_a_device_that_an_image_names(folder):
     """It is not opened, also not by way of a link; but what the user names is."""
     must(folder, 'create', '-q', '-f', 'raw', 'disk', '1M')

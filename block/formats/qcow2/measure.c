@@ -144,7 +144,8 @@ int coroutine_fn qcow2_measure(BlockOptions *options, BlockDriverState *source,
     if (result < 0) {
         return result;
     }
-    result = block_options_check_empty(options, known, "Measuring", errp);
+    result = block_options_check_empty(options, known, "Image of format qcow2",
+                                       errp);
     if (result == 0) {
         result = measure(&o, source, ret, errp);
     }
