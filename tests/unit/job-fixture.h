@@ -132,6 +132,23 @@ static inline void job_end_fails(BlockJob *job, int err, const char *message)
     block_job_unref(job);
 }
 
+/**
+ * Cancel, and wait for the end; drops the reference.  False: it was too late,
+ * for the job is over, or took effect already and has ended well.
+ */
+static inline bool job_cancel_in_time(BlockJob *job)
+{
+    g_autoptr(GError) error = NULL;
+    int ret = 0;
+
+    if (block_job_cancel(job, false, NULL) == 0) {
+        ret = block_job_wait(job, &error);
+        ck_assert(ret == 0 || ret == -ECANCELED);
+    }
+    block_job_unref(job);
+    return ret < 0;
+}
+
 /** Let all go on that can. */
 static inline void job_settle(void)
 {

@@ -400,11 +400,10 @@ START_TEST(a_cancelled_stream_leaves_the_graph_as_it_was)
         for (int i = 0; i < turns; i++) {
             aio_poll(block_graph_aio_context(graph), false);
         }
-        if (block_job_cancel(job, false, NULL) < 0) {
-            block_job_unref(job); /* over, or too late */
+        if (!job_cancel_in_time(job)) {
+            ck_assert_int_gt(turns, 0);
             break;
         }
-        job_end_fails(job, ECANCELED, "cancelled");
         expect_graph(before);
         expect_backing(layer[2], layer[1], "n1.qcow2");
         expect_picture(guest, "ABAA");
