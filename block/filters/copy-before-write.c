@@ -337,9 +337,9 @@ static void coroutine_fn cbw_close(BlockDriverState *bs)
 
 /*
  * The source is read and, on behalf of our parents, written; nobody else may
- * write it behind our back.  But while we have no parent, nothing is promised
- * to anybody, and the source keeps its users: they become ours when we are
- * inserted above it.
+ * write it behind our back.  But while we have no parent and no job, nothing is
+ * promised to anybody, and the source keeps its users: they become ours when we
+ * are inserted above it.
  */
 static void cbw_child_perm(BlockDriverState *bs, BdrvChildRole role,
                            const BlockPerm *parent, BlockPerm *ret_child)
@@ -354,7 +354,7 @@ static void cbw_child_perm(BlockDriverState *bs, BdrvChildRole role,
         return;
     }
     *ret_child = *parent;
-    if (parent->used) {
+    if (parent->used || s->guards) {
         ret_child->used |= BLK_PERM_CONSISTENT_READ;
         ret_child->shared &= ~changes;
     }
@@ -395,6 +395,11 @@ static void cbw_drain_begin(BlockDriverState *bs)
     CbwNode *s = bdrv_opaque(bs);
 
     block_copy_cancel_async(s->copy);
+}
+
+void cbw_guard_source(BlockDriverState *bs, bool on)
+{
+    cbw_node(bs)->guards = on;
 }
 
 void cbw_give_up(BlockDriverState *bs)

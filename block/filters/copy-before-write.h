@@ -62,6 +62,7 @@ typedef struct CbwNode {
 
     /* Main context. */
     bool used;                    /* by somebody, at some time */
+    bool guards;                  /* cbw_guard_source() */
 
     /* Any thread. */
     _Atomic uint64_t *done;       /* a bit a cluster; set under @lock */
@@ -83,6 +84,12 @@ BlockCopyState *cbw_block_copy(BlockDriverState *bs);
 
 /** The error that has broken the snapshot, or 0.  Any thread. */
 int cbw_snapshot_error(BlockDriverState *bs);
+
+/**
+ * Whether the source is kept from who would write it past the filter @bs, also
+ * while nobody uses the filter.  The permissions follow with the next refresh.
+ */
+void cbw_guard_source(BlockDriverState *bs, bool on);
 
 /** The snapshot is not wanted any more: guests do not copy from now on. */
 void cbw_give_up(BlockDriverState *bs);

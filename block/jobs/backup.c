@@ -8,6 +8,7 @@
 
 #include "block/filters/copy-before-write.h"
 #include "block/graph/graph-int.h"
+#include "block/graph/transaction.h"
 #include "block/jobs/chain.h"
 
 #define RETRY_NS (INT64_C(100) * 1000 * 1000)
@@ -132,6 +133,15 @@ static int check_chunk(BackupJob *b, GError **errp)
     return 0;
 }
 
+/* Users that the disk gets later come to the filter, or not at all. */
+static int keep_writers_out(BackupJob *b, GError **errp)
+{
+    Transaction *txn = transaction_new();
+
+    cbw_guard_source(b->cbw, true);
+    return transaction_end(txn, perm_refresh_one(b->cbw, txn, errp));
+}
+
 /* The filter comes in; drained, so nothing has changed before the bitmaps. */
 static int coroutine_fn insert_filter(BackupJob *b, GError **errp)
 {
@@ -149,6 +159,9 @@ static int coroutine_fn insert_filter(BackupJob *b, GError **errp)
     /* It may have become another while we waited for requests. */
     ret = job_check_lengths(&b->job, b->source, b->target, errp);
     if (ret == 0) {
+        ret = keep_writers_out(b, errp);
+    }
+    if (ret == 0) {
         ret = check_chunk(b, errp);
     }
     if (ret == 0) {
@@ -156,6 +169,7 @@ static int coroutine_fn insert_filter(BackupJob *b, GError **errp)
     }
     if (ret < 0) {
         bdrv_unfreeze_child(bdrv_filter_child(b->cbw));
+        cbw_guard_source(b->cbw, false);
         cbw_give_up(b->cbw);
         chain_drop_failed_filter(&b->job, b->cbw);
     }
@@ -437,6 +451,7 @@ static void coroutine_fn backup_clean(BlockJob *job)
     /* Not inside a change of the graph: a target that hangs would hold all. */
     block_copy_wait_tasks(b->copy, 0, block_copy_length(b->copy));
     bdrv_unfreeze_child(bdrv_filter_child(b->cbw));
+    cbw_guard_source(b->cbw, false);
     chain_drop_filter(&b->job, b->cbw);
     bdrv_co_unref(b->cbw);
     bdrv_co_unref(b->target);

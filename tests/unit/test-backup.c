@@ -563,6 +563,7 @@ START_TEST(an_error_at_any_request_is_treated_as_the_policy_says)
         BlockDriverState *fsource, *ftarget;
 
         disks();
+        blk_remove_bs(guest); /* it would write past "fsource" */
         fsource = open_ok("faulty,node-name=fsource,file=source");
         ftarget = open_ok("faulty,node-name=ftarget,file=target");
         fail_nth(kinds[_i / 3], n, policy);
@@ -718,6 +719,35 @@ START_TEST(a_writer_of_the_target_is_refused)
 }
 END_TEST
 
+START_TEST(a_writer_of_the_source_past_the_filter_is_refused)
+{
+    const BlockPerm perm = {
+        .used = _i ? BLK_PERM_RESIZE : BLK_PERM_WRITE,
+        .shared = BLK_PERM_ALL,
+    };
+    BlockBackend *other = blk_new(graph, "other", &perm);
+    g_autoptr(GError) error = NULL;
+    BlockJob *job;
+
+    disks();
+    blk_remove_bs(guest); /* nobody has written it so far */
+    job = job_ok(BLOCK_JOB_BACKUP, "device=source,target=target,sync=full,"
+                 "auto-finalize=off,filter-node-name=cbw");
+    ck_assert_int_lt(blk_insert_bs(other, source, &error), 0);
+    expect_error(&error, 0, _i ? "resize" : "write");
+    ck_assert_int_eq(blk_insert_bs(other, bdrv_find_node(graph, "cbw"), NULL),
+                     0);
+    job_reach(job, BLOCK_JOB_PENDING);
+    ck_assert_int_eq(block_job_finalize(job, NULL), 0);
+    job_end_ok(job);
+    ck_assert_ptr_eq(blk_bs(other), source);
+    blk_remove_bs(other);
+    ck_assert_int_eq(blk_insert_bs(other, source, NULL), 0);
+    blk_unref(other);
+    no_disks();
+}
+END_TEST
+
 /* Another backup, above, holds its edge to the filter of the first. */
 START_TEST(a_backup_that_waits_for_who_is_above_it_can_be_cancelled)
 {
@@ -755,6 +785,8 @@ END_TEST
 
 static void add_tests(TCase *tcase)
 {
+    tcase_add_loop_test(
+        tcase, a_writer_of_the_source_past_the_filter_is_refused, 0, 2);
     tcase_add_loop_test(
         tcase, a_backup_that_waits_for_who_is_above_it_can_be_cancelled, 0, 2);
     PROMISE(tcase, a_full_backup_is_the_disk);
