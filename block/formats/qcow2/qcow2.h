@@ -288,7 +288,6 @@ static inline Qcow2 *qcow2_of(BlockDriverState *bs)
     return bdrv_opaque(bs);
 }
 
-/** The child with the metadata. */
 /** Hand @error, which is set, over to @errp.  Returns its code, negative. */
 static inline int qcow2_pass_error(GError **errp, GError *error)
 {
@@ -298,6 +297,7 @@ static inline int qcow2_pass_error(GError **errp, GError *error)
     return ret;
 }
 
+/** The child with the metadata. */
 static inline BdrvChild *qcow2_file(const Qcow2 *q)
 {
     return bdrv_primary_child(q->bs);
