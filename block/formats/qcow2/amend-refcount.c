@@ -151,6 +151,9 @@ static int coroutine_fn write_block(Change *c, int64_t index, int64_t offset)
         uint64_t value;
 
         ret = qcow2_refcount_get(q, index * nr + i, &value);
+        if (ret == 0 && value > c->geo.refcount_max) {
+            ret = -EIO;         /* somebody else changes the file */
+        }
         if (ret == 0) {
             qcow2_refcount_put(buf, c->geo.refcount_order, i, value);
         }
