@@ -329,8 +329,9 @@ bool coroutine_fn nbd_turn_begin(NbdRequest *req);
 /** @req is done: others may have their turn. */
 void nbd_turn_end(NbdRequest *req);
 
-/** Let others come between two steps of @req. */
-void coroutine_fn nbd_turn_pass(NbdRequest *req);
+/** Let others come between two steps of @req.  Returns whether that took
+ * time. */
+bool coroutine_fn nbd_turn_pass(NbdRequest *req);
 
 /* --- buffers -------------------------------------------------------------- */
 

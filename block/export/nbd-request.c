@@ -481,8 +481,9 @@ static int coroutine_fn do_long(NbdRequest *req)
         left -= step;
         if (left > 0 && ret == 0) {
             co_sleep_ns(0);
-            nbd_turn_pass(req);
-            ret = is_over(req->client) ? -ESHUTDOWN : 0;
+            ret = (nbd_turn_pass(req) ? has_gone(req->client)
+                                      : is_over(req->client))
+                      ? -ESHUTDOWN : 0;
         }
     }
     if (ret == 0 && req->type == NBD_CMD_TRIM &&

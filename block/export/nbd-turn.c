@@ -3,14 +3,14 @@
  * Whose request is next: round robin over the clients of an export.
  *
  * All clients of an export together have no more in work than one may have in
- * flight; the rest waits here, a queue for each client.  So whoever is alone
- * never waits, and who shares the export waits for no more than that, however
- * many others there are and whatever they have sent.
+ * flight, and one request for each client; the rest waits here, a queue for
+ * each client.  So whoever is alone never waits, and who shares the export
+ * waits for no more than that, whatever the others have sent.
  *
- *   T1  A client that has nothing in work gets its turn at once.  So a client
- *       that sends one request at a time never waits here, and one whose
- *       requests wait has at least one in work: when that ends, it goes on.
- *       So the end of a client does not wait for what others have in work.
+ *   T1  A client that has nothing in work gets its turn at once, which costs
+ *       it nothing.  So one that sends one request at a time never waits here,
+ *       and one whose requests wait has at least one in work: when that ends,
+ *       it goes on.  So its end does not wait for what others have in work.
  *   T2  Else it is deficit round robin (Shreedhar and Varghese, 1995): in each
  *       round a client may spend TURN_BYTES more, and what it did not spend it
  *       keeps while it has requests that wait.  So clients that want as much
@@ -143,17 +143,17 @@ void nbd_turn_end(NbdRequest *req)
     if (client->turn_working == 0 && first_waiting(client)) {
         NbdRequest *next = first_waiting(client);           /* T1 */
 
-        client->turn_credit -= cost_of(next);
         start(turns, next);
         leave(next);
     }
     start_waiting(turns);
 }
 
-void coroutine_fn nbd_turn_pass(NbdRequest *req)
+bool coroutine_fn nbd_turn_pass(NbdRequest *req)
 {
-    if (!list_empty(&req->client->e->turns.clients)) {
-        nbd_turn_end(req);
-        nbd_turn_begin(req);
+    if (list_empty(&req->client->e->turns.clients)) {
+        return false;
     }
+    nbd_turn_end(req);
+    return nbd_turn_begin(req);
 }
