@@ -21,6 +21,8 @@ static struct {
     unsigned from;          /* this one fails, the first being 1, ... */
     unsigned nr;            /* ... and so many in all, one after the other */
     bool first_happens;     /* a write that fails first is done all the same */
+    void (*instead)(void);  /* called before a request that would have failed,
+                             * which does not */
     int64_t read_bytes;
     bool hold_discards;
     CoQueue held;
@@ -39,6 +41,7 @@ static inline void faulty_set(unsigned kinds, unsigned from, unsigned nr)
     faulty.from = from;
     faulty.nr = nr;
     faulty.first_happens = false;
+    faulty.instead = NULL;
 }
 
 /** No request fails any more. */
@@ -59,8 +62,13 @@ static inline int faulty_ret(unsigned kind)
         return 0;
     }
     faulty.count++;
-    return faulty_has_failed() && faulty.count - faulty.from < faulty.nr ? -EIO
-                                                                         : 0;
+    if (!faulty_has_failed() || faulty.count - faulty.from >= faulty.nr) {
+        return 0;
+    }
+    if (faulty.instead) {
+        faulty.instead();
+    }
+    return faulty.instead ? 0 : -EIO;
 }
 
 static int coroutine_fn faulty_preadv(BlockDriverState *bs, const BlockIO *io)

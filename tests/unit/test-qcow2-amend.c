@@ -252,6 +252,81 @@ START_TEST(an_amend_that_fails_leaves_a_sound_image)
 }
 END_TEST
 
+/* --- somebody else changes the file --------------------------------------- */
+
+static int64_t count_at; /* where the count of one of its clusters is */
+
+/* It is referred to @count times: where counts have 64 bits. */
+static void set_count(uint64_t count)
+{
+    patch64("a", count_at, count);
+}
+
+static void make_count_large(void)
+{
+    set_count(300);
+}
+
+/* An image with more refcounts than are in the cache at a time, and the place
+ * of one that is neither among the first nor among the last. */
+static char *make_many_counts(gsize *ret_bytes)
+{
+    BlockBackend *blk;
+
+    make_image_ok("a", "size=1M,cluster_size=512,refcount_bits=64");
+    blk = image_backend("a", NULL);
+    fill(blk, 0, 1048576, 1);
+    close_backend(blk);
+    count_at = peek64("a", peek64("a", 48) + 12 * 8) + 8;
+    ck_assert_uint_eq(peek64("a", count_at), 1);
+    return slurp("a", ret_bytes);
+}
+
+/* The same image, whose counts become 8 bits wide; one of them grows before
+ * write number @n.  Returns what the amend does, with its @error. */
+static int amend_meddled_with(int n, GError **error)
+{
+    BlockDriverState *bs = bdrv_open(
+        graph, faulty_options("a", "refcount-cache-size=4k"), NULL);
+    int ret;
+
+    ck_assert_ptr_nonnull(bs);
+    faulty_set(FAULTY_WRITES, n, 1);
+    faulty.instead = make_count_large;
+    ret = bdrv_amend(bs, opts("refcount_bits=8"), error);
+    bdrv_unref(bs);
+    return ret;
+}
+
+START_TEST(counts_that_grow_while_they_are_copied_fail_the_amend)
+{
+    gsize bytes;
+    g_autofree char *image = make_many_counts(&bytes);
+    unsigned copied = 0;
+
+    for (int n = 1; n == 1 || faulty_has_failed(); n++) {
+        g_autoptr(GError) error = NULL;
+        BlockBackend *blk;
+        int ret;
+
+        unslurp("a", image, bytes);
+        ret = amend_meddled_with(n, &error);
+        if (ret < 0) {
+            ck_assert_ptr_nonnull(error);
+            ck_assert(ret == -ERANGE || ret == -EIO);
+            copied += ret == -EIO;
+            set_count(1);
+        }
+        blk = image_backend("a", NULL);
+        expect_fill(blk, 0, 1048576, 1);
+        ck_assert_int_eq(check_of(blk_bs(blk)).corruptions, 0);
+        close_backend(blk);
+    }
+    faulty_clear();
+    ck_assert_uint_gt(copied, 0);
+}
+END_TEST
+
 /* --- the rest of image.h -------------------------------------------------- */
 
 START_TEST(measuring_is_what_qemu_img_says)
@@ -547,6 +622,7 @@ int main(void)
     PROMISE(tcase, a_name_that_is_too_long_is_refused);
     PROMISE(tcase, a_name_that_does_not_fit_in_the_header_is_refused);
     tcase_add_loop_test(tcase, an_amend_that_fails_leaves_a_sound_image, 0, 2);
+    PROMISE(tcase, counts_that_grow_while_they_are_copied_fail_the_amend);
     PROMISE(tcase, measuring_is_what_qemu_img_says);
     PROMISE(tcase, measuring_counts_the_data_of_a_source);
     PROMISE(tcase, specific_information_has_the_keys_of_qemu_img);
