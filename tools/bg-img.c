@@ -126,6 +126,9 @@ static int take_trace(int argc, char **argv)
     if (tool_trace(text) < 0) {
         return EXIT_FAILURE;
     }
+    if (argc - used < 2) {
+        return EXIT_SUCCESS;    /* as qemu-img has it */
+    }
     return dispatch(argc - used, argv + used);
 }
 

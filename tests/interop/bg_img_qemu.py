@@ -275,7 +275,8 @@ CASES = [
      ['-T nope info base', '--trace=nope info base', '--trace nope info base',
       '-Tnope info base', '-T events=nothing info base', '-T x=y info base',
       '-T', '--tracex info base', '-T nope,events=names,file=out info base',
-      '-T nope nonsense']),
+      '-T nope nonsense', '-T nope', '--trace=nope -T nope', '-T x=y',
+      '-T nope --version', '-T nope --help']),
     ('no such command', 'status', ['nonsense', '']),
 ]
 
