@@ -39,6 +39,7 @@ typedef struct Options {
     gboolean threads;
     gboolean report;
     gboolean check_determinism;
+    gboolean help;
 } Options;
 
 typedef int Command(Options *o);
@@ -424,6 +425,7 @@ static int parse_options(Options *o, int *argc, char ***argv)
         { "scenario", 0, 0, G_OPTION_ARG_STRING, &o->scenario, "of one run", "NAME" },
         { "timeout", 0, 0, G_OPTION_ARG_DOUBLE, &o->timeout,
           "real seconds that a run may take", "S" },
+        { "help", 'h', 0, G_OPTION_ARG_NONE, &o->help, "show this text", NULL },
         { NULL },
     };
     g_autoptr(GOptionContext) context = g_option_context_new("COMMAND ...");
@@ -436,9 +438,16 @@ static int parse_options(Options *o, int *argc, char ***argv)
     }
     g_option_context_set_summary(context, summary->str);
     g_option_context_add_main_entries(context, entries, NULL);
-    return g_option_context_parse(context, argc, argv, &error)
-               ? EXIT_WELL
-               : usage_error("%s; --help tells more", error->message);
+    g_option_context_set_help_enabled(context, FALSE); /* it would exit */
+    if (!g_option_context_parse(context, argc, argv, &error)) {
+        return usage_error("%s; --help tells more", error->message);
+    }
+    if (o->help) {
+        g_autofree char *text = g_option_context_get_help(context, TRUE, NULL);
+
+        fputs(text, stdout);
+    }
+    return EXIT_WELL;
 }
 
 static int check_options(Options *o)
@@ -483,6 +492,17 @@ static int do_command(Options *o, int argc, char **argv)
     return usage_error("'%s' is no command; --help lists them", argv[1]);
 }
 
+/* What somebody asked for is not lost unseen. */
+static bool all_printed(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) {
+        return true;
+    }
+    fprintf(stderr, "%s: Could not write to standard output\n",
+            g_get_prgname());
+    return false;
+}
+
 int bgsim_main(int argc, char **argv, const BgSimScenario *const *scenarios)
 {
     g_auto(GStrv) arguments = g_strdupv(argv);
@@ -499,10 +519,10 @@ int bgsim_main(int argc, char **argv, const BgSimScenario *const *scenarios)
     o.words = g_ptr_array_new();
     o.chosen = g_ptr_array_new();
     ret = parse_options(&o, &argc, &rest);
-    if (ret == EXIT_WELL) {
+    if (ret == EXIT_WELL && !o.help) {
         ret = check_options(&o);
     }
-    if (ret == EXIT_WELL) {
+    if (ret == EXIT_WELL && !o.help) {
         ret = do_command(&o, argc, rest);
     }
     g_ptr_array_unref(o.words);
@@ -511,8 +531,7 @@ int bgsim_main(int argc, char **argv, const BgSimScenario *const *scenarios)
     g_free(o.strategy_name);
     g_free(o.out);
     g_free(o.seed_text);
-    fflush(stdout);
-    return ret;
+    return all_printed() || ret != EXIT_WELL ? ret : EXIT_FAILED;
 }
 
 /* --- test frameworks ------------------------------------------------------ */

@@ -137,10 +137,10 @@ static int parse_arguments(Arguments *args, int argc, char **argv)
 
         if (letter == 'h') {
             print_help();
-            exit(EXIT_SUCCESS);
+            exit(tool_finish(EXIT_SUCCESS));
         } else if (letter == 'V') {
             printf("%s version %s\n", g_get_prgname(), block_version());
-            exit(EXIT_SUCCESS);
+            exit(tool_finish(EXIT_SUCCESS));
         }
         ret = parse_option(args, letter);
         if (ret < 0) {

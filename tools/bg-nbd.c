@@ -346,5 +346,5 @@ int main(int argc, char **argv)
         }
         status = session_end(&s, status);
     }
-    return status;
+    return tool_finish(status);
 }

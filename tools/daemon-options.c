@@ -138,13 +138,14 @@ static int coroutine_fn start_nbd_server(QmpServer *server,
     return blk_co_nbd_server_start(server->graph, options, errp);
 }
 
-/* The loop does not begin then. */
-static void print_manual(Daemon *daemon)
+/* The loop does not begin then.  Returns 0 or a negative errno, printed. */
+static int print_manual(Daemon *daemon)
 {
     g_autofree char *text = qmp_server_manual(daemon->server);
 
     fputs(text, stdout);
     qmp_server_quit(daemon->server, "none");
+    return tool_finish(EXIT_SUCCESS) == EXIT_SUCCESS ? 0 : -EIO;
 }
 
 /* For all nodes, wherever on the command line they are. */
@@ -173,10 +174,10 @@ int daemon_first_options(Daemon *daemon, int argc, char **argv)
         switch (letter) {
         case 'h':
             print_help();
-            exit(EXIT_SUCCESS);
+            exit(tool_finish(EXIT_SUCCESS));
         case 'V':
             printf("%s version %s\n", g_get_prgname(), block_version());
-            exit(EXIT_SUCCESS);
+            exit(tool_finish(EXIT_SUCCESS));
         case 'T':
             if (tool_trace(optarg) < 0) {
                 return -EINVAL;
@@ -232,7 +233,7 @@ int daemon_options(Daemon *daemon, int argc, char **argv)
             ret = add(daemon, qmp_co_object_add, "qom-type", "--object");
             break;
         case OPTION_PRINT_MANUAL:
-            print_manual(daemon);
+            ret = print_manual(daemon);
             break;
         case OPTION_EXPORT:
             ret = add(daemon, qmp_co_export_add, "type", "--export");

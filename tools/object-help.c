@@ -70,7 +70,7 @@ void tool_object_help(const char *text)
 
     if (asked) {
         print_types();
-        exit(EXIT_SUCCESS);
+        exit(tool_finish(EXIT_SUCCESS));
     }
     for (int i = 1; words[0] && words[i]; i++) {
         asked = asked || is_help(words[i]);
@@ -85,5 +85,5 @@ void tool_object_help(const char *text)
         exit(EXIT_FAILURE);
     }
     print_options(type);
-    exit(EXIT_SUCCESS);
+    exit(tool_finish(EXIT_SUCCESS));
 }

@@ -4,7 +4,8 @@
 
     tool_pages.py SOURCE-DIR TOOL...
 
-Options and commands are those that the tool's --help lists.
+Options and commands are those that the tool's --help lists.  And a text that
+was asked for and cannot be written is an error, in each tool.
 """
 import os
 import re
@@ -64,10 +65,31 @@ def check_tool(source, path):
               {word.rstrip('=') for word in words.split()})
 
 
+def check_full(path):
+    """Whether all that only prints fails where nothing can be printed."""
+    asked = {'bg-daemon': [['--print-manual'], ['--object', 'help']],
+             'bg-img': [['info', '--object', 'secret,help']],
+             'bg-io': [['-c', 'help']], 'bg-nbd': [['--object', 'help']],
+             'bg-sim': [['list']]}
+    asked = asked[path.name] + [['--help']]
+    if path.name != 'bg-sim':
+        asked.append(['--version'])
+    for words in asked:
+        with open('/dev/full', 'w', encoding='utf-8') as full:
+            done = subprocess.run([path, *words], stdout=full, text=True,
+                                  stderr=subprocess.PIPE, timeout=60,
+                                  check=False)
+        if done.returncode != 1 or 'standard output' not in done.stderr:
+            failures.append(words)
+            print(f'{path.name} {words}: {done.returncode} {done.stderr}')
+
+
 def main():
     source = Path(sys.argv[1])
     for tool in sys.argv[2:]:
-        check_tool(source, Path(os.path.abspath(tool)))
+        path = Path(os.path.abspath(tool))
+        check_tool(source, path)
+        check_full(path)
     return 1 if failures else 0
 
 
