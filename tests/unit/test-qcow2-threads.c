@@ -9,6 +9,8 @@
  */
 #include "image-fixture.h"
 
+#include "block/graph/table-memory.h"
+
 #define THREADS 3
 #define WORKERS 12
 #define SECTOR 512
@@ -16,7 +18,8 @@
 #define SHARED_SECTORS (16 * CLUSTER / SECTOR)
 #define SHARED_BYTES (SHARED_SECTORS * SECTOR)
 #define OWN_BYTES (6 * CLUSTER)
-#define DISK (SHARED_BYTES + WORKERS * OWN_BYTES)
+#define STRIDE_MAX (2 << 20) /* of a slice of its own each, of 4 KiB */
+#define DISK (SHARED_BYTES + WORKERS * STRIDE_MAX)
 
 typedef struct Worker {
     int id;
@@ -30,6 +33,8 @@ typedef struct Worker {
 static BlockBackend *blk;
 static Worker workers[WORKERS];
 static int steps_each;
+static int64_t stride = OWN_BYTES; /* from one's own bytes to the next one's */
+static bool squeeze;               /* memory for caches comes and goes */
 static _Atomic int nr_left;
 
 #define EXPECT(w, condition)                                                  \
@@ -73,7 +78,7 @@ static void coroutine_fn read_shared(Worker *w)
 
 static int64_t own_offset(const Worker *w)
 {
-    return SHARED_BYTES + w->id * OWN_BYTES;
+    return SHARED_BYTES + w->id * stride;
 }
 
 static void coroutine_fn change_own(Worker *w)
@@ -175,6 +180,28 @@ static void take_and_make_snapshot(int round)
     ck_assert_msg(ret == 0, "%s", error ? error->message : "no error set");
 }
 
+/* What there is for caches is less than they have, or there is much; tables
+ * that need little get it in any case. */
+static void squeeze_caches(Qcow2 *q)
+{
+    const TableAccount *account = bdrv_table_account(q->bs);
+
+    switch (g_random_int_range(0, 5)) {
+    case 0:
+        table_memory_set_max(table_memory_of_node(account) * 5 / 4 + 65536,
+                             0);
+        break;
+    case 1:
+        table_memory_set_max(0, table_memory_of_process() * 5 / 4 + 65536);
+        break;
+    case 2:
+        qcow2_cache_shrink(q->l2_cache, 65536);
+        break;
+    default:
+        table_memory_set_max(0, 0);
+    }
+}
+
 static void crowd_run(guint32 seed, bool snapshots)
 {
     AioContext *ctx = block_graph_aio_context(graph);
@@ -196,14 +223,19 @@ static void crowd_run(guint32 seed, bool snapshots)
         Qcow2 *q = bdrv_opaque(blk_bs(blk));
 
         aio_poll(ctx, false);
+        if (squeeze) {
+            squeeze_caches(q);
+        }
         if (++turn % 64 == 0) {
             qcow2_cache_clean_unused(q->l2_cache);
             qcow2_cache_clean_unused(q->refcount_cache);
         }
         if (snapshots && turn % 4096 == 0) {
+            table_memory_set_max(0, 0);
             take_and_make_snapshot(round++);
         }
     }
+    table_memory_set_max(0, 0);
     if (round % 2) {
         take_and_make_snapshot(round);
     }
@@ -279,6 +311,14 @@ START_TEST(threads_that_share_subclusters_lose_nothing)
 }
 END_TEST
 
+START_TEST(threads_lose_nothing_while_memory_comes_and_goes)
+{
+    stride = STRIDE_MAX;
+    squeeze = true;
+    crowd("cluster_size=4k,refcount_bits=64", "qcow2,discard=unmap", 300, _i);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2-threads");
@@ -290,6 +330,8 @@ int main(void)
     PROMISE(tcase, R57_a_small_cache_serves_block_status_of_many_threads);
     PROMISE(tcase,
             R123_snapshots_that_come_and_go_beside_threads_lose_nothing);
+    tcase_add_loop_test(
+        tcase, threads_lose_nothing_while_memory_comes_and_goes, 0, 2);
     PROMISE(tcase, threads_that_share_subclusters_lose_nothing);
     suite_add_tcase(suite, tcase);
     return check_main(suite);

@@ -17,9 +17,11 @@ static Qcow2Cache *cache;
 static TableAccount account;
 static int64_t cost; /* of a slice */
 static int fail_read;
-static bool hold_reads;
+static int fail_write;
+static bool hold_reads, hold_writes;
 static CoQueue held;
 static unsigned rooms;
+static unsigned come; /* slices: while room is made there is memory for them */
 static uint64_t disk[SLICES];
 
 static int coroutine_fn read_slice(void *opaque, int64_t offset, void *buf,
@@ -39,13 +41,24 @@ static int coroutine_fn read_slice(void *opaque, int64_t offset, void *buf,
 static int coroutine_fn write_slice(void *opaque, int64_t offset,
                                     const void *buf, int64_t bytes)
 {
-    disk[offset / SLICE] = *(const uint64_t *)buf;
-    return 0;
+    if (hold_writes) {
+        co_queue_wait(&held, NULL);
+    }
+    if (fail_write == 0) {
+        disk[offset / SLICE] = *(const uint64_t *)buf;
+    }
+    return fail_write;
 }
+
+static void set_memory(int64_t slices);
 
 static int coroutine_fn make_room(void *opaque)
 {
     rooms++;
+    if (come > 0) {
+        set_memory(come);
+        qcow2_cache_has_room(cache, come - qcow2_cache_nr_dirty(cache) - 1);
+    }
     qcow2_cache_freeze(cache);
     return qcow2_cache_write_frozen(cache);
 }
@@ -257,6 +270,52 @@ START_TEST(a_reader_has_dirty_slices_written_when_nothing_else_is_left)
 }
 END_TEST
 
+/* ... and cannot be, but others found memory while that was tried. */
+START_TEST(a_reader_uses_slices_that_came_while_no_room_could_be_made)
+{
+    Range range = { 1, QCOW2_CACHE_MIN_SLICES + 1, 0, false };
+
+    set_memory(1);
+    run_now(dirty_range, &range);
+    fail_write = -EIO;
+    come = 2 * QCOW2_CACHE_MIN_SLICES;
+    expect_range(20, 30);
+    ck_assert_uint_gt(rooms, 0);
+    expect_held(come);
+}
+END_TEST
+
+static void coroutine_fn write_frozen(void *opaque)
+{
+    ((Range *)opaque)->result = qcow2_cache_write_frozen(cache);
+}
+
+/* What is being written is dirty again if that fails: readers still have a
+ * slice then. */
+START_TEST(there_is_no_room_where_a_write_may_fail)
+{
+    Range first = { 1, 5, 0, false }, next = { 5, 8, 0, false };
+
+    set_memory(1);
+    ck_assert(qcow2_cache_has_room(cache, 4));
+    run_now(dirty_range, &first);
+    qcow2_cache_freeze(cache);
+    hold_writes = true;
+    run_now(write_frozen, &first);
+    ck_assert(!qcow2_cache_has_room(cache, 4));
+    ck_assert(qcow2_cache_has_room(cache, 3));
+    run_now(dirty_range, &next);
+    fail_write = -EIO;
+    hold_writes = false;
+    co_queue_restart_all(&held);
+    co_settle();
+    ck_assert_int_eq(first.result, -EIO);
+    ck_assert_uint_eq(qcow2_cache_nr_dirty(cache), 7);
+    expect_range(20, 30);
+    expect_held(QCOW2_CACHE_MIN_SLICES);
+}
+END_TEST
+
 /* More readers than slices: who comes late waits for a pin, not for memory. */
 START_TEST(many_readers_share_few_slices)
 {
@@ -341,6 +400,8 @@ int main(void)
     PROMISE(tcase, a_cache_does_not_give_what_changes_need);
     PROMISE(tcase,
             a_reader_has_dirty_slices_written_when_nothing_else_is_left);
+    PROMISE(tcase, a_reader_uses_slices_that_came_while_no_room_could_be_made);
+    PROMISE(tcase, there_is_no_room_where_a_write_may_fail);
     PROMISE(tcase, many_readers_share_few_slices);
     PROMISE(tcase, a_failed_load_leaves_an_empty_slice);
     PROMISE(tcase, what_is_forgotten_is_used_again_before_there_is_more);

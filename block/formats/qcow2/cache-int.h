@@ -110,6 +110,13 @@ void qcow2_cache_enter(Qcow2Cache *cache, Qcow2Slice *s);
 /** Slice @s is EMPTY now. */
 void qcow2_cache_leave(Qcow2Cache *cache, Qcow2Slice *s);
 
+/** How many slices are dirty, or are again if the write that is under way
+ * fails. */
+static inline size_t qcow2_cache_changed(const Qcow2Cache *cache)
+{
+    return cache->nr_dirty + cache->nr_writing;
+}
+
 /** Hold at least @nr slices.  False: there is no memory for them. */
 bool qcow2_cache_hold(Qcow2Cache *cache, size_t nr);
 

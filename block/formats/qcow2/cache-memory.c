@@ -13,10 +13,11 @@
  *
  * M1  nr_held >= QCOW2_CACHE_MIN_SLICES.
  * M2  After qcow2_cache_has_room(count) has said yes, and until as many slices
- *     have become dirty, there are nr_held - nr_dirty > what is left of count:
- *     nobody releases slices below nr_dirty + reserved.  So who holds the meta
- *     lock never waits for memory, only for readers' pins, as in a cache of
- *     that size; and readers wait for nothing that takes the meta lock.
+ *     have become dirty, there are nr_held - nr_dirty > what is left of count,
+ *     also if a write fails: nobody releases slices below nr_dirty, nr_writing
+ *     and reserved.  So who holds the meta lock never waits for memory, only
+ *     for readers' pins, as in a cache of that size; and readers wait for
+ *     nothing that takes the meta lock.
  */
 #include "block/formats/qcow2/cache-int.h"
 
@@ -166,7 +167,7 @@ static void release(Qcow2Cache *cache, Qcow2Slice *s)
 static bool may_release(const Qcow2Cache *cache)
 {
     size_t least = MAX((size_t)QCOW2_CACHE_MIN_SLICES,
-                       cache->nr_dirty + cache->reserved);
+                       qcow2_cache_changed(cache) + cache->reserved);
 
     return cache->nr_held > least &&
            cache->config.slice_bytes % sysconf(_SC_PAGESIZE) == 0;

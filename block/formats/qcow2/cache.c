@@ -455,10 +455,8 @@ static int coroutine_fn await_load(Qcow2Cache *cache, Qcow2Slice *s)
  */
 static int coroutine_fn make_free(Qcow2Cache *cache, int *room_error)
 {
-    size_t nr = cache->nr_held;
-
     if (cache->config.ordered && *room_error == 0 &&
-        cache->nr_dirty * 2 >= nr) {
+        cache->nr_dirty * 2 >= cache->nr_held) {
         int ret;
 
         lock_release(&cache->lock);
@@ -469,7 +467,7 @@ static int coroutine_fn make_free(Qcow2Cache *cache, int *room_error)
         *room_error = ret == -EAGAIN ? 0 : ret;
         lock_acquire(&cache->lock);
     }
-    if (*room_error < 0 && cache->nr_dirty >= nr) {
+    if (*room_error < 0 && cache->nr_dirty >= cache->nr_held) {
         lock_release(&cache->lock);
         return *room_error;
     }
@@ -625,7 +623,7 @@ bool qcow2_cache_has_room(Qcow2Cache *cache, size_t count)
     /* One is left for those who only read.  What is held for this is not given
      * back while slices become dirty: each of them is one of @count less. */
     cache->reserved = MAX(cache->reserved, count + 1);
-    return qcow2_cache_hold(cache, cache->nr_dirty + count + 1);
+    return qcow2_cache_hold(cache, qcow2_cache_changed(cache) + count + 1);
 }
 
 size_t qcow2_cache_nr_dirty(Qcow2Cache *cache)
