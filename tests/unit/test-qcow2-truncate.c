@@ -337,6 +337,118 @@ START_TEST(a_preallocation_that_fails_leaves_a_sound_image)
 }
 END_TEST
 
+static int64_t file_bytes(const char *name)
+{
+    g_autofree char *path = path_of(name);
+    struct stat st;
+
+    ck_assert_int_eq(stat(path, &st), 0);
+    return st.st_size;
+}
+
+/* One that runs in the background, and what it came to. */
+typedef struct Later {
+    bool done;
+    int ret;
+} Later;
+
+static void came_to(void *opaque, int ret)
+{
+    *(Later *)opaque = (Later){ .done = true, .ret = ret };
+}
+
+/*
+ * Nothing of the space stays, but tables.  What a guest has written meanwhile,
+ * behind the end that the file had, stays, too.
+ */
+START_TEST(a_preallocation_that_fails_gives_its_space_back)
+{
+    bool write_too = _i & 1;
+    PreallocMode mode = _i & 2 ? PREALLOC_MODE_FULL : PREALLOC_MODE_FALLOC;
+
+    for (int n = 1;; n++) {
+        g_autoptr(GError) error = NULL;
+        g_autofree uint8_t *data = g_malloc(MIB);
+        BlockIOVec1 iov;
+        Later later = { .done = !write_too };
+        BlockBackend *blk;
+        int64_t before;
+        bool failed;
+        int ret;
+
+        make_image_ok("a", "size=1M,cluster_size=4k");
+        before = file_bytes("a");
+        blk = backend_of(bdrv_open(graph, faulty_options("a", NULL), &error));
+        memset(data, 7, MIB);
+        faulty_set(FAULTY_CHANGES, n, 1);
+        if (write_too) {
+            blk_aio_pwritev(blk, 0, block_iov_buf(&iov, data, MIB), 0, came_to,
+                            &later);
+        }
+        ret = try_resize(blk, 6 * MIB, mode, &error);
+        while (!later.done) {
+            aio_poll(block_graph_aio_context(graph), true);
+        }
+        failed = faulty_has_failed();
+        faulty_clear();
+        if (write_too && later.ret == 0) {
+            expect_fill(blk, 0, MIB, 7);
+        }
+        close_backend(blk);
+        if (ret < 0 && !strstr(error->message, "header")) {
+            ck_assert_int_le(file_bytes("a"),
+                             before + 65536 + (write_too ? MIB : 0));
+        }
+        blk = image_backend("a", NULL);
+        check_sound(blk);
+        if (write_too && later.ret == 0) {
+            expect_fill(blk, 0, MIB, 7);
+        }
+        close_backend(blk);
+        if (!failed) {
+            break;
+        }
+    }
+}
+END_TEST
+
+START_TEST(a_growth_that_fails_leaves_the_data_file_as_it_was)
+{
+    g_autofree char *path = path_of("a.raw");
+
+    for (int raw = 0; raw < 2; raw++) {
+        for (int n = 1;; n++) {
+            g_autofree char *options = g_strdup_printf(
+                "size=1M,data_file=%s,data_file_raw=%s", path,
+                raw ? "on" : "off");
+            g_autoptr(GError) error = NULL;
+            BlockBackend *blk;
+            bool failed;
+            int ret;
+
+            make_image_ok("a", options);
+            blk = backend_of(bdrv_open(graph, faulty_options("a", NULL),
+                                       &error));
+            fill(blk, 0, MIB, 7);
+            faulty_set(FAULTY_CHANGES, n, 1);
+            ret = try_resize(blk, 64 * MIB, PREALLOC_MODE_OFF, &error);
+            failed = faulty_has_failed();
+            faulty_clear();
+            close_backend(blk);
+            if (ret < 0 && !strstr(error->message, "header")) {
+                ck_assert_int_eq(file_bytes("a.raw"), MIB);
+            }
+            blk = image_backend("a", NULL);
+            expect_fill(blk, 0, MIB, 7);
+            close_backend(blk);
+            if (!failed) {
+                break;
+            }
+        }
+    }
+}
+END_TEST
+
 /* Memory and disk agree on the size and on the table: what comes later is
  * there after a close. */
 START_TEST(writes_after_a_resize_that_failed_are_not_lost)
@@ -478,6 +590,9 @@ int main(void)
     PROMISE(tcase, a_version_2_image_with_snapshots_is_not_resized_R69);
     PROMISE(tcase, a_resize_that_fails_leaves_a_sound_image);
     PROMISE(tcase, a_preallocation_that_fails_leaves_a_sound_image);
+    tcase_add_loop_test(
+        tcase, a_preallocation_that_fails_gives_its_space_back, 0, 4);
+    PROMISE(tcase, a_growth_that_fails_leaves_the_data_file_as_it_was);
     PROMISE(tcase, writes_after_a_resize_that_failed_are_not_lost);
     PROMISE(tcase, growth_shows_nothing_old_even_after_a_power_cut);
     PROMISE(tcase, many_small_growths_make_few_tables);

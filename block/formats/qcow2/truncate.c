@@ -18,6 +18,7 @@
  */
 #include "block/formats/qcow2/bitmap.h"
 #include "block/formats/qcow2/image.h"
+#include "block/formats/qcow2/refcount.h"
 
 #include <errno.h>
 
@@ -262,15 +263,41 @@ static int coroutine_fn extend_data_file(const Resize *r, int64_t length,
     return bdrv_co_truncate(file, &how, NULL);
 }
 
+/* The L2 tables of the new part come first: they stay if the clusters cannot be
+ * had, and must not keep the file long. */
+static int coroutine_fn make_tables(const Resize *r)
+{
+    Qcow2 *q = r->q;
+    int64_t end = qcow2_cluster_up(&q->geo, r->new);
+    unsigned shift = q->geo.l2_bits + q->geo.cluster_bits;
+    int ret = 0;
+
+    for (int64_t at = qcow2_cluster_up(&q->geo, r->old); ret == 0 && at < end;
+         at = ((at >> shift) + 1) << shift) {
+        Qcow2L2Ref ref;
+
+        ret = qcow2_meta_lock_range(q, at, 1);
+        if (ret < 0) {
+            break;
+        }
+        ret = qcow2_l2_get(q, at, true, &ref);
+        if (ret == 0) {
+            qcow2_l2_put(q, &ref);
+        }
+        qcow2_meta_unlock(q);
+    }
+    return ret;
+}
+
 static int coroutine_fn preallocate(const Resize *r)
 {
     Qcow2 *q = r->q;
     int64_t at = qcow2_cluster_up(&q->geo, r->old);
     int64_t end = qcow2_cluster_up(&q->geo, r->new);
     int64_t file_end = 0;
-    int ret = 0;
+    int ret = make_tables(r);
 
-    while (at < end) {
+    while (ret == 0 && at < end) {
         int64_t host, bytes;
 
         ret = qcow2_preallocate_run(q, at, end - at, &host, &bytes);
@@ -278,31 +305,121 @@ static int coroutine_fn preallocate(const Resize *r)
             ret = reserve(r, host, bytes);
             file_end = MAX(file_end, host + bytes);
         }
-        if (ret < 0) {
-            return ret;
-        }
         at += bytes;
     }
-    if (q->has_data_file) {
-        return 0; /* as long as the disk */
+    if (ret < 0 || q->has_data_file) {
+        return ret; /* that one is as long as the disk */
     }
     return extend_data_file(r, file_end, false);
 }
 
-/* All of the new part has space, or none: tables that name clusters behind the
- * end of the file are those of a corrupt image. */
-static int coroutine_fn preallocate_all(const Resize *r)
+/* --- growth that fails ---------------------------------------------------- */
+
+/* Where the last cluster in [@end, @file_end) that is in use ends; @end if none
+ * is.  Meta lock. */
+static int coroutine_fn find_used_end(Qcow2 *q, int64_t end, int64_t file_end,
+                                      int64_t *ret_end)
 {
-    int ret = preallocate(r);
+    unsigned bits = q->geo.cluster_bits, block_bits = q->geo.refblock_bits;
+    int64_t at = qcow2_cluster_up(&q->geo, end) >> bits;
+    int64_t last = qcow2_cluster_up(&q->geo, file_end) >> bits;
+    int64_t n;
 
-    if (ret < 0) {
-        int undone = forget_new_part(r);
+    *ret_end = end;
+    for (; at < last; at += n) {
+        int64_t index = qcow2_refblock_index(q, at), block;
+        bool free = true;
+        int ret = qcow2_refblock_find(q, index, &block);
 
-        if (undone < 0) {
-            g_warning("Node '%s': image '%s' keeps space behind its end: %s",
-                      bdrv_node_name(r->q->bs), bdrv_filename(r->q->bs),
-                      g_strerror(-undone));
+        n = MIN((index + 1) << block_bits, last) - at;
+        if (ret == 0 && block) {
+            ret = qcow2_refcount_run(q, at, n, n, &free, &n);
         }
+        if (ret < 0) {
+            return ret;
+        }
+        if (!free) {
+            *ret_end = (at + n) << bits;
+        }
+    }
+    return 0;
+}
+
+/*
+ * Cut off what the file has got behind @length, unless somebody uses it.  A
+ * guest may have grown the file, too: his clusters count before he writes, and
+ * under the meta lock nobody takes new ones.
+ */
+static int coroutine_fn cut_file(Qcow2 *q, int64_t length)
+{
+    BdrvChild *file = qcow2_file(q);
+    BlockTruncate how = { .exact = true };
+    int64_t now;
+    int ret;
+
+    co_mutex_lock(&q->meta_lock);
+    now = bdrv_co_getlength(bdrv_child_bs(file));
+    ret = now < 0 ? now : find_used_end(q, length, now, &how.offset);
+    if (ret == 0 && how.offset < now) {
+        ret = bdrv_co_truncate(file, &how, NULL);
+    }
+    co_mutex_unlock(&q->meta_lock);
+    return ret;
+}
+
+/* Of a data file what is behind the disk's end is nobody's. */
+static int coroutine_fn cut_data_file(const Resize *r, int64_t length)
+{
+    BdrvChild *file = r->q->data_file;
+    BlockTruncate how = { .offset = MAX(length, r->old), .exact = true };
+    int64_t now = bdrv_co_getlength(bdrv_child_bs(file));
+
+    return now <= how.offset ? MIN(now, 0)
+                             : bdrv_co_truncate(file, &how, NULL);
+}
+
+/*
+ * All of the new part has space, or none: tables that name clusters behind the
+ * end of the file are those of a corrupt image.  The data file, which may be
+ * the image's, had @length bytes.
+ */
+static void coroutine_fn give_back(const Resize *r, int64_t length)
+{
+    Qcow2 *q = r->q;
+    int ret = forget_new_part(r);
+
+    if (ret == 0) {
+        ret = qcow2_writeback(q); /* clusters are free only then */
+    }
+    if (ret == 0) {
+        ret = q->has_data_file ? cut_data_file(r, length)
+                               : cut_file(q, length);
+    }
+    if (ret < 0) {
+        g_warning("Node '%s': image '%s' keeps space behind its end: %s",
+                  bdrv_node_name(q->bs), bdrv_filename(q->bs),
+                  g_strerror(-ret));
+    }
+}
+
+/* --- growth, all of it ---------------------------------------------------- */
+
+/* What the new size needs before the header may have it. */
+static int coroutine_fn make_new_part(const Resize *r)
+{
+    Qcow2 *q = r->q;
+    int ret = failed(r, zero_new_part(r), "the new part could not be zeroed");
+
+    if (ret == 0 && q->has_data_file) {
+        ret = failed(r, extend_data_file(r, r->new, q->data_file_raw),
+                     "the data file could not be resized");
+    }
+    if (ret == 0 && (r->prealloc != PREALLOC_MODE_OFF || q->data_file_raw)) {
+        ret = failed(r, preallocate(r), "no space could be preallocated");
+    }
+    if (ret == 0) {
+        ret = failed(r, qcow2_writeback(q), "what it has to forget, or "
+                     "zeroes, could not be written");
     }
     return ret;
 }
@@ -310,8 +427,12 @@ static int coroutine_fn preallocate_all(const Resize *r)
 static int coroutine_fn grow(const Resize *r)
 {
     Qcow2 *q = r->q;
-    int ret = qcow2_l1_grow(q, qcow2_l1_entries(&q->geo, r->new), r->errp);
+    int64_t length = bdrv_co_getlength(bdrv_child_bs(q->data_file));
+    int ret = failed(r, MIN(length, 0), "its length cannot be told");
 
+    if (ret == 0) {
+        ret = qcow2_l1_grow(q, qcow2_l1_entries(&q->geo, r->new), r->errp);
+    }
     if (ret < 0) {
         return ret;
     }
@@ -322,17 +443,9 @@ static int coroutine_fn grow(const Resize *r)
     /* From here on we may write there.  Nobody else does: the node's length,
      * which the core keeps, is the old one until we return. */
     atomic_store(&q->size, r->new);
-    ret = failed(r, zero_new_part(r), "the new part could not be zeroed");
-    if (ret == 0 && q->has_data_file) {
-        ret = failed(r, extend_data_file(r, r->new, q->data_file_raw),
-                     "the data file could not be resized");
-    }
-    if (ret == 0 && (r->prealloc != PREALLOC_MODE_OFF || q->data_file_raw)) {
-        ret = failed(r, preallocate_all(r), "no space could be preallocated");
-    }
-    if (ret == 0) {
-        ret = failed(r, qcow2_writeback(q), "what it has to forget, or "
-                     "zeroes, could not be written");
+    ret = make_new_part(r);
+    if (ret < 0 && (r->prealloc != PREALLOC_MODE_OFF || q->has_data_file)) {
+        give_back(r, length);
     }
     if (ret == 0) {
         ret = failed(r, write_size(q, r->new),
