@@ -186,6 +186,38 @@ START_TEST(an_image_whose_map_of_tables_is_too_large_is_refused)
 }
 END_TEST
 
+/* Tables of snapshots come into the map when they are to be guarded. */
+START_TEST(a_reopen_that_makes_the_map_too_large_is_refused)
+{
+    BlockBackend *blk;
+    BlockDriverState *bs;
+    int64_t before;
+
+    make_image_ok("i", "size=64M,cluster_size=512");
+    blk = image_backend("i", NULL);
+    for (int64_t at = 0; at < 64 * MIB; at += 32 * KIB) {
+        fill(blk, at, 512, 0x11); /* a table each */
+    }
+    snapshot_ok(blk_bs(blk), "s");
+    for (int64_t at = 0; at < 64 * MIB; at += 32 * KIB) {
+        fill(blk, at, 512, 0x22); /* and another one */
+    }
+    blk_unref(blk);
+    bs = image_open("i", NULL);
+    before = memory_of(bs);
+    table_memory_set_max(before + 32 * KIB, 0);
+    reopen_fails(bs, "overlap-check=all", EFBIG, "need more than");
+    ck_assert_int_eq(memory_of(bs), before);
+    table_memory_set_max(0, 0);
+    reopen_ok(bs, "overlap-check=all");
+    ck_assert_int_gt(memory_of(bs), before + 32 * KIB);
+    blk = backend_of(bs);
+    fill(blk, 0, MIB, 0x33);
+    check_sound(blk);
+    blk_unref(blk);
+}
+END_TEST
+
 /* Later on a map that grows is no reason to fail a write. */
 START_TEST(the_map_grows_with_what_a_guest_writes)
 {
@@ -290,6 +322,7 @@ int main(void)
     PROMISE(tcase, without_room_for_bitmaps_an_image_is_only_read);
     PROMISE(tcase, the_directory_of_bitmaps_counts_when_it_is_read);
     PROMISE(tcase, an_image_whose_map_of_tables_is_too_large_is_refused);
+    PROMISE(tcase, a_reopen_that_makes_the_map_too_large_is_refused);
     PROMISE(tcase, the_map_grows_with_what_a_guest_writes);
     PROMISE(tcase, a_check_is_refused_what_the_sums_do_not_allow);
     PROMISE(tcase, refcounts_are_built_anew_only_with_room_for_them);

@@ -410,12 +410,12 @@ static void add_snapshots(Qcow2 *q, Qcow2Metamap *map)
     }
 }
 
-/* Whether an image may be opened that needs so large a map. */
+/* Whether an image may have so large a map when it is opened, or reopened. */
 static int check_memory(Qcow2 *q, Qcow2Metamap *map, GError **errp)
 {
     int ret;
 
-    if (!map->over || q->is_open) {
+    if (!map->over) {
         return 0;
     }
     /* Once more, as caches may give way. */
@@ -428,9 +428,10 @@ static int check_memory(Qcow2 *q, Qcow2Metamap *map, GError **errp)
     return ret;
 }
 
-/* They have to be read: only if they are to be guarded. */
+/* They have to be read: only if they are to be guarded.  @must: there is no way
+ * back, so there may be as many as there are. */
 static int coroutine_fn add_inactive_l2(Qcow2 *q, Qcow2Metamap *map,
-                                        GError **errp)
+                                        bool must, GError **errp)
 {
     for (guint i = 0; q->snapshots && i < q->snapshots->len; i++) {
         const Qcow2Snapshot *s = g_ptr_array_index(q->snapshots, i);
@@ -446,7 +447,7 @@ static int coroutine_fn add_inactive_l2(Qcow2 *q, Qcow2Metamap *map,
         }
         add_l2_tables(q, map, l1, QCOW2_OL_INACTIVE_L2);
         qcow2_l1_free(q, l1);
-        ret = check_memory(q, map, errp);
+        ret = must ? 0 : check_memory(q, map, errp);
         if (ret < 0) {
             return ret;
         }
@@ -475,9 +476,9 @@ int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp)
     add_l2_tables(q, map, atomic_load(&q->l1), QCOW2_OL_ACTIVE_L2);
     twice = add_refblocks(q, map);
     add_snapshots(q, map);
-    ret = check_memory(q, map, errp);
+    ret = q->is_open ? 0 : check_memory(q, map, errp);
     if (ret == 0 && (q->options.overlap_check & QCOW2_OL_INACTIVE_L2)) {
-        ret = add_inactive_l2(q, map, errp);
+        ret = add_inactive_l2(q, map, q->is_open, errp);
     }
     if (ret < 0) {
         qcow2_metamap_free(map);
@@ -497,6 +498,12 @@ int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp)
 
 int coroutine_fn qcow2_metamap_add_inactive_l2(Qcow2 *q, GError **errp)
 {
+    int ret;
+
     g_assert(q->metamap);
-    return add_inactive_l2(q, q->metamap, errp);
+    ret = add_inactive_l2(q, q->metamap, false, errp);
+    if (ret < 0) {
+        qcow2_metamap_build(q, NULL); /* without them */
+    }
+    return ret;
 }

@@ -775,11 +775,12 @@ void qcow2_pending_drop(Qcow2 *q);
 /* --- overlap.c ------------------------------------------------------------ */
 
 /** Build the map of metadata clusters from header, L1, refcount table,
- * snapshots.  Main context, in open and after repairs. */
+ * snapshots.  Main context, in open and after repairs; before the image is open
+ * memory for it may be refused. */
 int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp);
 
 /** Have the L2 tables of snapshots in the map, too, before they are guarded.
- * Meta lock.  Those that are there after a failure do no harm. */
+ * Meta lock.  After a failure they are not in the map. */
 int coroutine_fn qcow2_metamap_add_inactive_l2(Qcow2 *q, GError **errp);
 void qcow2_metamap_free(Qcow2Metamap *map);
 
