@@ -181,6 +181,44 @@ int coroutine_fn bdrv_co_get_specific_info(BlockDriverState *bs,
     return status;
 }
 
+/* Of @bs, which an operation holds with all that is below it. */
+static int64_t coroutine_fn allocated_size(BlockDriverState *bs)
+{
+    int64_t sum = 0;
+
+    if (bs->drv->get_allocated_size) {
+        return bs->drv->get_allocated_size(bs);
+    }
+    if (bs->drv->kind == BLOCK_DRIVER_PROTOCOL) {
+        return -ENOTSUP;
+    }
+    LIST_FOREACH(link, &bs->children) {
+        BdrvChild *child = LIST_ENTRY(link, BdrvChild, parent_link);
+        int64_t size;
+
+        if (child->role & BDRV_CHILD_COW) {
+            continue; /* a layer of its own */
+        }
+        size = allocated_size(child->bs);
+        if (size < 0) {
+            return size;
+        }
+        sum += size;
+    }
+    return sum;
+}
+
+int64_t coroutine_fn bdrv_co_get_allocated_size(BlockDriverState *bs)
+{
+    ImageOp op;
+    int64_t size;
+
+    op_begin(&op, bs, false);
+    size = allocated_size(bs);
+    op_end(&op);
+    return size;
+}
+
 int bdrv_get_backing_name(BlockDriverState *bs, char **ret_file,
                           char **ret_format)
 {

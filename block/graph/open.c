@@ -235,32 +235,6 @@ int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
     return ret < 0 ? ret : bdrv_length(bs);
 }
 
-int64_t coroutine_fn bdrv_co_get_allocated_size(BlockDriverState *bs)
-{
-    int64_t sum = 0;
-
-    if (bs->drv->get_allocated_size) {
-        return bs->drv->get_allocated_size(bs);
-    }
-    if (bs->drv->kind == BLOCK_DRIVER_PROTOCOL) {
-        return -ENOTSUP;
-    }
-    LIST_FOREACH(link, &bs->children) {
-        BdrvChild *child = LIST_ENTRY(link, BdrvChild, parent_link);
-        int64_t size;
-
-        if (child->role & BDRV_CHILD_COW) {
-            continue; /* a layer of its own */
-        }
-        size = bdrv_co_get_allocated_size(child->bs);
-        if (size < 0) {
-            return size;
-        }
-        sum += size;
-    }
-    return sum;
-}
-
 /* --- opening: what nests in what ------------------------------------------ */
 
 /* For whom a node is opened. */

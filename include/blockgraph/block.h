@@ -219,7 +219,10 @@ BLOCK_API int64_t bdrv_length(const BlockDriverState *bs);
 /** Ask the driver for the length again.  Returns it or a negative errno. */
 BLOCK_API int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs);
 
-/** Bytes that the node and its data children occupy; negative errno. */
+/**
+ * Bytes that the node and its data children occupy; negative errno.  Waits for
+ * drained sections of @bs to end.  Thread: main context.
+ */
 BLOCK_API int64_t coroutine_fn
 bdrv_co_get_allocated_size(BlockDriverState *bs);
 

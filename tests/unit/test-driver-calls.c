@@ -19,6 +19,8 @@ enum { STORE_BYTES = 64 << 10 };
 /* "store": a protocol that can copy, and little else. */
 static uint8_t store_data[STORE_BYTES];
 static int64_t store_space;     /* what a store says it occupies */
+static bool store_thinks;       /* before it says so */
+static Coroutine *store_asker;  /* who waits for that */
 static unsigned store_flushes;
 static BlockCopyRange last_copy;
 
@@ -36,6 +38,10 @@ static int64_t coroutine_fn store_getlength(BlockDriverState *bs)
 
 static int64_t coroutine_fn store_get_allocated_size(BlockDriverState *bs)
 {
+    if (store_thinks) {
+        store_asker = coroutine_self();
+        coroutine_yield();
+    }
     return store_space;
 }
 
@@ -543,6 +549,58 @@ START_TEST(the_space_of_a_format_is_that_of_all_its_files)
 }
 END_TEST
 
+/* Somebody asks a filter for its space while somebody else drops it. */
+typedef struct SpaceRace {
+    BlockDriverState *filter;
+    int64_t space;
+    bool answered;
+    bool dropped;
+} SpaceRace;
+
+static void coroutine_fn ask_space_entry(void *opaque)
+{
+    SpaceRace *race = opaque;
+
+    race->space = bdrv_co_get_allocated_size(race->filter);
+    race->answered = true;
+}
+
+static void coroutine_fn drop_filter_entry(void *opaque)
+{
+    SpaceRace *race = opaque;
+
+    race->dropped = bdrv_co_drop_filter(race->filter, NULL) == 0;
+}
+
+START_TEST(a_node_that_is_asked_for_its_space_keeps_what_is_below_it)
+{
+    AioContext *ctx = block_graph_aio_context(graph);
+    BlockDriverState *disk = open_ok("store");
+    SpaceRace race = { 0 };
+
+    ck_assert_int_eq(bdrv_insert_node(disk, opts("pass"), &race.filter, NULL),
+                     0);
+    store_space = 4096;
+    store_thinks = true;
+    aio_co_enter(ctx, coroutine_create(ask_space_entry, &race));
+    ck_assert_ptr_nonnull(store_asker);
+    aio_co_enter(ctx, coroutine_create(drop_filter_entry, &race));
+    while (aio_poll(ctx, false)) {
+    }
+    ck_assert(!race.dropped);
+    ck_assert(!race.answered);
+
+    store_thinks = false;
+    aio_co_enter(ctx, store_asker);
+    while (!race.answered || !race.dropped) {
+        aio_poll(ctx, true);
+    }
+    ck_assert_int_eq(race.space, 4096);
+    bdrv_unref(race.filter);
+    bdrv_unref(disk);
+}
+END_TEST
+
 START_TEST(a_filter_has_the_limits_of_what_it_filters)
 {
     BlockDriverState *top =
@@ -765,6 +823,7 @@ int main(void)
     PROMISE(tcase, an_extent_is_zero_where_the_file_that_stores_it_knows);
     PROMISE(tcase, a_file_that_fails_to_say_leaves_the_answer_as_it_was);
     PROMISE(tcase, the_space_of_a_format_is_that_of_all_its_files);
+    PROMISE(tcase, a_node_that_is_asked_for_its_space_keeps_what_is_below_it);
     PROMISE(tcase, a_filter_has_the_limits_of_what_it_filters);
     PROMISE(tcase, limits_that_no_request_can_keep_are_refused);
     PROMISE(tcase, each_role_has_its_default_permissions);
