@@ -138,6 +138,56 @@ START_TEST(a_reopen_can_guard_more)
 }
 END_TEST
 
+/* An image whose snapshot "t" has tables of its own, which become data when it
+ * is gone, and another one. */
+static char *make_two_snapshots(gsize *ret_bytes)
+{
+    BlockBackend *blk;
+
+    make_image_ok("a", "size=4M,cluster_size=4k");
+    blk = image_backend("a", NULL);
+    fill(blk, 0, 65536, 1);
+    snapshot_ok(blk_bs(blk), "s");
+    fill(blk, 0, 65536, 2);
+    fill(blk, 2 << 20, 65536, 2);
+    snapshot_ok(blk_bs(blk), "t");
+    fill(blk, 0, 65536, 3);
+    fill(blk, 2 << 20, 65536, 3);
+    close_backend(blk);
+    return slurp("a", ret_bytes);
+}
+
+/* Whatever could not be read for the new map: what is free is not guarded. */
+START_TEST(a_snapshot_that_is_gone_guards_nothing)
+{
+    gsize bytes;
+    g_autofree char *image = make_two_snapshots(&bytes);
+    bool failed = true;
+
+    for (int n = 1; failed; n++) {
+        BlockDriverState *bs;
+        BlockBackend *blk;
+        int ret;
+
+        unslurp("a", image, bytes);
+        bs = bdrv_open(graph, faulty_options("a", "overlap-check=all"), NULL);
+        ck_assert_ptr_nonnull(bs);
+        blk = backend_of(bs);
+        faulty_set(FAULTY_READS, n, 1);
+        ret = bdrv_snapshot_delete(bs, NULL, "t", NULL);
+        failed = faulty_has_failed();
+        faulty_clear();
+        if (ret == 0) {
+            fill(blk, 0, 4 << 20, 4);
+            expect_fill(blk, 0, 4 << 20, 4);
+            ck_assert_int_eq(blk_flush(blk), 0);
+        }
+        ck_assert_int_eq(check_of(bs).corruptions, 0);
+        close_backend(blk);
+    }
+}
+END_TEST
+
 START_TEST(data_may_be_written)
 {
     BlockBackend *blk;
@@ -225,6 +275,7 @@ static void add_tests(TCase *tcase)
                         0, 9);
     tcase_add_loop_test(tcase, the_template_says_what_is_guarded, 0, 5);
     tcase_add_test(tcase, a_reopen_can_guard_more);
+    tcase_add_test(tcase, a_snapshot_that_is_gone_guards_nothing);
     tcase_add_test(tcase, data_may_be_written);
     tcase_add_test(tcase,
                    a_write_to_an_entry_that_names_metadata_marks_the_image);
@@ -234,5 +285,6 @@ static void add_tests(TCase *tcase)
 
 int main(void)
 {
+    register_faulty_driver();
     return qemu_suite("qcow2-overlap", add_tests);
 }

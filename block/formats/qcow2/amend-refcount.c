@@ -216,17 +216,11 @@ static int coroutine_fn write_new_header(Change *c)
 
 static void coroutine_fn rebuild_metamap(Change *c)
 {
-    Qcow2 *q = c->q;
-    Qcow2Metamap *old = g_steal_pointer(&q->metamap);
     g_autoptr(GError) error = NULL;
 
-    if (qcow2_metamap_build(q, &error) < 0) {
-        /* The old one guards too much rather than too little. */
+    if (qcow2_metamap_build(c->q, &error) < 0) {
         g_warning("%s", error->message);
-        q->metamap = old;
-        return;
     }
-    qcow2_metamap_free(old);
 }
 
 /* The disk has the new set: so has memory from now on.  Nothing fails here: it

@@ -480,10 +480,11 @@ int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp)
     if (ret == 0 && (q->options.overlap_check & QCOW2_OL_INACTIVE_L2)) {
         ret = add_inactive_l2(q, map, q->is_open, errp);
     }
-    if (ret < 0) {
+    if (ret < 0 && !q->is_open) {
         qcow2_metamap_free(map);
         return ret;
     }
+    /* Of a map that lacks what could not be read no write is a victim. */
     qcow2_metamap_free(q->metamap);
     q->metamap = map;
     if (twice) {
@@ -493,7 +494,7 @@ int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp)
                                 "the refcount table names a block twice");
         atomic_store(&q->corrupt, true); /* till it is repaired */
     }
-    return 0;
+    return ret;
 }
 
 int coroutine_fn qcow2_metamap_add_inactive_l2(Qcow2 *q, GError **errp)

@@ -774,9 +774,12 @@ void qcow2_pending_drop(Qcow2 *q);
 
 /* --- overlap.c ------------------------------------------------------------ */
 
-/** Build the map of metadata clusters from header, L1, refcount table,
- * snapshots.  Main context, in open and after repairs; before the image is open
- * memory for it may be refused. */
+/**
+ * Build the map of metadata clusters from header, L1, refcount table,
+ * snapshots.  Main context, in open, where memory for it may be refused, and
+ * after repairs and such.  Then it is also replaced if this fails: it may lack
+ * L2 tables of snapshots, but what is in it is there.
+ */
 int coroutine_fn qcow2_metamap_build(Qcow2 *q, GError **errp);
 
 /** Have the L2 tables of snapshots in the map, too, before they are guarded.
