@@ -166,6 +166,7 @@ static void begin_end(Daemon *daemon)
 static int end(Daemon *daemon)
 {
     unsigned before = block_graph_nr_losses(daemon->graph), losses;
+    bool ended;
 
     begin_end(daemon);
     daemon_hmp_let_go(daemon);
@@ -185,10 +186,12 @@ static int end(Daemon *daemon)
     }
     daemon_hmp_end(daemon);
     free_chardevs(daemon);
-    daemon_process_end(daemon);
-    qmp_server_free(daemon->server);
+    /* Nodes are closed, which must not be cut short by a first signal. */
+    qmp_server_free(g_steal_pointer(&daemon->server));
     losses = block_graph_nr_losses(daemon->graph) - before;
-    if (!tool_wait_for_jobs(daemon->graph)) {
+    ended = tool_wait_for_jobs(daemon->graph);
+    daemon_process_end(daemon);
+    if (!ended) {
         return EXIT_FAILURE;
     }
     block_graph_free(daemon->graph);

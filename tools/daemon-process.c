@@ -35,7 +35,9 @@ static void signal_came(void *opaque)
         _exit(EXIT_FAILURE);
     }
     daemon->was_signalled = true;
-    qmp_server_quit(daemon->server, "host-signal");
+    if (daemon->server) {
+        qmp_server_quit(daemon->server, "host-signal");
+    }
 }
 
 /* Those that end us.  Threads that are made later inherit the mask. */

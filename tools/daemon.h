@@ -21,7 +21,7 @@ typedef struct DaemonHmp DaemonHmp;
 
 typedef struct Daemon {
     BlockGraph *graph;
-    QmpServer *server;
+    QmpServer *server;   /* NULL: late in the end */
     GPtrArray *chardevs; /* DaemonChardev */
     DaemonHmp *hmp;
     int signal_fd;
@@ -83,7 +83,7 @@ int daemon_write_pidfile(Daemon *daemon);
 /** Have SIGINT, SIGTERM and SIGHUP ask the server to quit. */
 void daemon_catch_signals(Daemon *daemon);
 
-/** Undo all of them. */
+/** Undo all of them.  Signals end us at once from now on. */
 void daemon_process_end(Daemon *daemon);
 
 /* --- daemon-hmp.c: human-monitor-command ---------------------------------- */

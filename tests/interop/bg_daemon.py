@@ -649,6 +649,70 @@ def the_end_does_not_wait_for_a_read_of_a_job_that_hangs(folder):
     check('A request of a job does not end: giving up' in text, text)
 
 
+def end_by_signals(folder, node, server=None):
+    """A job that reads from @node, which does not answer (@server is stopped),
+    keeps the end waiting, however it was asked for.  The first signal changes
+    nothing, the second one ends it."""
+    for begin in 'quit', signal.SIGTERM:
+        if server:
+            server.send_signal(signal.SIGCONT)
+        with open(Path(folder) / 'errors', 'w', encoding='utf-8') as errors:
+            daemon = Daemon([program], folder, *BLOCKDEV, '--blockdev', node,
+                            stderr=errors)
+        try:
+            client = daemon.client()
+            if server:
+                server.send_signal(signal.SIGSTOP)
+            client.must('blockdev-backup', device='slow', target='n',
+                        sync='full', job_id='j')
+            for _ in range(100):  # each is a turn, and the job needs a few
+                client.must('query-jobs')
+            if begin == 'quit':
+                client.must('quit')
+            else:
+                daemon.process.send_signal(begin)
+            client.wait_event('BLOCK_JOB_CANCELLED', device='j')
+            try:
+                while True:
+                    client.receive()
+            except EOFError:
+                pass        # whoever listened has heard it all
+            check((Path(folder) / 'qmp.pid').exists(), 'it has no file')
+            # Two of a kind may be one.
+            if begin == 'quit':
+                daemon.process.send_signal(signal.SIGTERM)
+            daemon.process.send_signal(signal.SIGINT)
+            check(daemon.end() == 1, begin, daemon.end())
+        finally:
+            daemon.kill()
+        text = (Path(folder) / 'errors').read_text(encoding='utf-8')
+        check('Ended by a second signal' in text, begin, text)
+        check(not (Path(folder) / 'qmp.pid').exists())
+
+
+@test
+def a_second_signal_ends_it_while_it_waits_for_a_job(folder):
+    end_by_signals(folder, 'null-co,node-name=slow,size=1M,'
+                           'latency-ns=3600000000000')
+
+
+@test
+def a_second_signal_ends_it_while_it_waits_for_a_dead_server(folder):
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'raw', 'disk', '1M'],
+                   cwd=folder, check=True)
+    server = subprocess.Popen(['qemu-nbd', '-f', 'raw', '-t', '-e', '2', '-k',
+                               f'{folder}/nbd.sock', '--pid-file', 'nbd.pid',
+                               'disk'], cwd=folder)
+
+    try:
+        wait_for_file(server, Path(folder) / 'nbd.pid')
+        end_by_signals(folder, 'nbd,node-name=slow,server.type=unix,'
+                               'server.path=nbd.sock', server)
+    finally:
+        server.kill()
+        server.wait()
+
+
 HELD = ['--blockdev', 'blkdebug,node-name=d,image.driver=null-co,'
         'image.size=1M,image.read-zeroes=on', '--blockdev',
         'null-co,node-name=t,size=1M']
