@@ -269,6 +269,32 @@ START_TEST(a_check_is_refused_what_the_sums_do_not_allow)
 }
 END_TEST
 
+/* What is refused leaves the image as it was, and open to its users. */
+START_TEST(a_repair_without_memory_is_no_harm)
+{
+    BdrvCheck how = { .flags = BDRV_CHECK_FIX_LEAKS | BDRV_CHECK_FIX_ERRORS };
+    BdrvCheckResult result;
+    BlockBackend *blk;
+    int64_t before;
+
+    make_image_ok("i", "size=64M,cluster_size=512");
+    blk = image_backend("i", NULL);
+    fill(blk, 0, MIB, 0x11);
+    snapshot_ok(blk_bs(blk), "s");
+    before = memory_of(blk_bs(blk));
+    for (int64_t spare = 0; spare < 64 * KIB; spare += KIB) {
+        table_memory_set_max(before + spare, 0);
+        bdrv_check(blk_bs(blk), &how, &result, NULL);
+        fill(blk, 0, 512, 0x22);
+        ck_assert_int_eq(blk_flush(blk), 0);
+    }
+    table_memory_set_max(0, 0);
+    expect_fill(blk, 512, MIB - 512, 0x11);
+    check_sound(blk);
+    blk_unref(blk);
+}
+END_TEST
+
 START_TEST(refcounts_are_built_anew_only_with_room_for_them)
 {
     BdrvCheck how = { .flags = BDRV_CHECK_FIX_LEAKS | BDRV_CHECK_FIX_ERRORS };
@@ -325,6 +351,7 @@ int main(void)
     PROMISE(tcase, a_reopen_that_makes_the_map_too_large_is_refused);
     PROMISE(tcase, the_map_grows_with_what_a_guest_writes);
     PROMISE(tcase, a_check_is_refused_what_the_sums_do_not_allow);
+    PROMISE(tcase, a_repair_without_memory_is_no_harm);
     PROMISE(tcase, refcounts_are_built_anew_only_with_room_for_them);
     suite_add_tcase(suite, tcase);
     return check_main(suite);

@@ -27,6 +27,10 @@ int qcow2_memory_take(Qcow2 *q, int64_t bytes, GError **errp)
     if (qcow2_memory_try(q, bytes)) {
         return 0;
     }
+    if (q->reloads) {
+        qcow2_memory_take_always(q, bytes);
+        return 0;
+    }
     if (q->l2_cache && q->refcount_cache &&
         bytes <= table_memory_node_max(bdrv_table_account(q->bs))) {
         qcow2_cache_shrink(q->l2_cache, bytes);

@@ -231,6 +231,8 @@ typedef struct Qcow2 {
     bool data_file_raw;
     bool read_only;
     bool is_open;             /* its open has succeeded */
+    bool reloads;             /* its tables: without them it is of no use, so
+                               * they are counted, not refused */
     bool snapshot_view;       /* shows an internal snapshot, read-only */
     unsigned buffer_align;    /* of buffers for requests to the file */
 

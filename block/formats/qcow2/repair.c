@@ -244,6 +244,7 @@ int coroutine_fn qcow2_reload(Qcow2 *q, GError **errp)
     int ret;
 
     g_assert(!q->snapshot_view);
+    q->reloads = q->is_open;
     qcow2_cache_reset(q->l2_cache);
     qcow2_cache_reset(q->refcount_cache);
     g_array_set_size(q->dirty_l1, 0);
@@ -262,6 +263,7 @@ int coroutine_fn qcow2_reload(Qcow2 *q, GError **errp)
     if (ret < 0) {
         atomic_store(&q->corrupt, true); /* memory and file may differ */
     }
+    q->reloads = false;
     return ret;
 }
 
