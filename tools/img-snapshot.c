@@ -50,27 +50,15 @@ static int create_snapshot(BlockDriverState *bs, const char *name)
                : EXIT_SUCCESS;
 }
 
-/* Delete the snapshot of that ID or, if there is none, of that name. */
+/* By name alone, as qemu-img has it: a name may look like another one's ID. */
 static int delete_snapshot(BlockDriverState *bs, const char *name)
 {
-    GPtrArray *list = NULL;
     GError *error = NULL;
-    bool is_id = false;
-    int ret = bdrv_snapshot_list(bs, &list, &error);
 
-    for (guint i = 0; ret == 0 && i < list->len; i++) {
-        const BdrvSnapshotInfo *info = g_ptr_array_index(list, i);
-
-        is_id = is_id || g_str_equal(info->id, name);
-    }
-    if (ret == 0) {
-        g_ptr_array_unref(list);
-        ret = bdrv_snapshot_delete(bs, is_id ? name : NULL,
-                                   is_id ? NULL : name, &error);
-    }
-    return ret < 0 ? img_fail(error, "Could not delete snapshot '%s' of '%s'",
-                              name, bdrv_filename(bs))
-                   : EXIT_SUCCESS;
+    return bdrv_snapshot_delete(bs, NULL, name, &error) < 0
+               ? img_fail(error, "Could not delete snapshot '%s' of '%s'",
+                          name, bdrv_filename(bs))
+               : EXIT_SUCCESS;
 }
 
 static int goto_snapshot(BlockDriverState *bs, const char *name)

@@ -81,19 +81,40 @@ int tool_image_set_aio(ToolImage *image, const char *mode)
     return 0;
 }
 
+/* Move the string at @from to @key of @options; whether there was one. */
+static bool move_str(BlockOptions *options, const char *key,
+                     BlockOptions *parsed, const char *from)
+{
+    const char *text = block_options_peek_str(parsed, from);
+
+    if (text) {
+        block_options_set_str(options, key, text);
+    }
+    return text && block_options_remove(parsed, from);
+}
+
 BlockOptions *tool_snapshot_options(const char *text)
 {
+    g_autoptr(BlockOptions) parsed = NULL;
     BlockOptions *options;
+    size_t parts = 0;
 
     if (!text) {
         return NULL;
     }
     options = block_options_new();
-    if (g_str_has_prefix(text, "snapshot.id=") ||
-        g_str_has_prefix(text, "snapshot.name=")) {
-        text = strchr(text, '=') + 1;
+    if (g_str_has_prefix(text, "snapshot.")) {
+        parsed = block_options_parse_keyval(text, NULL, NULL);
     }
-    block_options_set_str(options, "snapshot", text);
+    if (parsed) {
+        parts += move_str(options, "snapshot-id", parsed, "snapshot.id");
+        parts += move_str(options, "snapshot-name", parsed, "snapshot.name");
+        /* What is left is unknown: opening the image tells so. */
+        block_options_merge(options, parsed);
+    }
+    if (parts == 0) {
+        block_options_set_str(options, "snapshot", text);
+    }
     return options;
 }
 

@@ -34,8 +34,9 @@ int tool_image_set_discard(ToolImage *image, const char *mode);
 int tool_image_set_aio(ToolImage *image, const char *mode);
 
 /**
- * The options that show an internal snapshot: @text is its ID or name, also as
- * "snapshot.id=ID" or "snapshot.name=NAME".  NULL for NULL; the caller owns it.
+ * The options that show an internal snapshot: @text is its ID or, if there is
+ * none, its name; or "snapshot.id=ID", "snapshot.name=NAME" or both with a
+ * comma between them.  NULL for NULL; the caller owns it.
  */
 BlockOptions *tool_snapshot_options(const char *text);
 

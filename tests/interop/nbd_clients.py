@@ -80,6 +80,9 @@ def test_internal_snapshots():
         run('qemu-io', '-f', 'raw', '-c', 'read -P 1 0 1M', '-c',
             'write -P 3 0 512', '-c', 'read -P 3 0 512', server.uri)
     run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 2 0 1M', 'snap.qcow2')
+    run('qemu-img', 'snapshot', '-c', '1', 'snap.qcow2')    # its ID is 2
+    with Server('-f', 'qcow2', '-l', 'snapshot.name=1', 'snap.qcow2') as server:
+        run('qemu-io', '-r', '-f', 'raw', '-c', 'read -P 2 0 1M', server.uri)
     run(BG_NBD, '-f', 'qcow2', '-l', 'none', '-k', 'no.socket', 'snap.qcow2',
         ok=False)
 

@@ -321,8 +321,14 @@ START_TEST(a_snapshot_can_be_read_while_it_is_there)
     static const struct {
         const char *snapshot;
         int byte;
-    } cases[] = { { "s", 'A' }, { "1", 'A' }, { "2", 'B' }, { "3", 'C' },
-                  { "t", 'C' } };
+    } cases[] = { { "snapshot=s", 'A' }, { "snapshot=1", 'A' },
+                  { "snapshot=2", 'B' }, { "snapshot=3", 'C' },
+                  { "snapshot=t", 'C' }, { "snapshot-id=1", 'A' },
+                  { "snapshot-name=1", 'B' },
+                  { "snapshot-id=2,snapshot-name=1", 'B' } };
+    static const char *const none[] = {
+        "snapshot=4", "snapshot-id=s", "snapshot-name=2",
+        "snapshot-id=1,snapshot-name=1" };
     BlockBackend *blk;
 
     qemu_image("", "4M");
@@ -337,15 +343,22 @@ START_TEST(a_snapshot_can_be_read_while_it_is_there)
     close_backend(blk);
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         g_autofree char *more = g_strdup_printf(
-            "qcow2,snapshot=%s,read-only=on,file.driver=file,"
+            "qcow2,%s,read-only=on,file.driver=file,"
             "file.filename=%%s/t.qcow2", cases[i].snapshot);
 
         blk = file_backend(more);
         expect_fill(blk, 0, CLUSTER, cases[i].byte);
         close_backend(blk);
     }
-    file_fails("qcow2,snapshot=4,read-only=on,file.driver=file,"
-               "file.filename=%s/t.qcow2", ENOENT, "4");
+    for (unsigned i = 0; i < G_N_ELEMENTS(none); i++) {
+        g_autofree char *more = g_strdup_printf(
+            "qcow2,%s,read-only=on,file.driver=file,"
+            "file.filename=%%s/t.qcow2", none[i]);
+
+        file_fails(more, ENOENT, "no snapshot");
+    }
+    file_fails("qcow2,snapshot=1,snapshot-id=1,read-only=on,file.driver=file,"
+               "file.filename=%s/t.qcow2", EINVAL, "snapshot-id");
     file_fails("qcow2,snapshot=s,file.driver=file,file.filename=%s/t.qcow2",
                0, "read-only");
 }

@@ -306,14 +306,44 @@ static int coroutine_fn open_backing(Qcow2 *q, BlockOptions *options,
 
 /* --- open: tables --------------------------------------------------------- */
 
-/* Show the snapshot that the option names, instead of the disk. */
-static int choose_snapshot(Qcow2 *q, const char *id_or_name,
+static bool wants_snapshot(const Qcow2GivenOptions *given)
+{
+    return given->snapshot || given->snapshot_id || given->snapshot_name;
+}
+
+static const Qcow2Snapshot *find_snapshot(Qcow2 *q,
+                                          const Qcow2GivenOptions *given,
+                                          GError **errp)
+{
+    const char *id = given->snapshot_id, *name = given->snapshot_name;
+    const Qcow2Snapshot *s;
+
+    if (given->snapshot && (id || name)) {
+        block_error(errp, EINVAL, "Node '%s': option 'snapshot' does not go "
+                    "with 'snapshot-id' and 'snapshot-name'",
+                    bdrv_node_name(q->bs));
+        return NULL;
+    }
+    s = given->snapshot ? qcow2_snapshot_find(q, given->snapshot)
+                        : qcow2_snapshot_find_both(q, id, name);
+    if (!s) {
+        block_error(errp, ENOENT, "Node '%s': image '%s' has no snapshot "
+                    "'%s'%s%s", bdrv_node_name(q->bs), bdrv_filename(q->bs),
+                    given->snapshot ? given->snapshot : id ? id : name,
+                    id && name ? " of the name " : "", id && name ? name : "");
+    }
+    return s;
+}
+
+/* Show the snapshot that options name, instead of the disk. */
+static int choose_snapshot(Qcow2 *q, const Qcow2GivenOptions *given,
                            const Qcow2Snapshot **ret, GError **errp)
 {
+    GError *error = NULL;
     int64_t size;
 
     *ret = NULL;
-    if (!id_or_name) {
+    if (!wants_snapshot(given)) {
         return 0;
     }
     if (!q->read_only) {
@@ -321,11 +351,9 @@ static int choose_snapshot(Qcow2 *q, const char *id_or_name,
                            "only be opened with read-only=on",
                            bdrv_node_name(q->bs));
     }
-    *ret = qcow2_snapshot_find(q, id_or_name);
+    *ret = find_snapshot(q, given, &error);
     if (!*ret) {
-        return block_error(errp, ENOENT, "Node '%s': image '%s' has no "
-                           "snapshot '%s'", bdrv_node_name(q->bs),
-                           bdrv_filename(q->bs), id_or_name);
+        return qcow2_pass_error(errp, error);
     }
     if (!untrusted_at_most((*ret)->disk_bytes,
                            MIN(qcow2_max_size(&q->geo), BDRV_MAX_LENGTH),
@@ -333,7 +361,7 @@ static int choose_snapshot(Qcow2 *q, const char *id_or_name,
         return block_error(errp, EFBIG, "Node '%s': snapshot '%s' of image "
                            "'%s' is of a disk of %" G_GUINT64_FORMAT " bytes, "
                            "above the limit", bdrv_node_name(q->bs),
-                           id_or_name, bdrv_filename(q->bs),
+                           (*ret)->name, bdrv_filename(q->bs),
                            untrusted_verbatim((*ret)->disk_bytes));
     }
     q->snapshot_view = true;
@@ -341,7 +369,7 @@ static int choose_snapshot(Qcow2 *q, const char *id_or_name,
     return 0;
 }
 
-static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
+static int coroutine_fn open_tables(Qcow2 *q, const Qcow2GivenOptions *given,
                                     GError **errp)
 {
     const Qcow2Snapshot *view = NULL;
@@ -357,7 +385,7 @@ static int coroutine_fn open_tables(Qcow2 *q, const char *snapshot,
         ret = qcow2_snapshots_read(q, errp);
     }
     if (ret == 0) {
-        ret = choose_snapshot(q, snapshot, &view, errp);
+        ret = choose_snapshot(q, given, &view, errp);
     }
     if (ret < 0) {
         return ret;
@@ -412,7 +440,7 @@ static int coroutine_fn open_image(Qcow2 *q, BlockOptions *options,
     if (ret == 0) {
         q->codecs = qcow2_codecs_new(q->header.compression,
                                      q->geo.cluster_bytes);
-        ret = open_tables(q, given->snapshot, errp);
+        ret = open_tables(q, given, errp);
     }
     if (ret == 0) {
         ret = open_backing(q, options, given->backing_format, errp);
@@ -528,9 +556,9 @@ static int check_reopen(Qcow2 *q, const Qcow2GivenOptions *given,
 {
     const char *name = bdrv_node_name(q->bs);
 
-    if ((given->snapshot != NULL) != q->snapshot_view) {
-        return block_error(errp, EINVAL, "Node '%s': option 'snapshot' cannot "
-                           "be changed while the node is open", name);
+    if (wants_snapshot(given) != q->snapshot_view) {
+        return block_error(errp, EINVAL, "Node '%s': which snapshot it shows "
+                           "cannot be changed while the node is open", name);
     }
     if (next->read_only || !q->read_only) {
         return 0;

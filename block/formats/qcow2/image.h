@@ -56,6 +56,8 @@ typedef struct Qcow2GivenOptions {
     unsigned overlap_check;        /* Qcow2Overlap bits */
     char *backing_format;
     char *snapshot;                /* ID or name */
+    char *snapshot_id;
+    char *snapshot_name;
 } Qcow2GivenOptions;
 
 extern const BlockOption qcow2_options[];

@@ -36,7 +36,14 @@ const BlockOption qcow2_options[] = {
       .help = "format of the backing file that the image names" },
     { .name = "snapshot", .type = BLOCK_OPTION_STRING,
       .offset = GIVEN(snapshot),
-      .help = "show the internal snapshot of this ID or name, read-only" },
+      .help = "show the internal snapshot of this ID or, if there is none, of "
+              "this name, read-only" },
+    { .name = "snapshot-id", .type = BLOCK_OPTION_STRING,
+      .offset = GIVEN(snapshot_id),
+      .help = "show the internal snapshot of this ID, read-only" },
+    { .name = "snapshot-name", .type = BLOCK_OPTION_STRING,
+      .offset = GIVEN(snapshot_name),
+      .help = "show the internal snapshot of this name, read-only" },
     { .name = "for-repair", .type = BLOCK_OPTION_BOOL, .def = "off",
       .offset = GIVEN(for_repair),
       .help = "open a corrupt image for writing, to repair it and for nothing "

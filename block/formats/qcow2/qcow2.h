@@ -823,6 +823,11 @@ int64_t qcow2_snapshots_bytes(Qcow2 *q);
 /** The snapshot of that ID, else the oldest of that name; NULL.  Meta lock. */
 Qcow2Snapshot *qcow2_snapshot_find(Qcow2 *q, const char *id_or_name);
 
+/** The oldest snapshot of that ID and of that name, of which one may be NULL;
+ * NULL.  Meta lock. */
+Qcow2Snapshot *qcow2_snapshot_find_both(Qcow2 *q, const char *id,
+                                        const char *name);
+
 /* The driver's methods.  Drained. */
 int coroutine_fn qcow2_snapshot_list(BlockDriverState *bs, GPtrArray *list,
                                      GError **errp);

@@ -56,6 +56,14 @@ Qcow2Snapshot *qcow2_snapshot_find(Qcow2 *q, const char *id_or_name)
     return s ? s : find_by(q, NULL, id_or_name, &index);
 }
 
+Qcow2Snapshot *qcow2_snapshot_find_both(Qcow2 *q, const char *id,
+                                        const char *name)
+{
+    guint index;
+
+    return find_by(q, id, name, &index);
+}
+
 int coroutine_fn qcow2_snapshot_list(BlockDriverState *bs, GPtrArray *list,
                                      GError **errp)
 {
