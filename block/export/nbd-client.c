@@ -22,21 +22,30 @@ void nbd_client_cut_off(NbdClient *client)
     }
 }
 
-/* Whether the connection may be at all. */
-static int check_peer(NbdServer *server, const IoChannelPeer *peer)
+/* Whether the connection may be at all.  Who is turned away learns nothing, so
+ * the log has the reason. */
+static bool check_peer(const NbdServer *server, const IoChannelPeer *peer)
 {
     int64_t nr = 0;
 
     if (peer->has_uid && !server->any_uid && peer->uid != geteuid() &&
         peer->uid != 0) {
-        return -EACCES;
+        g_warning("NBD server: a connection of %s is refused: only this user "
+                  "and root may connect", peer->name);
+        return false;
     }
     LIST_FOREACH(link, &server->clients) {
         NbdClient *other = LIST_ENTRY(link, NbdClient, link);
 
         nr += other->counted && g_str_equal(other->peer, peer->name);
     }
-    return server->max_per_peer && nr >= server->max_per_peer ? -EUSERS : 0;
+    if (server->max_per_peer && nr >= server->max_per_peer) {
+        g_warning("NBD server: a connection of %s is refused: it has %"
+                  G_GINT64_FORMAT ", as many as 'max-connections-per-peer' "
+                  "allows", peer->name, nr);
+        return false;
+    }
+    return true;
 }
 
 /* It does not count any more: it is going, or is being dropped. */
@@ -133,7 +142,7 @@ void nbd_client_start(NbdServer *server, int fd)
     IoChannelPeer peer;
 
     io_channel_get_peer(channel, &peer);
-    if (check_peer(server, &peer) < 0) {
+    if (!check_peer(server, &peer)) {
         io_channel_unref(channel);
         return;
     }

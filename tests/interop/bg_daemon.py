@@ -585,6 +585,25 @@ def clients_of_exports_come_and_go_with_them(folder):
 
 
 @test
+def a_connection_too_many_is_told_in_the_log(folder):
+    with open(Path(folder) / 'log', 'w+', encoding='utf-8') as log:
+        daemon = Daemon([program], folder, *BLOCKDEV, '--nbd-server',
+                        'addr.type=unix,addr.path=nbd.sock,'
+                        'max-connections=100', stderr=log)
+        clients = [Client.connect_unix(Path(folder) / 'nbd.sock')
+                   for _ in range(11)]
+        try:
+            check(all(c.recv(8) == b'NBDMAGIC' for c in clients[:10]))
+            check(clients[10].recv(8) == b'')
+        finally:
+            for c in clients:
+                c.close()
+            daemon.kill()
+        log.seek(0)
+        check(f'connection of uid {os.geteuid()} is refused' in log.read())
+
+
+@test
 def test_scripts_use_nodes_and_let_them_go(folder):
     with open(Path(folder) / 'out', 'w', encoding='utf-8') as out:
         daemon = Daemon([program], folder, '--blockdev',
