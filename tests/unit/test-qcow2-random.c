@@ -6,12 +6,15 @@
  */
 #include "image-fixture.h"
 
+#include "block/graph/table-memory.h"
+
 enum {
     BACKED = 1 << 0,     /* by a shorter raw file */
     COMPRESSES = 1 << 1,
     SNAPSHOTS = 1 << 2,
     DISCARDS_NOT = 1 << 3, /* it would show the backing file */
     FAULTS = 1 << 4,       /* some changes of the file fail */
+    MEMORY = 1 << 5,       /* some memory for tables is refused; it grows */
 };
 
 /* What images are made and opened with. */
@@ -23,6 +26,7 @@ typedef struct Shape {
 } Shape;
 
 #define SNAPSHOTS_MAX 3
+#define GROWTH_MAX 30 /* times its first size */
 
 /* An image, and what it should hold. */
 typedef struct Model {
@@ -35,6 +39,8 @@ typedef struct Model {
     uint8_t *bytes;
     unsigned nr_snapshots; /* named by their index */
     uint8_t *snapshot[SNAPSHOTS_MAX];
+    int64_t snapshot_size[SNAPSHOTS_MAX];
+    int64_t size_max;
 } Model;
 
 /* Not an assertion of check, each of which costs a system call. */
@@ -98,7 +104,8 @@ static void model_make(Model *m, const Shape *shape, guint32 seed)
     *m = (Model){ .shape = shape, .seed = seed,
                   .rand = g_rand_new_with_seed(seed) };
     m->size = MAX(24 * shape->cluster, 256 << 10) + 1536;
-    m->bytes = g_malloc0(m->size);
+    m->size_max = m->size * GROWTH_MAX;
+    m->bytes = g_malloc0(m->size_max);
     if (shape->features & BACKED) {
         make_base(m);
     }
@@ -176,15 +183,28 @@ static void choose_range(Model *m, int64_t *offset, int64_t *bytes)
     *bytes = CLAMP(*bytes, MIN(unit, m->size - *offset), m->size - *offset);
 }
 
+/* Whether an operation has worked; if it has not, it was to be refused. */
+static bool worked(Model *m, int ret, GError *error)
+{
+    bool allowed = ret == 0 || (m->shape->features & FAULTS) ||
+                   (ret == -EFBIG && (m->shape->features & MEMORY));
+
+    faulty_clear();
+    if (!allowed) {
+        ck_abort_msg("seed %u, step %u, image '%s' open '%s': %s", m->seed,
+                     m->step, m->shape->create, m->shape->open,
+                     error ? error->message : g_strerror(-ret));
+    }
+    return ret == 0;
+}
+
 /* A change has ended: @new is there if it worked, else some of it. */
 static void changed(Model *m, int ret, int64_t offset, int64_t bytes,
                     const uint8_t *new)
 {
     g_autofree uint8_t *now = NULL;
 
-    SAY(m, ret == 0 || m->shape->features & FAULTS);
-    faulty_clear();
-    if (ret == 0) {
+    if (worked(m, ret, NULL)) {
         memcpy(m->bytes + offset, new, bytes);
         return;
     }
@@ -230,21 +250,19 @@ static void step_discard(Model *m)
     int64_t cluster = m->shape->cluster;
     int64_t offset, bytes, first, last;
     g_autofree uint8_t *buf = NULL;
-    bool worked;
+    bool done;
 
     choose_range(m, &offset, &bytes);
     first = (offset + cluster - 1) / cluster * cluster;
     last = (offset + bytes) / cluster * cluster;
     buf = g_malloc(bytes);
-    worked = blk_pdiscard(m->blk, offset, bytes) == 0;
-    SAY(m, worked || m->shape->features & FAULTS);
-    faulty_clear();
+    done = worked(m, blk_pdiscard(m->blk, offset, bytes), NULL);
     SAY(m, blk_pread(m->blk, offset, bytes, buf, 0) == 0);
     for (int64_t i = offset; i < offset + bytes; i++) {
         uint8_t now = buf[i - offset];
 
         SAY(m, now == 0 || now == m->bytes[i]);
-        SAY(m, now == 0 || i < first || i >= last || !worked ||
+        SAY(m, now == 0 || i < first || i >= last || !done ||
                    m->shape->features & DISCARDS_NOT);
         m->bytes[i] = now;
     }
@@ -269,13 +287,17 @@ static void step_compress(Model *m)
 
 static void step_snapshot(Model *m)
 {
-    char name[] = { 's', '0' + m->nr_snapshots, '\0' };
+    unsigned i = m->nr_snapshots;
+    char name[] = { 's', '0' + i, '\0' };
     BdrvSnapshotInfo info = { .name = name };
     g_autoptr(GError) error = NULL;
 
-    if (m->nr_snapshots < SNAPSHOTS_MAX) {
-        SAY(m, bdrv_snapshot_create(blk_bs(m->blk), &info, &error) == 0);
-        m->snapshot[m->nr_snapshots++] = g_memdup2(m->bytes, m->size);
+    if (i < SNAPSHOTS_MAX &&
+        worked(m, bdrv_snapshot_create(blk_bs(m->blk), &info, &error),
+               error)) {
+        m->snapshot[i] = g_memdup2(m->bytes, m->size);
+        m->snapshot_size[i] = m->size;
+        m->nr_snapshots++;
     }
 }
 
@@ -285,8 +307,10 @@ static void step_goto(Model *m)
     char name[] = { 's', '0' + i, '\0' };
     g_autoptr(GError) error = NULL;
 
-    if (m->nr_snapshots > 0) {
-        SAY(m, bdrv_snapshot_goto(blk_bs(m->blk), name, &error) == 0);
+    if (m->nr_snapshots > 0 &&
+        worked(m, bdrv_snapshot_goto(blk_bs(m->blk), name, &error), error)) {
+        m->size = m->snapshot_size[i];
+        memset(m->bytes, 0, m->size_max);
         memcpy(m->bytes, m->snapshot[i], m->size);
     }
 }
@@ -296,17 +320,65 @@ static void step_delete_snapshot(Model *m)
     char name[] = { 's', '0' + m->nr_snapshots - 1, '\0' };
     g_autoptr(GError) error = NULL;
 
-    if (m->nr_snapshots > 0) {
-        SAY(m, bdrv_snapshot_delete(blk_bs(m->blk), NULL, name,
-                                    &error) == 0);
+    if (m->nr_snapshots > 0 &&
+        worked(m, bdrv_snapshot_delete(blk_bs(m->blk), NULL, name, &error),
+               error)) {
         g_free(m->snapshot[--m->nr_snapshots]);
     }
+}
+
+static void step_grow(Model *m)
+{
+    BlockTruncate how = { .offset = m->size +
+                                    below(m, 60) * m->shape->cluster };
+    g_autoptr(GError) error = NULL;
+
+    if (how.offset > m->size_max) {
+        return;
+    }
+    if (worked(m, blk_truncate(m->blk, &how, &error), error)) {
+        SAY(m, blk_getlength(m->blk) == how.offset);
+    }
+    m->size = blk_getlength(m->blk);
+}
+
+static void step_amend(Model *m)
+{
+    static const char *const widths[] = { "8", "16", "32", "64" };
+    g_autofree char *text = g_strdup_printf("refcount_bits=%s",
+                                            widths[below(m, 4)]);
+    g_autoptr(GError) error = NULL;
+
+    worked(m, bdrv_amend(blk_bs(m->blk), opts(text), &error), error);
+}
+
+static void step_options(Model *m)
+{
+    static const char *const options[] = {
+        "overlap-check=all", "overlap-check=cached",
+        "l2-cache-entry-size=512,l2-cache-size=16k", "refcount-cache-size=64k",
+    };
+    g_autoptr(GError) error = NULL;
+
+    worked(m, try_reopen(blk_bs(m->blk), options[below(m, 4)], &error), error);
+}
+
+static void step_repair(Model *m)
+{
+    BdrvCheck how = { .flags = BDRV_CHECK_FIX_LEAKS | BDRV_CHECK_FIX_ERRORS };
+    BdrvCheckResult result = { 0 };
+    g_autoptr(GError) error = NULL;
+
+    worked(m, bdrv_check(blk_bs(m->blk), &how, &result, &error), error);
+    SAY(m, result.corruptions + result.corruptions_fixed == 0);
 }
 
 static void step_reopen(Model *m)
 {
     faulty_clear(); /* what cannot be written at close is lost */
+    table_memory_set_max(0, 0);
     close_backend(m->blk);
+    SAY(m, table_memory_of_process() == 0);
     model_open(m);
 }
 
@@ -330,11 +402,33 @@ static const struct {
     unsigned needs;
     void (*take)(Model *m);
 } steps[] = {
-    { 40, 0, step_write }, { 15, 0, step_zero }, { 12, 0, step_discard },
+    { 5, MEMORY, step_grow }, { 3, MEMORY, step_amend },
+    { 3, MEMORY, step_options }, { 1, MEMORY, step_repair },
+    { 28, 0, step_write }, { 15, 0, step_zero }, { 12, 0, step_discard },
     { 9, COMPRESSES, step_compress }, { 3, SNAPSHOTS, step_snapshot },
     { 1, SNAPSHOTS, step_goto }, { 2, SNAPSHOTS, step_delete_snapshot },
     { 4, 0, step_flush }, { 1, 0, step_reopen }, { 13, 0, step_read },
 };
+
+/* From now on tables may have a little more than they have, or less. */
+static void change_memory(Model *m)
+{
+    int64_t has = table_memory_of_node(bdrv_table_account(blk_bs(m->blk)));
+    int64_t more = below(m, below(m, 2) ? 4096 : 65536);
+
+    switch (below(m, 8)) {
+    case 0:
+        table_memory_set_max(1, 0);
+        break;
+    case 1:
+    case 2:
+    case 3:
+        table_memory_set_max(has + more - 2048, 0);
+        break;
+    default:
+        table_memory_set_max(0, 0);
+    }
+}
 
 static void step(Model *m)
 {
@@ -348,12 +442,16 @@ static void step(Model *m)
     if ((m->shape->features & FAULTS) && below(m, 4) == 0) {
         faulty_set(FAULTY_CHANGES, 1 + below(m, 8), 1);
     }
+    if (m->shape->features & MEMORY) {
+        change_memory(m);
+    }
     if ((steps[i].needs & m->shape->features) == steps[i].needs) {
         steps[i].take(m);
     } else {
         step_write(m);
     }
     faulty_clear();
+    table_memory_set_max(0, 0);
 }
 
 static void work(const Shape *shape, guint32 seed, unsigned rounds)
@@ -370,7 +468,7 @@ static void work(const Shape *shape, guint32 seed, unsigned rounds)
         check_image(&m);
     }
     while (m.nr_snapshots > 0) {
-        step_delete_snapshot(&m);
+        step_delete_snapshot(&m); /* nothing is refused now */
     }
     step_reopen(&m);
     compare(&m, 0, m.size);
@@ -512,6 +610,23 @@ START_TEST(R125_work_that_fails_now_and_then_leaves_images_sound)
 }
 END_TEST
 
+START_TEST(work_that_is_refused_memory_leaves_images_sound)
+{
+    static const Shape shapes[] = {
+        { "cluster_size=512", "", 512, SNAPSHOTS | COMPRESSES | MEMORY },
+        { "cluster_size=512,refcount_bits=64", "overlap-check=all", 512,
+          SNAPSHOTS | COMPRESSES | MEMORY },
+        { "cluster_size=4k", "overlap-check=all", 4096,
+          SNAPSHOTS | COMPRESSES | MEMORY },
+        { "cluster_size=512,lazy_refcounts=on", "", 512, SNAPSHOTS | MEMORY },
+        { "cluster_size=512", "overlap-check=all", 512,
+          SNAPSHOTS | COMPRESSES | MEMORY | FAULTS },
+    };
+
+    WORK_ON(shapes);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2-random");
@@ -529,6 +644,7 @@ int main(void)
     PROMISE(tcase, R68_clusters_that_keep_their_place_hold_what_was_written);
     PROMISE(tcase, zeroes_that_are_detected_change_nothing_else);
     PROMISE(tcase, R125_work_that_fails_now_and_then_leaves_images_sound);
+    PROMISE(tcase, work_that_is_refused_memory_leaves_images_sound);
     suite_add_tcase(suite, tcase);
     return check_main(suite);
 }
