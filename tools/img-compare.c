@@ -127,10 +127,23 @@ static int compare_step(const Compare *c, int64_t at, int64_t end,
                               : compare_data(c, at, bytes, zero);
 }
 
+static int compare_part(const Compare *c, int64_t at, int64_t end)
+{
+    int64_t all = MAX(c->length[0], c->length[1]), bytes = 0;
+    int ret = COMPARE_SAME;
+
+    while (ret == COMPARE_SAME && at < end) {
+        ret = compare_step(c, at, end, &bytes);
+        at += bytes;
+        img_progress(c->args->progress, at, all);
+    }
+    return ret;
+}
+
 static int compare(Compare *c)
 {
-    int64_t end, at = 0, bytes = 0;
-    int ret = COMPARE_SAME;
+    int64_t both, end;
+    int ret;
 
     for (int k = 0; k < 2; k++) {
         c->length[k] = img_length(c->blk[k], c->name[k]);
@@ -138,19 +151,17 @@ static int compare(Compare *c)
             return COMPARE_STATUS_FAILED;
         }
     }
+    both = MIN(c->length[0], c->length[1]);
     end = MAX(c->length[0], c->length[1]);
-    if (c->length[0] != c->length[1]) {
-        if (c->strict) {
-            return differ(c, "Strict mode: Image size mismatch!\n", 0);
-        }
-        if (!c->args->quiet) {
-            printf("Warning: Image size mismatch!\n");
-        }
+    if (both < end && c->strict) {
+        return differ(c, "Strict mode: Image size mismatch!\n", 0);
     }
-    while (ret == COMPARE_SAME && at < end) {
-        ret = compare_step(c, at, end, &bytes);
-        at += bytes;
-        img_progress(c->args->progress, at, end);
+    ret = compare_part(c, 0, both);
+    if (ret == COMPARE_SAME && both < end && !c->args->quiet) {
+        printf("Warning: Image size mismatch!\n");
+    }
+    if (ret == COMPARE_SAME) {
+        ret = compare_part(c, both, end);
     }
     if (ret == COMPARE_SAME && !c->args->quiet) {
         printf("Images are identical.\n");

@@ -222,6 +222,13 @@ CASES = [
       'dd -f raw if=nothing of=x']),
     ('commit', 'status',
      ['commit -f qcow2 top', 'check -f qcow2 base', 'commit -f qcow2 top']),
+    ('compare images of two sizes', 'text',
+     ['create -q -f qcow2 long 8M', 'create -q -f qcow2 -b base -F qcow2 '
+      'over 8M', 'compare -f raw -F qcow2 raw base || :',
+      'compare -f qcow2 -F qcow2 base over', 'compare -f qcow2 base long',
+      'compare -q -f qcow2 over base', 'compare -s -f qcow2 over base',
+      'resize -q -f raw raw 2M', 'convert -f raw -O qcow2 raw two',
+      'resize -q -f raw raw 3M', 'compare -f raw -F qcow2 raw two']),
     ('snapshots with names like the IDs of others', 'status',
      ['snapshot -c 1 top', 'convert -f qcow2 -O raw -l 1 top one.raw',
       'convert -f qcow2 -O raw -l snapshot.id=1 top id.raw',
