@@ -35,6 +35,11 @@ def job_end(job):
     return wait('JOB_STATUS_CHANGE', id=job, status='null')
 
 
+def export(node, name, writable=True):
+    return c('block-export-add', type='nbd', id=name, name=name,
+             node_name=node, writable=writable)
+
+
 MIB = 1 << 20
 NODES = [qcow2('a', 'a.qcow2'), qcow2('b', 'b.qcow2'), qcow2('m', 'mid.qcow2',
                                                              backing=None)]
@@ -333,6 +338,36 @@ SCENARIOS = {
         c('blockdev-mirror', device='a', target='b', sync='none', job_id='o'),
         wait('BLOCK_JOB_READY', device='o'),
         c('job-complete', id='o'), job_end('o'),
+    ],
+    'users of a disk during its backup': NODES + [
+        c('nbd-server-start', addr={'type': 'unix',
+                                    'data': {'path': 'nbd.sock'}}),
+        c('blockdev-backup', device='a', target='b', sync='none', job_id='j',
+          filter_node_name='f'),
+        export('a', 'past'), export('a', 'reader', writable=False),
+        c('block_resize', node_name='a', size=2 * MIB),
+        add('raw', 'raw-past', file='a'), export('raw-past', 'past'),
+        add('raw', 'raw', file='f'), export('raw', 'guest'),
+        export('f', 'another'), c('block-export-del', id='another'),
+        qcow2('overlay', 'top.qcow2', backing='a'), export('overlay', 'o'),
+        c('blockdev-del', node_name='f'), c('blockdev-del', node_name='a'),
+        c('block-job-cancel', device='j'), job_end('j'),
+        export('m', 'm'),
+        # Who has written the disk since goes on, as the filter is out.
+        export('a', 'past'),
+    ],
+    'fleecing': NODES + [
+        c('nbd-server-start', addr={'type': 'unix',
+                                    'data': {'path': 'nbd.sock'}}),
+        add('copy-before-write', 'cbw', file='a', target='b'),
+        export('cbw', 'guest'),
+        add('snapshot-access', 'past', file='cbw'),
+        export('past', 'reader', writable=False),
+        c('blockdev-backup', device='past', target='m', sync='full',
+          job_id='j'),
+        job_end('j'), export('a', 'another'),
+        c('block-export-del', id='reader'), c('blockdev-del',
+                                              node_name='past'),
     ],
     'backup by bitmaps': NODES + [
         c('block-dirty-bitmap-add', node='a', name='b0', granularity=65536),
