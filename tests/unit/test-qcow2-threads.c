@@ -202,6 +202,18 @@ static void squeeze_caches(Qcow2 *q)
     }
 }
 
+/* What a control command asks of a node that others write. */
+static void look_on(BlockDriverState *bs)
+{
+    g_autoptr(BlockOptions) specific = NULL;
+    BlockDriverInfo info;
+
+    ck_assert_int_eq(bdrv_get_info(bs, &info), 0);
+    ck_assert_int_eq(bdrv_get_specific_info(bs, &specific, NULL), 0);
+    ck_assert_int_eq(bdrv_length(bs), DISK);
+    ck_assert_int_le(bdrv_highest_write(bs), DISK);
+}
+
 static void crowd_run(guint32 seed, bool snapshots)
 {
     AioContext *ctx = block_graph_aio_context(graph);
@@ -229,6 +241,7 @@ static void crowd_run(guint32 seed, bool snapshots)
         if (++turn % 64 == 0) {
             qcow2_cache_clean_unused(q->l2_cache);
             qcow2_cache_clean_unused(q->refcount_cache);
+            look_on(q->bs);
         }
         if (snapshots && turn % 4096 == 0) {
             table_memory_set_max(0, 0);

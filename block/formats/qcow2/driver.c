@@ -693,7 +693,7 @@ static int qcow2_get_info(BlockDriverState *bs, BlockDriverInfo *info)
 
     info->cluster_bytes = q->geo.cluster_bytes;
     info->vm_state_offset = tables <= INT64_MAX >> shift ? tables << shift : 0;
-    info->is_dirty = q->header.incompatible & QCOW2_INCOMPAT_DIRTY;
+    info->is_dirty = qcow2_incompatible(q) & QCOW2_INCOMPAT_DIRTY;
     return 0;
 }
 

@@ -68,7 +68,8 @@ int coroutine_fn qcow2_get_specific_info(BlockDriverState *bs,
         block_options_set_bool(data, "lazy-refcounts",
                                h->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS);
         block_options_set_bool(data, "corrupt",
-                               h->incompatible & QCOW2_INCOMPAT_CORRUPT);
+                               qcow2_incompatible(q) &
+                                   QCOW2_INCOMPAT_CORRUPT);
         block_options_set_bool(data, "extended-l2", q->geo.extended_l2);
     }
     if (q->has_data_file) {

@@ -11,28 +11,23 @@
 
 #include <errno.h>
 
-static uint64_t incompatible(Qcow2 *q)
-{
-    return __atomic_load_n(&q->header.incompatible, __ATOMIC_ACQUIRE);
-}
-
 /*
  * Two of these may run at once, and their writes may arrive in any order: each
  * looks again when its own is done, so the last to look leaves the newest word.
  */
 static int coroutine_fn write_incompatible(Qcow2 *q)
 {
-    uint64_t word = incompatible(q);
+    uint64_t word = qcow2_incompatible(q);
     uint8_t buf[8];
     int ret;
 
     for (;;) {
         be_put64(buf, word);
         ret = qcow2_header_patch(q, QCOW2_H_INCOMPATIBLE, buf, sizeof(buf));
-        if (ret < 0 || incompatible(q) == word) {
+        if (ret < 0 || qcow2_incompatible(q) == word) {
             return ret;
         }
-        word = incompatible(q);
+        word = qcow2_incompatible(q);
     }
 }
 
@@ -47,7 +42,7 @@ static void set_bits(Qcow2 *q, uint64_t bits, bool on)
 
 int coroutine_fn qcow2_set_dirty(Qcow2 *q, bool dirty)
 {
-    bool was = incompatible(q) & QCOW2_INCOMPAT_DIRTY;
+    bool was = qcow2_incompatible(q) & QCOW2_INCOMPAT_DIRTY;
     int ret;
 
     g_assert(q->header.version >= 3 || !dirty);

@@ -93,7 +93,7 @@ typedef struct Qcow2Header {
     uint32_t reftable_clusters;
     uint32_t nb_snapshots;
     uint64_t snapshots_offset;
-    uint64_t incompatible;
+    uint64_t incompatible;     /* of an open node: qcow2_incompatible() */
     uint64_t compatible;
     uint64_t autoclear;
     uint32_t header_length;
@@ -463,6 +463,13 @@ static inline int coroutine_fn qcow2_prepare_write(Qcow2 *q)
     return qcow2_prepare_write_slow(q);
 }
 
+/** The incompatible features of an open image, of which mark.c changes "dirty"
+ * and "corrupt" while others look.  Any thread. */
+static inline uint64_t qcow2_incompatible(const Qcow2 *q)
+{
+    return __atomic_load_n(&q->header.incompatible, __ATOMIC_ACQUIRE);
+}
+
 /** Set (and flush), or clear the bit "dirty" on the disk.  Meta lock. */
 int coroutine_fn qcow2_set_dirty(Qcow2 *q, bool dirty);
 
@@ -470,7 +477,7 @@ int coroutine_fn qcow2_set_dirty(Qcow2 *q, bool dirty);
  * opens the image count anew.  Meta lock. */
 static inline bool qcow2_is_dirty(const Qcow2 *q)
 {
-    return (q->header.incompatible & QCOW2_INCOMPAT_DIRTY) && !q->dirty_unsure;
+    return (qcow2_incompatible(q) & QCOW2_INCOMPAT_DIRTY) && !q->dirty_unsure;
 }
 
 /**
