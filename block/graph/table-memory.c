@@ -6,8 +6,13 @@
  * a chain has 64 images, and a table that is a hole in a file costs nobody but
  * us: so there is a sum for a node, and one for the process.
  *
+ * What a node has within what the operator states for it is its own, and is
+ * not in the sum of the process: so nobody else can use it up.
+ *
  * A sum is never passed by who may be refused, without a lock: it grows only by
- * a compare-and-swap from the very value that was seen to leave room.
+ * a compare-and-swap from the very value that was seen to leave room.  (Where
+ * something is stated, while it is refused, the sum of the process may be too
+ * small for a moment, by what the node gives back at the same time.)
  *
  * The counters order nothing: no memory is reached through them, so all
  * accesses are relaxed.
@@ -21,11 +26,10 @@
 #define NODE_BYTES_MAX (INT64_C(256) << 20)
 #define PROCESS_BYTES_MAX (INT64_C(1) << 30)
 
-/* All accounts.  What operators state, and tests, move the limits. */
+/* All accounts.  Tests move the limits. */
 static struct {
     _Alignas(64) _Atomic int64_t bytes;
-    _Alignas(64) _Atomic int64_t stated;
-    _Atomic int64_t node_max;
+    _Alignas(64) _Atomic int64_t node_max;
     _Atomic int64_t process_max;
 } all = { .node_max = NODE_BYTES_MAX, .process_max = PROCESS_BYTES_MAX };
 
@@ -59,15 +63,32 @@ int64_t table_memory_node_max(const TableAccount *account)
 
 int64_t table_memory_process_max(void)
 {
-    return sum(get(&all.process_max), get(&all.stated));
+    return get(&all.process_max);
+}
+
+/* Of @bytes of a node that states @stated, what is in the sum of all. */
+static int64_t shared_part(int64_t bytes, int64_t stated)
+{
+    return MAX(bytes - stated, 0);
+}
+
+/* What that is more with @bytes more than @now. */
+static int64_t shared_more(const TableAccount *account, int64_t now,
+                           int64_t bytes)
+{
+    int64_t stated = get(&account->stated);
+
+    return shared_part(now + bytes, stated) - shared_part(now, stated);
 }
 
 void table_memory_state(TableAccount *account, int64_t bytes)
 {
-    /* Not more than that many nodes could state before the sum wraps. */
-    bytes = CLAMP(bytes, 0, INT64_MAX >> 20);
-    add(&all.stated, bytes - get(&account->stated));
+    int64_t has = get(&account->bytes);
+    int64_t before = shared_part(has, get(&account->stated));
+
+    bytes = MAX(bytes, 0);
     atomic_store_explicit(&account->stated, bytes, memory_order_relaxed);
+    add(&all.bytes, shared_part(has, bytes) - before);
 }
 
 void table_memory_set_max(int64_t node, int64_t process)
@@ -88,8 +109,10 @@ int64_t table_memory_of_process(void)
 
 /* --- taking --------------------------------------------------------------- */
 
-/* Add @bytes to @counter unless that would pass @max. */
-static bool grow(_Atomic int64_t *counter, int64_t bytes, int64_t max)
+/* Add @bytes to @counter, which had @ret_before, unless that would pass
+ * @max. */
+static bool grow(_Atomic int64_t *counter, int64_t bytes, int64_t max,
+                 int64_t *ret_before)
 {
     int64_t now = get(counter);
 
@@ -101,21 +124,36 @@ static bool grow(_Atomic int64_t *counter, int64_t bytes, int64_t max)
     } while (!atomic_compare_exchange_weak_explicit(counter, &now, now + bytes,
                                                     memory_order_relaxed,
                                                     memory_order_relaxed));
+    *ret_before = now;
     return true;
+}
+
+/* Take @bytes off the account; returns what is less in the sum of all. */
+static int64_t shrink(TableAccount *account, int64_t bytes)
+{
+    int64_t had = atomic_fetch_sub_explicit(&account->bytes, bytes,
+                                            memory_order_relaxed);
+
+    g_assert(had >= bytes);
+    return shared_more(account, had - bytes, bytes);
 }
 
 static bool take(TableAccount *account, int64_t bytes, int64_t node_max,
                  int64_t process_max)
 {
+    int64_t before, more;
+
     g_assert(bytes >= 0);
     if (bytes == 0) {
         return true;
     }
-    if (!grow(&account->bytes, bytes, node_max)) {
+    if (!grow(&account->bytes, bytes, node_max, &before)) {
         return false;
     }
-    if (!grow(&all.bytes, bytes, process_max)) {
-        add(&account->bytes, -bytes);
+    more = shared_more(account, before, bytes);
+    if (more > 0 && !grow(&all.bytes, more, process_max, &before)) {
+        /* Others may have come or gone since. */
+        add(&all.bytes, more - shrink(account, bytes));
         return false;
     }
     return true;
@@ -132,15 +170,17 @@ bool table_memory_take_soft(TableAccount *account, int64_t bytes)
     return !account ||
            take(account, bytes,
                 soft(get(&all.node_max), get(&account->stated)),
-                soft(get(&all.process_max), get(&all.stated)));
+                soft(get(&all.process_max), 0));
 }
 
 void table_memory_take_always(TableAccount *account, int64_t bytes)
 {
     g_assert(bytes >= 0);
     if (account) {
-        add(&account->bytes, bytes);
-        add(&all.bytes, bytes);
+        int64_t now = atomic_fetch_add_explicit(&account->bytes, bytes,
+                                                memory_order_relaxed);
+
+        add(&all.bytes, shared_more(account, now, bytes));
     }
 }
 
@@ -148,11 +188,7 @@ void table_memory_give(TableAccount *account, int64_t bytes)
 {
     g_assert(bytes >= 0);
     if (account) {
-        int64_t had = atomic_fetch_sub_explicit(&account->bytes, bytes,
-                                                memory_order_relaxed);
-
-        g_assert(had >= bytes);
-        add(&all.bytes, -bytes);
+        add(&all.bytes, -shrink(account, bytes));
     }
 }
 
@@ -165,10 +201,16 @@ void table_memory_give_apart(TableAccount *account, int64_t bytes)
 
 bool table_memory_is_short(const TableAccount *account)
 {
-    return account &&
-           (get(&account->bytes) > soft(get(&all.node_max),
-                                        get(&account->stated)) ||
-            get(&all.bytes) > soft(get(&all.process_max), get(&all.stated)));
+    int64_t bytes, stated;
+
+    if (!account) {
+        return false;
+    }
+    bytes = get(&account->bytes);
+    stated = get(&account->stated);
+    return bytes > soft(get(&all.node_max), stated) ||
+           (bytes > stated && get(&all.bytes) > soft(get(&all.process_max),
+                                                     0));
 }
 
 /* --- nodes ---------------------------------------------------------------- */
@@ -204,7 +246,9 @@ static int refused(BlockDriverState *bs, int64_t bytes, GError **errp)
 
 int table_memory_take_apart(BlockDriverState *bs, int64_t bytes, GError **errp)
 {
-    if (!grow(&all.bytes, bytes, table_memory_process_max())) {
+    int64_t before;
+
+    if (!grow(&all.bytes, bytes, table_memory_process_max(), &before)) {
         return refused_by_process(bs, errp);
     }
     add(&bs->tables.apart, bytes);

@@ -58,8 +58,8 @@ bool table_memory_is_short(const TableAccount *account);
 
 /**
  * The operator has stated that the node may have @bytes more than others (for
- * its caches): both sums are that much larger.  0 takes it back.  One thread
- * at a time for a node.
+ * its caches): its sum is that much larger, and as much of what it has is not
+ * in that of the process.  0 takes it back.  Nobody takes or gives meanwhile.
  */
 void table_memory_state(TableAccount *account, int64_t bytes);
 
@@ -67,7 +67,7 @@ void table_memory_state(TableAccount *account, int64_t bytes);
 int64_t table_memory_node_max(const TableAccount *account);
 int64_t table_memory_process_max(void);
 
-/** What is taken by a node, and by all. */
+/** What is taken by a node, and by all beyond what is stated. */
 int64_t table_memory_of_node(const TableAccount *account);
 int64_t table_memory_of_process(void);
 

@@ -141,17 +141,55 @@ START_TEST(what_is_stated_makes_the_sums_larger)
     table_memory_state(&a, 300);
     ck_assert_int_eq(table_memory_node_max(&a), 1300);
     ck_assert_int_eq(table_memory_node_max(&b), 1000);
-    ck_assert_int_eq(table_memory_process_max(), 1300);
     ck_assert(table_memory_take_soft(&a, 1050));
     ck_assert(!table_memory_take_soft(&a, 1));
-    table_memory_give(&a, 1050);
+    ck_assert_int_eq(table_memory_of_process(), 750);
+    table_memory_give(&a, 1000);
+    ck_assert_int_eq(table_memory_of_process(), 0);
+    ck_assert(table_memory_take(&a, 450));
+    ck_assert_int_eq(table_memory_of_process(), 200);
+    table_memory_state(&a, 0); /* it has 500 */
+    ck_assert_int_eq(table_memory_of_process(), 500);
+    table_memory_state(&a, 600);
+    ck_assert_int_eq(table_memory_of_process(), 0);
+    table_memory_give(&a, 500);
     table_memory_state(&a, INT64_MAX);
     table_memory_state(&b, INT64_MAX);
     ck_assert_int_gt(table_memory_node_max(&a), 0);
-    ck_assert_int_gt(table_memory_process_max(), 0);
+    ck_assert(table_memory_take(&a, INT64_C(1) << 60));
+    ck_assert_int_eq(table_memory_of_process(), 0);
+    table_memory_give(&a, INT64_C(1) << 60);
     table_memory_state(&a, 0);
     table_memory_state(&b, 0);
-    ck_assert_int_eq(table_memory_process_max(), 1000);
+    table_memory_set_max(0, 0);
+}
+END_TEST
+
+/* Others cannot use it up, neither their caches nor their tables. */
+START_TEST(what_is_stated_for_a_node_is_its_own)
+{
+    TableAccount a = { 0 }, b = { 0 }, c = { 0 };
+
+    table_memory_set_max(1000, 1000);
+    table_memory_state(&a, 300);
+    ck_assert(table_memory_take_soft(&b, 750));
+    ck_assert(!table_memory_take_soft(&c, 1));
+    ck_assert(table_memory_take(&c, 250));
+    ck_assert(!table_memory_take(&c, 1));
+    ck_assert(table_memory_take_soft(&a, 300));
+    ck_assert(!table_memory_is_short(&a));
+    ck_assert(table_memory_is_short(&b));
+    ck_assert(!table_memory_take_soft(&a, 1));
+    ck_assert(!table_memory_take(&a, 1));
+    ck_assert_int_eq(table_memory_of_node(&a), 300);
+    table_memory_take_always(&a, 1);
+    ck_assert(table_memory_is_short(&a));
+    ck_assert_int_eq(table_memory_of_process(), 1001);
+    table_memory_give(&a, 301);
+    table_memory_give(&b, 750);
+    table_memory_give(&c, 250);
+    ck_assert_int_eq(table_memory_of_process(), 0);
+    table_memory_state(&a, 0);
     table_memory_set_max(0, 0);
 }
 END_TEST
@@ -243,6 +281,7 @@ int main(void)
     PROMISE(tcase, graphs_have_one_sum_together);
     PROMISE(tcase, caches_leave_room_for_tables);
     PROMISE(tcase, what_is_stated_makes_the_sums_larger);
+    PROMISE(tcase, what_is_stated_for_a_node_is_its_own);
     PROMISE(tcase, threads_do_not_pass_the_sum_together);
     PROMISE(tcase, an_image_whose_tables_are_too_much_is_refused);
     suite_add_tcase(suite, tcase);
