@@ -38,6 +38,20 @@ static BlockBackend *overlay(const char *more)
     return image_backend("a", options);
 }
 
+/* The image "a" without the backing file that it names. */
+static BlockBackend *alone(void)
+{
+    g_autofree char *path = path_of("a");
+    g_autofree char *text = g_strdup_printf(
+        "{\"driver\": \"qcow2\", \"backing\": null, \"file\": "
+        "{\"driver\": \"file\", \"filename\": \"%s\"}}", path);
+    BlockOptions *options = block_options_parse_json(text, NULL);
+    BlockDriverState *bs = options ? bdrv_open(graph, options, NULL) : NULL;
+
+    ck_assert_msg(bs != NULL, "%s", text);
+    return backend_of(bs);
+}
+
 static void expect_base(BlockBackend *blk, int64_t offset, int64_t bytes)
 {
     g_autofree uint8_t *buf = g_malloc(bytes);
@@ -323,6 +337,38 @@ START_TEST(R127_zeroes_and_discards_never_show_the_backing_file)
         fill(blk, 5, 1, 9);
         expect_fill(blk, 6, 2 * cluster - 6, 0);
         check_sound(blk);
+        close_backend(blk);
+    }
+}
+END_TEST
+
+/* The image is opened without the backing file that it names, later with. */
+START_TEST(zeroes_written_without_the_backing_file_hide_it)
+{
+    static const char *const creates[] = {
+        "size=96k,cluster_size=4k", "size=96k,cluster_size=4k,compat=0.10",
+        "size=96k,cluster_size=16k,extended_l2=on",
+    };
+
+    for (unsigned i = 0; i < 2 * G_N_ELEMENTS(creates); i++) {
+        g_autofree char *create = g_strdup_printf(
+            "%s,backing_file=base,backing_fmt=raw", creates[i / 2]);
+        unsigned flags = i % 2 ? BDRV_REQ_MAY_UNMAP : 0;
+        BlockBackend *blk;
+
+        make_base(96 << 10);
+        make_image_ok("a", create);
+        blk = alone();
+        ck_assert_int_eq(blk_pwrite_zeroes(blk, 16 << 10, 32 << 10, flags), 0);
+        ck_assert_int_eq(blk_pwrite_zeroes(blk, 68 << 10, 4 << 10, flags), 0);
+        check_sound(blk);
+        close_backend(blk);
+        blk = overlay(NULL);
+        expect_base(blk, 0, 16 << 10);
+        expect_fill(blk, 16 << 10, 32 << 10, 0);
+        expect_base(blk, 48 << 10, 16 << 10);
+        expect_fill(blk, 68 << 10, 4 << 10, 0);
+        expect_base(blk, 80 << 10, 16 << 10);
         close_backend(blk);
     }
 }
@@ -758,6 +804,7 @@ static void add_requests(TCase *tcase)
     PROMISE(tcase, R128_a_small_write_to_a_new_cluster_keeps_the_backing_data);
     PROMISE(tcase, R73_beyond_a_shorter_backing_file_all_is_zero);
     PROMISE(tcase, R127_zeroes_and_discards_never_show_the_backing_file);
+    PROMISE(tcase, zeroes_written_without_the_backing_file_hide_it);
     tcase_add_loop_test(
         tcase, an_image_that_is_made_empty_shows_its_backing_file, 0, 4);
     PROMISE(tcase, R68_only_with_discard_no_unref_clusters_keep_their_place);

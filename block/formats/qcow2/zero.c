@@ -21,9 +21,11 @@ typedef struct ClearPiece {
     Qcow2L2Ref ref;
 } ClearPiece;
 
+/* Whether something would be seen through, now or when the image is opened with
+ * the backing file that it names. */
 static bool has_backing(const Qcow2 *q)
 {
-    return bdrv_cow_child(q->bs) != NULL;
+    return bdrv_cow_child(q->bs) || q->header.backing_file;
 }
 
 /* --- one entry ------------------------------------------------------------ */
