@@ -323,6 +323,57 @@ static int coroutine_fn look(const Rebase *r, int64_t offset, int64_t bytes,
     return MIN(ret, 0);
 }
 
+/* Whether @blk shows zeroes from @offset on, and of @bytes bytes at least how
+ * many; beyond its end, and without it, all. */
+static int coroutine_fn find_zeroes(BlockBackend *blk, int64_t offset,
+                                    int64_t bytes, int64_t *ret_zeroes)
+{
+    int64_t left = blk ? blk_getlength(blk) - offset : 0;
+    BlockExtent extent;
+    int ret;
+
+    *ret_zeroes = bytes;
+    if (left <= 0) {
+        return 0;
+    }
+    ret = blk_co_block_status(blk, offset, MIN(bytes, left), &extent);
+    if (ret < 0) {
+        tool_error("error while reading image metadata of '%s': %s",
+                   bdrv_filename(blk_bs(blk)), g_strerror(-ret));
+        return ret;
+    }
+    *ret_zeroes = extent.status & BDRV_BLOCK_ZERO ? extent.bytes : 0;
+    return 0;
+}
+
+/* How many bytes from @offset on are zero before and afterwards: disks may be
+ * long, and nearly empty. */
+static int coroutine_fn look_for_zeroes(const Rebase *r, int64_t offset,
+                                        int64_t bytes, int64_t *ret_zeroes)
+{
+    int ret = find_zeroes(r->old, offset, bytes, ret_zeroes);
+
+    return ret < 0 || *ret_zeroes == 0
+               ? ret : find_zeroes(r->new, offset, *ret_zeroes, ret_zeroes);
+}
+
+/* Write what the image is to go on showing. */
+static int coroutine_fn keep(const Rebase *r, int64_t offset, int64_t bytes,
+                             const uint8_t *buf)
+{
+    /* A format that has nothing below need not note that something is zero,
+     * and would show the new backing file there. */
+    int ret = r->old && block_buffer_is_zero(buf, bytes)
+                  ? blk_co_pwrite_zeroes(r->blk, offset, bytes, 0)
+                  : blk_co_pwrite(r->blk, offset, bytes, buf, 0);
+
+    if (ret < 0) {
+        tool_error("Error while writing to COW image '%s': %s", r->name,
+                   g_strerror(-ret));
+    }
+    return ret;
+}
+
 /* Write the parts of a piece in units of @unit bytes that will not be seen. */
 static int coroutine_fn write_differences(const Rebase *r, int64_t offset,
                                           int64_t bytes)
@@ -340,16 +391,8 @@ static int coroutine_fn write_differences(const Rebase *r, int64_t offset,
         } while (end < bytes &&
                  (memcmp(r->buf[0] + end, r->buf[1] + end,
                          MIN(unit, bytes - end)) != 0) == differ);
-        if (!differ) {
-            continue;
-        }
-        ret = block_buffer_is_zero(r->buf[0] + at, end - at)
-                  ? blk_co_pwrite_zeroes(r->blk, offset + at, end - at, 0)
-                  : blk_co_pwrite(r->blk, offset + at, end - at,
-                                  r->buf[0] + at, 0);
-        if (ret < 0) {
-            tool_error("Error while writing to COW image '%s': %s", r->name,
-                       g_strerror(-ret));
+        if (differ) {
+            ret = keep(r, offset + at, end - at, r->buf[0] + at);
         }
     }
     return ret;
@@ -362,11 +405,16 @@ static int coroutine_fn rebase_entry(void *opaque)
     int ret = 0;
 
     for (int64_t at = 0; ret == 0 && at < length; at += bytes) {
+        int64_t zeroes = 0;
         bool skip;
 
         img_progress(r->args.progress, at, length);
         ret = look(r, at, length - at, &bytes, &skip);
-        if (ret < 0 || skip) {
+        if (ret == 0 && !skip) {
+            ret = look_for_zeroes(r, at, bytes, &zeroes);
+        }
+        if (ret < 0 || skip || zeroes > 0) {
+            bytes = zeroes > 0 ? zeroes : bytes;
             continue;
         }
         bytes = MIN(bytes, PIECE_BYTES);
