@@ -92,7 +92,9 @@ static int run_job(BlockGraph *graph, BlockJob *job, bool progress,
 
     for (;;) {
         block_job_query(job, &info);
-        img_progress(progress, info.current_progress, info.total_progress);
+        if (info.total_progress > 0) { /* it knows how much there is to do */
+            img_progress(progress, info.current_progress, info.total_progress);
+        }
         if (info.status == BLOCK_JOB_READY) {
             break;
         }
@@ -133,6 +135,9 @@ static int commit_to(const Commit *c, BlockGraph *graph,
     }
     ret = run_job(graph, job, c->args.progress, &error);
     block_job_unref(job);
+    if (ret == 0) {
+        img_progress(c->args.progress, 1, 1);
+    }
     img_progress_end(c->args.progress);
     return ret < 0 ? commit_failed(error, top, base) : EXIT_SUCCESS;
 }

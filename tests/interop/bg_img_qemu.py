@@ -222,6 +222,9 @@ CASES = [
       'dd -f raw if=nothing of=x']),
     ('commit', 'status',
      ['commit -f qcow2 top', 'check -f qcow2 base', 'commit -f qcow2 top']),
+    ('progress that begins at the beginning', 'text',
+     ["commit -p top | tr '\\r' '\\n' | sed -n '1{/100.00/p}'",
+      "commit -p top | tr '\\r' '\\n' | grep -c 100.00 | sed 's/[1-9].*/some/'"]),
     ('compare images of two sizes', 'text',
      ['create -q -f qcow2 long 8M', 'create -q -f qcow2 -b base -F qcow2 '
       'over 8M', 'compare -f raw -F qcow2 raw base || :',
