@@ -637,6 +637,31 @@ START_TEST(r23_random_damage_is_survived)
 }
 END_TEST
 
+/* Version 2 cannot say that a cluster reads as zero: without an entry it would
+ * show the backing file, when that is there again. */
+START_TEST(a_repair_without_the_backing_file_does_not_show_it)
+{
+    g_autofree char *path = path_of("t.qcow2");
+    g_autofree char *text = g_strdup_printf(
+        "{\"driver\": \"qcow2\", \"for-repair\": true, \"backing\": null, "
+        "\"file\": {\"driver\": \"file\", \"filename\": \"%s\"}}", path);
+    uint64_t beyond = UINT64_C(1) << 40 | QCOW2_OFLAG_COPIED;
+    BdrvCheck how = { .flags = FIX_ALL, .message = take_line };
+    BlockDriverState *bs;
+    BdrvCheckResult res;
+
+    make_file("base", 4 << 20);
+    make_used_image("compat=0.10,backing_file=base,backing_fmt=raw");
+    poke64(l2_at(), beyond);
+    bs = bdrv_open(graph, block_options_parse_json(text, NULL), NULL);
+    ck_assert_ptr_nonnull(bs);
+    ck_assert_int_eq(bdrv_check(bs, &how, &res, NULL), 0);
+    bdrv_unref(bs);
+    ck_assert_int_ge(res.corruptions, 1);
+    ck_assert_uint_eq(read64(l2_at()), beyond);
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
     tcase_add_checked_fixture(tcase, lines_setup, lines_teardown);
@@ -650,6 +675,7 @@ static void add_tests(TCase *tcase)
                         G_N_ELEMENTS(damages));
     tcase_add_loop_test(tcase, a_check_without_repair_writes_nothing, 0,
                         G_N_ELEMENTS(damages));
+    tcase_add_test(tcase, a_repair_without_the_backing_file_does_not_show_it);
     tcase_add_test(tcase, all_that_an_image_can_have_is_counted);
     tcase_add_test(tcase, clusters_of_a_data_file_are_not_counted);
     tcase_add_test(tcase, a_snapshot_that_cannot_be_followed_loses_nothing);

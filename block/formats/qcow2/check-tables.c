@@ -337,8 +337,9 @@ static bool unname(const Qcow2 *q, Qcow2L2Entry *entry)
         entry->word = 0;
         return true;
     }
-    if (q->header.version < 3 && bdrv_cow_child(q->bs)) {
-        return false;
+    if (q->header.version < 3 &&
+        (bdrv_cow_child(q->bs) || q->header.backing_file)) {
+        return false; /* without an entry it would show that */
     }
     entry->word = q->header.version >= 3 ? QCOW2_OFLAG_ZERO : 0;
     return true;
