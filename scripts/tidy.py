@@ -196,7 +196,8 @@ def check_stack_and_end(source):
 #
 # What an image or a peer has written is of type Untrusted (util/untrusted.h), and
 # the compiler refuses to calculate with it.  Here is what it cannot see: readers
-# beside those, looks into the struct, and arithmetic, as far as it stands on one
+# beside those, looks into the struct, and arithmetic and places in arrays, as far
+# as they stand on one
 # line, on what two of the ways out return, which have compared it with nothing.
 #
 # Options and arguments of commands are plain integers.  They have been compared
@@ -216,6 +217,7 @@ UNCHECKED = r'untrusted_(?:verbatim|word)\s*\('
 # An operator with an operand on its left, so no sign, no pointer, no arrow.
 OPERATOR = r'(?:<<|\+(?!\+)|-(?![->])|[*/%])=?'
 BEFORE = r'[\w)\]]\s*' + OPERATOR + r'\s*(?:\(\w+\)\s*)*'
+INDEX = r'[\w)\]]\s*\[\s*(?:\(\w+\)\s*)*'
 UNCHECKED_NAME = re.compile(r'(->|\.)?\b(\w+)\s*=\s*(?:\(\w+\)\s*)?' + UNCHECKED)
 OPTION_ROW = re.compile(r'\{\s*(?:\.name\s*=\s*)?"[\w.-]+"\s*,\s*(?:\.type\s*=\s*)?'
                         r'BLOCK_OPTION_(?:NUMBER|SIZE|DOUBLE)\b[^{}]*\}')
@@ -239,6 +241,7 @@ def check_unchecked_calls(source):
     for match in re.finditer(UNCHECKED, source.code):
         before = source.code[:match.start()].rsplit('\n', 1)[-1]
         if re.search(BEFORE + r'$', before) or \
+                re.search(INDEX + r'$', before) or \
                 re.match(r'\s*' + OPERATOR,
                          behind_call(source.code, match.end() - 1)):
             problem(source.path, line_of(source, match.start()),
@@ -247,7 +250,9 @@ def check_unchecked_calls(source):
 
 def check_unchecked_name(source, name, first, end):
     """@name, perhaps with what leads to a member, in these lines."""
-    used = re.compile(rf'{BEFORE}(?:\w+(?:->|\.))*{name}\b(?!\s*\()|'
+    whole = r'\w+(?:(?:->|\.)\w+)*' if name.startswith('(') else \
+        r'(?:\w+(?:->|\.))*'
+    used = re.compile(rf'(?:{BEFORE}|{INDEX}){whole}{name}\b(?!\s*\()|'
                       rf'(?:->|\.|\b){name}\s*{OPERATOR}')
     for number in range(first, end + 1):
         if used.search(source.code_lines[number - 1]):

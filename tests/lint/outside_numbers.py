@@ -66,6 +66,11 @@ WRONG = [
     ('k = n % said;', CALCULATES),
     ('k = s->kept - 1;', CALCULATES),
     ('k = n / s->kept;', CALCULATES),
+    ('m = 8 / s->kept;', CALCULATES),
+    ('m = 8 * (int64_t)o.s->kept;', CALCULATES),
+    ('k = p[untrusted_verbatim(u)];', CALCULATES),
+    ('m = p[said];', CALCULATES),
+    ('m = names[s->kept];', CALCULATES),
 ]
 RIGHT = [
     'n = untrusted_bits(u, 0xff) + 8;',
@@ -75,6 +80,7 @@ RIGHT = [
     'printf("%d", (int)untrusted_verbatim(u));',
     'be_put64(p, untrusted_verbatim(u));',
     'k = said ? 1 : 2;',
+    'k = said == p[k];',
     'k = -1; p++; k = n + 1;',
     'q->said = f(&said, *p, said);',
     'pu = &s->kept->next;',
