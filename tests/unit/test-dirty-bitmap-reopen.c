@@ -4,6 +4,8 @@
  */
 #include "stored-bitmap-fixture.h"
 
+#include "block/graph/table-memory.h"
+
 START_TEST(r110_reopen_read_only_stores_and_back_tracks_again)
 {
     make();
@@ -189,12 +191,41 @@ START_TEST(a_node_whose_bitmap_is_busy_does_not_become_read_only)
 }
 END_TEST
 
+/* Not loaded for want of memory, of all images together; good on the disk. */
+START_TEST(a_bitmap_that_had_no_room_is_not_spoilt_by_a_reopen)
+{
+    g_autoptr(GError) error = NULL;
+    int64_t memory;
+
+    make();
+    open_it();
+    create("b", 64 * K);
+    fill(blk, 0, 512, 1);
+    cycle();
+    memory = table_memory_of_process();
+    close_it();
+    table_memory_set_max(0, memory - 1000);
+    bs = file_open_ok("qcow2,node-name=q,read-only=on,file.driver=file,"
+                      "file.filename=%s/t.qcow2");
+    table_memory_set_max(0, 0);
+    ck_assert(bdrv_dirty_bitmap_inconsistent(find("b")));
+    expect_stored("b:A");
+    ck_assert_int_eq(try_reopen(bs, "read-only=off", &error), -EFBIG);
+    expect_stored("b:A");
+    bdrv_unref(bs);
+    open_it();
+    expect_bits("b", "x---------------");
+    close_it();
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
     PROMISE(tcase, r110_reopen_read_only_stores_and_back_tracks_again);
     PROMISE(tcase, a_reopen_that_cannot_store_is_refused);
     PROMISE(tcase,
             no_change_of_a_bitmap_gets_lost_while_its_node_becomes_read_only);
+    PROMISE(tcase, a_bitmap_that_had_no_room_is_not_spoilt_by_a_reopen);
     PROMISE(tcase, a_reopen_that_fails_gives_bitmaps_back);
     PROMISE(tcase, a_node_whose_bitmap_is_busy_does_not_become_read_only);
 }

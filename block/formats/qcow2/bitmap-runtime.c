@@ -72,7 +72,8 @@ static int coroutine_fn load_counted(Load *load, const Qcow2Bitmap *bitmap,
  * The disk is worth more than its bitmaps: it opens whatever they are like.
  * But for want of memory it does not open, since the first write would make an
  * end of a bitmap that is good; if that is only what all images together may
- * have, a disk that is only read opens without.
+ * have, a disk that is only read opens without, and cannot be reopened for
+ * writing.
  */
 static int coroutine_fn load_one(Load *load, const Qcow2Bitmap *bitmap,
                                  GError **errp)
@@ -90,6 +91,7 @@ static int coroutine_fn load_one(Load *load, const Qcow2Bitmap *bitmap,
         g_propagate_error(errp, g_steal_pointer(&error));
         return ret;
     }
+    load->q->bitmaps_without_room |= ret == -EFBIG;
     if (load->lost++ == 0) {
         g_warning("%s", error->message);
     }

@@ -567,6 +567,12 @@ static int check_reopen(Qcow2 *q, const Qcow2GivenOptions *given,
         return block_error(errp, EINVAL, "Node '%s' shows an internal "
                            "snapshot and can only be read", name);
     }
+    if (q->bitmaps_without_room) {
+        return block_error(errp, EFBIG, "Node '%s': image '%s' has bitmaps "
+                           "that there was no memory for, and a write would "
+                           "make an end of them; open it anew for writing",
+                           name, bdrv_filename(q->bs));
+    }
     if ((q->header.incompatible & QCOW2_INCOMPAT_DIRTY) &&
         !next->options.for_repair) {
         return block_error(errp, EACCES, "Node '%s': image '%s' was not closed "

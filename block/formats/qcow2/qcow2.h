@@ -273,6 +273,7 @@ typedef struct Qcow2 {
     bool unsettled;           /* it could not be settled when it should be:
                                * whatever may_write says, it is to be */
     bool refusal_told;        /* of a larger refcount table */
+    bool bitmaps_without_room; /* good ones were not loaded; main context */
     bool copied_stale;        /* some entries that could have COPIED do not */
     bool dirty_unsure;        /* a change of the bit "dirty" has failed: the
                                * disk may have it or not */
