@@ -566,6 +566,31 @@ START_TEST(a_snapshot_that_is_not_there_is_an_error)
 }
 END_TEST
 
+START_TEST(two_snapshots_never_have_the_same_id)
+{
+    const BdrvSnapshotInfo largest = { .id = "4294967294", .name = "0" };
+    BlockBackend *blk;
+
+    qemu_image("", "1M");
+    blk = open_image();
+    ck_assert_int_eq(bdrv_snapshot_create(blk_bs(blk), &largest, NULL), 0);
+    for (int i = 1; i < 4; i++) {
+        g_autofree char *name = g_strdup_printf("%d", i);
+
+        snapshot_ok(blk_bs(blk), name);
+    }
+    for (int i = 0; i < 4; i++) {
+        g_autofree char *id = g_strdup_printf("%" G_GINT64_FORMAT,
+                                              INT64_C(4294967294) + i);
+        g_autofree char *name = g_strdup_printf("%d", i);
+
+        ck_assert_int_eq(bdrv_snapshot_delete(blk_bs(blk), id, name, NULL),
+                         0);
+    }
+    close_backend(blk);
+}
+END_TEST
+
 /* --- failures ------------------------------------------------------------- */
 
 /* The snapshot, if it is there, has 'A'; the disk has what it had. */
@@ -670,6 +695,7 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, saved_machine_state_is_left_alone);
     tcase_add_loop_test(tcase, r130_snapshots_until_a_count_is_full, 0, 4);
     tcase_add_test(tcase, a_snapshot_that_is_not_there_is_an_error);
+    tcase_add_test(tcase, two_snapshots_never_have_the_same_id);
     tcase_add_loop_test(tcase, a_failure_loses_nothing, 0, 12);
 }
 

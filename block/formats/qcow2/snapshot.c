@@ -424,19 +424,26 @@ static int coroutine_fn end(Session *s, int ret, GError *error, GError **errp)
 
 /* --- create --------------------------------------------------------------- */
 
-/* One more than the largest number that is an ID. */
+/* One more than the largest number that is an ID, or the next one that is none:
+ * very large ones are not counted. */
 static char *next_id(const Qcow2 *q)
 {
     uint64_t largest = 0;
+    char *id = NULL;
+    guint index;
 
     for (guint i = 0; i < q->snapshots->len; i++) {
-        uint64_t id = g_ascii_strtoull(nth(q, i)->id, NULL, 10);
+        uint64_t number = g_ascii_strtoull(nth(q, i)->id, NULL, 10);
 
-        if (id < UINT32_MAX) {
-            largest = MAX(largest, id);
+        if (number < UINT32_MAX) {
+            largest = MAX(largest, number);
         }
     }
-    return g_strdup_printf("%" G_GUINT64_FORMAT, largest + 1);
+    do {
+        g_free(id);
+        id = g_strdup_printf("%" G_GUINT64_FORMAT, ++largest);
+    } while (find_by(q, id, NULL, &index));
+    return id;
 }
 
 static int check_new(const Qcow2 *q, const BdrvSnapshotInfo *info,
